@@ -1,0 +1,46 @@
+"""What can go wrong, in one place.
+
+CompressError
+├── ModelError    a model file or architecture that cannot be loaded, traced or pruned
+├── DataError     images, masks or folders that cannot be used
+├── RecipeError   a recipe or an option that makes no sense
+├── BudgetError   a budget that cannot be parsed, or that no student can meet
+├── ExportError   an operator or tensor that a file format cannot express
+├── TrainError    training that left the finite numbers
+└── MeasureError  a runtime that refused a file or died on it
+
+Every message is one line that says what, where, and what to try; the command prints it on stderr
+and exits with 2.
+"""
+
+
+class CompressError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+
+class ModelError(CompressError):
+    pass
+
+
+class DataError(CompressError):
+    pass
+
+
+class RecipeError(CompressError):
+    pass
+
+
+class BudgetError(CompressError):
+    pass
+
+
+class ExportError(CompressError):
+    pass
+
+
+class TrainError(CompressError):
+    pass
+
+
+class MeasureError(CompressError):
+    pass
