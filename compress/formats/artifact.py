@@ -1,0 +1,38 @@
+"""What an exported file is, as the manifest states it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class IOSpec:
+    """Input or output of a file. `mean` and `std` are what the app applies to 0..255 RGB values
+    before a float input (None for uint8); `scale` and `zero_point` are those of uint8 values."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    layout: str
+    scale: float | None = None
+    zero_point: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    activation: str | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An exported file."""
+
+    path: Path
+    format: str
+    sha256: str
+    size_bytes: int
+    input: IOSpec
+    output: IOSpec
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,68 @@
+"""RunRecord: everything that a run decided and measured."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compress.budget import Verdict
+from compress.formats.artifact import Artifact
+from compress.measure.values import Measurement
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point of the run's history: IoU against the teacher's or the labels' masks on the images
+    held out of training for choosing the best checkpoint."""
+
+    stage: str  # "cut", "repair", "distil", "qat"
+    minutes: float  # of training so far; 0 before it starts
+    iou: float
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    name: str
+    before_bytes: int  # fp32 weights and bias of the heavy model
+    after_bytes: int  # int8 weights, int32 bias and scales in the exported file
+    before_channels: int
+    after_channels: int
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    name: str
+    version: str
+    command: str
+    created: str  # ISO 8601, UTC
+    seed: int
+    recipe: dict[str, Any]
+    classes: tuple[str, ...]
+    source: dict[str, Any]  # file, sha256, size_bytes, parameters
+    tools: dict[str, str]  # package -> version
+    machine: dict[str, Any]  # cpu, cores, load average at the start of measuring
+    data: dict[str, Any]  # train, val, unlabelled: counts; reference: "labels" or "teacher"
+    predicted_bytes: int
+    layers: tuple[LayerSize, ...]
+    history: tuple[Moment, ...]
+    artifacts: tuple[Artifact, ...]
+    agreement: float | None  # share of mask pixels on which the two formats agree, on val
+    measurements: dict[str, Measurement]  # "teacher", then one per format
+    verdict: Verdict
+    minutes: dict[str, float] = field(default_factory=dict)  # stage -> wall-clock minutes
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for report.json; paths become file names."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: plain(item) for key, item in value.items()}
+            if isinstance(value, list | tuple):
+                return [plain(item) for item in value]
+            return value.name if isinstance(value, Path) else value
+
+        document = plain(asdict(self))
+        document["schema"] = 1
+        document["verdict"]["passed"] = self.verdict.passed
+        return document
