@@ -1,8 +1,12 @@
 """What an exported file is, as the manifest states it."""
 
+import contextlib
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from compress.errors import ExportError
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,19 @@ class Artifact:
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write beside and move into place, so that a file under this name is never half a file.
+
+    Raises ExportError where the folder cannot be written or the disk is full.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written: {error.strerror}; choose another folder with --out") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()

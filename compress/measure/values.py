@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % bootstrap interval."""
+    """A mean, or a ratio of medians, with its 95 % bootstrap interval."""
 
     mean: float
     low: float
@@ -14,13 +14,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of single inferences, batch 1, in a child process of its own."""
+    """Milliseconds of single inferences, batch 1, in a child process of its own. The samples are in
+    order of the turns that the file took with others, equally many in each."""
 
     p50_ms: float
     p90_ms: float
     samples_ms: tuple[float, ...]
     threads: int
     runtime: str
+    turns: int = 1
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+from compress.errors import ExportError
 
 Pair = tuple[int, int]
 
@@ -20,6 +23,12 @@ class TensorSpec:
     shape: tuple[int, int, int, int]
     scale: float | None = None
     zero_point: int = 0
+
+    def clamps(self, activation: str | None) -> bool:
+        """Whether saturation to the integers' range already is this activation, so that it needs no operator."""
+        if activation is None or self.scale is None or self.zero_point != -128:
+            return activation is None
+        return activation == "relu" or 255 * self.scale <= 6 + self.scale / 2
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Operator:
     name: str
     inputs: tuple[str, ...]
     output: str
-    attrs: Mapping[str, object] = field(default_factory=dict)
+    attrs: Mapping[str, Any] = field(default_factory=dict)
     activation: str | None = None
     weight: np.ndarray | None = None
     weight_scale: np.ndarray | None = None
@@ -76,3 +85,19 @@ class QuantizedGraph:
     operators: tuple[Operator, ...]
     input: str
     output: str
+
+    @property
+    def is_float(self) -> bool:
+        """Whether nothing but the input has a scale: the file's input is then float32."""
+        return all(spec.scale is None for name, spec in self.tensors.items() if name != self.input)
+
+    def is_integer(self, operator: Operator) -> bool:
+        """Whether the operator computes on integers: its tensors have scales and its weights, if any, are int8.
+
+        Any other one computes in float. Raises ExportError for int8 weights beside a float tensor.
+        """
+        specs = [self.tensors[name] for name in (*operator.inputs, operator.output)]
+        quantized = all(spec.scale is not None for spec in specs) and not self.is_float
+        if operator.weight_scale is not None and not quantized:
+            raise ExportError(f"{operator.name}: int8 weights need an int8 input and output; leave its weights float")
+        return quantized and (operator.weight is None or operator.weight_scale is not None)

@@ -1,5 +1,6 @@
 """RunRecord: everything that a run decided and measured."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,13 +54,15 @@ class RunRecord:
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for report.json; paths become file names."""
+        """Plain values for report.json; paths become file names, and what is not finite becomes null, as JSON asks."""
 
         def plain(value: Any) -> Any:
             if isinstance(value, dict):
                 return {key: plain(item) for key, item in value.items()}
             if isinstance(value, list | tuple):
                 return [plain(item) for item in value]
+            if isinstance(value, float) and not math.isfinite(value):
+                return None
             return value.name if isinstance(value, Path) else value
 
         document = plain(asdict(self))

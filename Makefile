@@ -1,0 +1,54 @@
+# make demo               compress the real U²-Net with images from Debian's packages
+# make demo IMAGES=DIR    the same with your own photographs, without apt
+# make test, test-slow    quick tests; tests that take minutes
+# make check              format, lint, types, import rules
+#
+# On Linux, PyPI's torch brings CUDA along. An index of CPU builds in PIP_EXTRA_INDEX_URL saves gigabytes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+RUN := $(BIN)/compress run models/u2net.pt --budget 4MB
+
+.PHONY: demo test test-slow check clean
+
+demo: .venv/.installed
+	$(BIN)/python models/u2net.py
+ifdef IMAGES
+	$(RUN) --unlabelled "$(subst ~/,$(HOME)/,$(IMAGES))"
+else
+	$(BIN)/python models/demo_data.py
+	$(RUN) --data data/demo
+endif
+
+test: .venv/.installed-dev
+	$(BIN)/pytest -q
+
+test-slow: .venv/.installed-dev
+	$(BIN)/pytest -q -m slow
+
+check: .venv/.installed-dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Weights and images stay: they are slow to fetch again.
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+.venv/.installed: $(BIN)/pip pyproject.toml constraints.txt
+	@echo "Installing the pinned packages into .venv: a minute, and the time to download torch ..."
+	@$(INSTALL) --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	@echo "Installing what tests and checks need: half a minute ..."
+	@$(INSTALL) --editable ".[test,check]"
+	@touch $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "compress needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Making .venv ..."
+	@$(PYTHON) -m venv .venv

@@ -1,0 +1,126 @@
+"""Image and mask files as arrays."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from compress.errors import DataError
+
+Size = tuple[int, int]  # height, width
+VOID = 255  # the class id of mask pixels that count for nothing
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_BATCH = 64  # results that wait for their reader at most
+_UPRIGHT = {  # EXIF orientation -> what undoes it; from 5 on height and width change places
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableError(DataError):
+    """A file that cannot be decoded: zero bytes, truncated, or no image at all."""
+
+
+def read_image(path: Path, size: Size | None = None) -> np.ndarray:
+    """RGB pixels, uint8 [H, W, 3], upright by the EXIF orientation, resized bilinearly (antialiased) to `size`.
+
+    Greyscale, palette, CMYK and 16-bit pictures are converted; see-through ones are laid over white.
+    Raises UnreadableError.
+    """
+    with _opened(path) as image:
+        turn = _UPRIGHT.get(_orientation(image))
+        rgb = _to_rgb(image if turn is None else image.transpose(turn))
+        if size and rgb.size != (size[1], size[0]):
+            rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        return np.asarray(rgb)
+
+
+def read_mask(path: Path, object_is_255: bool = False, size: Size | None = None) -> np.ndarray:
+    """Class ids, uint8 [H, W], with 255 for void pixels; nearest pixel where resized to `size`.
+
+    `object_is_255`: the set writes class 1 as 255 (see `Dataset`). Raises UnreadableError, or
+    DataError for a picture of more than one channel.
+    """
+    with _opened(path) as image:
+        if image.mode not in ("1", "L", "P", "I;16"):
+            raise DataError(f"{path}: a mask holds one channel of class ids, this is {image.mode}; save it greyscale")
+        grey = image.convert("L") if image.mode == "1" else image  # white is 255 in PNG, whatever the bit depth
+        if size and grey.size != (size[1], size[0]):
+            grey = grey.resize((size[1], size[0]), Image.Resampling.NEAREST)
+        ids = np.asarray(grey)
+    if ids.max(initial=0) > VOID:
+        raise DataError(f"{path}: class id {ids.max()} is more than a mask can hold; ids go from 0 to {VOID - 1}")
+    ids = ids.astype(np.uint8)
+    if object_is_255:
+        ids[ids == 255] = 1
+    return ids
+
+
+def checked_size(path: Path) -> Size:
+    """Height and width of the upright image, after decoding the whole file. Raises UnreadableError."""
+    with _opened(path) as image:
+        width, height = image.size
+        image.draft(None, (1, 1))  # a JPEG decodes at an eighth of its size: every byte is still read
+        image.load()
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def read_all(read: Callable[[Item], Result], items: Sequence[Item], desc: str) -> Iterator[Result]:
+    """read(item) for each item, in order, on several threads (Pillow decodes outside the GIL), under a progress bar."""
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 8))
+    try:
+        with tqdm(total=len(items), desc=desc, unit="file", delay=1) as bar:
+            for start in range(0, len(items), _BATCH):
+                for result in pool.map(read, items[start : start + _BATCH]):
+                    yield result
+                    bar.update()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise a dozen unrelated kinds on broken bytes
+        raise UnreadableError(f"{path}: {_reason(path, error)}") from None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image" if path.stat().st_size else "zero bytes"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a broken EXIF block breaks no pixel
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow's own conversion clips at 255
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")

@@ -1,0 +1,82 @@
+"""Decoded and resized images in one file, so that each is read once whatever the number of epochs and runs."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from compress.data.images import Size, read_all, read_image, read_mask
+from compress.errors import DataError
+
+_VERSION = 1  # raised whenever reading or resizing gives other pixels, so that older entries are not met
+
+
+@dataclass(frozen=True)
+class Packed:
+    """`array` is read from the disk as it is needed. `key` names its content: what is computed from
+    the array alone can be cached under it."""
+
+    array: np.ndarray
+    key: str
+
+
+def cache_folder() -> Path:
+    """$COMPRESS_CACHE, or the user's cache folder. Raises DataError where it cannot be made."""
+    folder = Path(os.environ.get("COMPRESS_CACHE") or platformdirs.user_cache_dir("compress-mobile"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}; name another cache folder in COMPRESS_CACHE") from None
+    return folder
+
+
+def pack_images(paths: Sequence[Path], size: Size, cache: Path) -> Packed:
+    """uint8 [N, H, W, 3], RGB, in the order of `paths`. Raises DataError: unreadable image, disk full."""
+    return _pack("images", paths, (*size, 3), lambda path: read_image(path, size), cache)
+
+
+def pack_masks(paths: Sequence[Path], size: Size, cache: Path, object_is_255: bool = False) -> Packed:
+    """uint8 [N, H, W], class ids and 255 for void, in the order of `paths`. Raises as `pack_images` does."""
+    kind = "masks-255" if object_is_255 else "masks"
+    return _pack(kind, paths, size, lambda path: read_mask(path, object_is_255, size), cache)
+
+
+def _pack(
+    kind: str, paths: Sequence[Path], shape: tuple[int, ...], read: Callable[[Path], np.ndarray], cache: Path
+) -> Packed:
+    hashes = list(read_all(_sha256, paths, f"hashing {kind}"))
+    key = hashlib.sha256(repr((_VERSION, kind, shape, hashes)).encode()).hexdigest()[:32]
+    if not paths:
+        return Packed(np.zeros((0, *shape), np.uint8), key)
+    target = cache / f"{kind}-{key}.npy"
+    if not target.exists():
+        _write(target, (len(paths), *shape), read_all(read, paths, f"reading {kind}"))
+    return Packed(np.load(target, mmap_mode="r"), key)
+
+
+def _write(target: Path, shape: tuple[int, ...], arrays: Iterable[np.ndarray]) -> None:
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        # In sequence, not through a memory map: on a full disk a write fails, but a mapped page kills the process.
+        with partial.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for array in arrays:
+                file.write(array.tobytes())
+        os.replace(partial, target)
+    except OSError as error:
+        what = f"no space left for {np.prod(shape) / 1e6:.0f} MB" if error.errno == errno.ENOSPC else error.strerror
+        raise DataError(f"{target.parent}: {what}; free some or name another folder in COMPRESS_CACHE") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None

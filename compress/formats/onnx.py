@@ -1,0 +1,222 @@
+"""QuantizedGraph -> ONNX: uint8 activations between QuantizeLinear/DequantizeLinear pairs (QDQ), int8 weights.
+
+onnxruntime fuses each "DequantizeLinear, operator, QuantizeLinear" into one integer operator. Activations
+are uint8, because its x86 kernels fuse only those. It has no integer kernel for ConvTranspose and none that
+rounds for Resize: these two run in float between the same pairs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from compress.errors import ExportError
+from compress.formats.artifact import write_whole
+from compress.quantize.graph import Operator, QuantizedGraph, TensorSpec
+
+OPSET = 13  # the first with DequantizeLinear per channel
+IR_VERSION = 7  # the one that came with opset 13: onnxruntime 1.6 and later read it
+
+
+def to_onnx(graph: QuantizedGraph, path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write `graph` as it is: nothing is calibrated or rounded again.
+
+    Quantized graph: the input is uint8 pixels [1, 3, H, W], the output uint8 (float32 where the graph's
+    output is float). Float graph: the input is float32 real values, the output float32. Nodes have the
+    operators' names, the pairs around them none. `metadata` goes to metadata_props, beside `input_scale`,
+    `input_zero_point`, `output_scale` and `output_zero_point` of a uint8 input and output.
+
+    Raises ExportError, naming the layer, for what ONNX cannot express, and for a path that cannot be written.
+    """
+    writer = _Writer(graph)
+    for operator in graph.operators:
+        writer.add(operator)
+    ends = {"input": graph.tensors[graph.input], "output": graph.tensors[graph.output]}
+    integer = {end: spec for end, spec in ends.items() if writer.is_integer(spec)}
+    model = helper.make_model(
+        helper.make_graph(
+            writer.nodes,
+            graph.name,
+            [writer.value_info(ends["input"])],
+            [writer.value_info(ends["output"])],
+            list(writer.constants.values()),
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="compress",
+    )
+    scales = {f"{end}_scale": repr(float(np.float32(spec.scale))) for end, spec in integer.items()}
+    zero_points = {f"{end}_zero_point": str(spec.zero_point + 128) for end, spec in integer.items()}
+    helper.set_model_props(model, {**scales, **zero_points, **(metadata or {})})
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{graph.name}: ONNX refuses the graph: {str(error).splitlines()[0]}") from error
+    write_whole(path, model.SerializeToString())
+
+
+class _Writer:
+    """Collects nodes and constants. A quantized tensor's own name is its uint8 value."""
+
+    def __init__(self, graph: QuantizedGraph):
+        self.graph = graph
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[tuple[Any, ...], TensorProto] = {}
+        self.dequantized: dict[str, str] = {}
+
+    def add(self, operator: Operator) -> None:
+        self.graph.is_integer(operator)
+        if operator.op not in TRANSLATE:
+            raise ExportError(f"{operator.name}: ONNX export does not know the operator {operator.op!r}")
+        source, result = self.graph.tensors[operator.inputs[0]], self.graph.tensors[operator.output]
+        form = TRANSLATE[operator.op](operator, source, result)
+        inputs = [self.real(name) for name in operator.inputs] + [self.constant(value) for value in form.constants]
+        if operator.weight is not None:
+            inputs += self.weights(operator, operator.weight, form.output_axis)
+        value = self.node(form.op_type, inputs, operator.name, **form.attributes)
+        if operator.activation and not result.clamps(operator.activation):
+            activation = TRANSLATE[operator.activation](operator, result, result)
+            value = self.node(activation.op_type, [value, *(self.constant(limit) for limit in activation.constants)])
+        if result.scale is not None:
+            self.node("QuantizeLinear", [value, *self.scale_of(result)])
+        self.nodes[-1].output[0] = operator.output
+
+    def node(self, op_type: str, inputs: list[str], name: str = "", **attributes: Any) -> str:
+        """Add a node; the name of its result. Names that nobody looks up are short: they add up in the file."""
+        self.nodes.append(helper.make_node(op_type, inputs, [f"_{len(self.nodes)}"], name=name, **attributes))
+        return self.nodes[-1].output[0]
+
+    def is_integer(self, spec: TensorSpec) -> bool:
+        return spec.scale is not None and not (spec.name == self.graph.input and self.graph.is_float)
+
+    def value_info(self, spec: TensorSpec) -> onnx.ValueInfoProto:
+        dtype = TensorProto.UINT8 if self.is_integer(spec) else TensorProto.FLOAT
+        return helper.make_tensor_value_info(spec.name, dtype, spec.shape)
+
+    def real(self, tensor: str) -> str:
+        """The float value of a tensor: itself, or what its one DequantizeLinear gives."""
+        spec = self.graph.tensors[tensor]
+        if not self.is_integer(spec):
+            return tensor
+        if tensor not in self.dequantized:
+            self.dequantized[tensor] = self.node("DequantizeLinear", [tensor, *self.scale_of(spec)])
+        return self.dequantized[tensor]
+
+    def scale_of(self, spec: TensorSpec) -> list[str]:
+        return [self.constant(np.float32(spec.scale)), self.constant(np.uint8(spec.zero_point + 128))]
+
+    def weights(self, operator: Operator, weight: np.ndarray, axis: int) -> list[str]:
+        """Inputs for the weight and the bias; int8 and int32 ones go through a DequantizeLinear."""
+        stored = [self.constant(weight, f"{operator.name}.weight")]
+        if operator.bias is not None:
+            stored.append(self.constant(operator.bias, f"{operator.name}.bias"))
+        if operator.weight_scale is None:
+            return stored
+        weight_scale = operator.weight_scale.astype(np.float32)
+        bias_scale = np.float32(self.graph.tensors[operator.inputs[0]].scale) * weight_scale
+        ways = [(weight_scale, axis, np.int8), (bias_scale, 0, np.int32)]
+        return [
+            self.node("DequantizeLinear", [name, self.constant(scale), self.zeros(len(scale), dtype)], axis=axis)
+            for name, (scale, axis, dtype) in zip(stored, ways, strict=False)
+        ]
+
+    def zeros(self, count: int, dtype: Any) -> str:
+        return self.constant(np.zeros(count, dtype))
+
+    def constant(self, value: Any, name: str = "") -> str:
+        """Name of an initializer with this value; equal values are stored once. None: the empty input."""
+        if value is None:
+            return ""
+        array = np.ascontiguousarray(value).reshape(np.shape(value))
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self.constants:
+            self.constants[key] = numpy_helper.from_array(array, name or f"_c{len(self.constants)}")
+        return self.constants[key].name
+
+
+@dataclass(frozen=True)
+class _Form:
+    """An operator in ONNX's words: constants follow the inputs, weights follow those."""
+
+    op_type: str
+    attributes: dict[str, Any]
+    constants: Sequence[Any] = ()
+    output_axis: int = 0  # of the weight: that of the output channels
+
+
+def _plain(op_type: str, **attributes: Any) -> Callable[[Operator, TensorSpec, TensorSpec], _Form]:
+    return lambda operator, source, result: _Form(op_type, attributes)
+
+
+def _conv(operator: Operator, source: TensorSpec, result: TensorSpec) -> _Form:
+    return _Form("Conv", _conv_attributes(operator))
+
+
+def _conv_transpose(operator: Operator, source: TensorSpec, result: TensorSpec) -> _Form:
+    attributes = {**_conv_attributes(operator), "output_padding": operator.attrs["output_padding"]}
+    axis, groups = 1, operator.attrs["groups"]
+    if groups > 1 and operator.weight_scale is not None:
+        if len(operator.weight_scale) != groups:
+            raise ExportError(
+                f"{operator.name}: ONNX has no per-channel scales for a transposed convolution in {groups} groups; "
+                f"keep it float with --keep-float {operator.name}"
+            )
+        axis = 0
+    return _Form("ConvTranspose", attributes, output_axis=axis)
+
+
+def _conv_attributes(operator: Operator) -> dict[str, Any]:
+    attrs = operator.attrs
+    return {
+        "strides": attrs["stride"],
+        "pads": [*attrs["padding"], *attrs["padding"]],
+        "dilations": attrs["dilation"],
+        "group": attrs["groups"],
+    }
+
+
+def _pool(op_type: str, **more: Any) -> Callable[[Operator, TensorSpec, TensorSpec], _Form]:
+    """Padding at the end follows from the output's size, so that torch's ceil_mode needs no attribute."""
+
+    def form(operator: Operator, source: TensorSpec, result: TensorSpec) -> _Form:
+        kernel, stride, begin = (operator.attrs[key] for key in ("kernel", "stride", "padding"))
+        covered = [(out - 1) * s + k for out, s, k in zip(result.shape[2:], stride, kernel, strict=True)]
+        end = [max(c - size - b, 0) for c, size, b in zip(covered, source.shape[2:], begin, strict=True)]
+        return _Form(op_type, {"kernel_shape": kernel, "strides": stride, "pads": [*begin, *end], **more})
+
+    return form
+
+
+def _resize(operator: Operator, source: TensorSpec, result: TensorSpec) -> _Form:
+    # torch's "nearest" takes floor(index * in / out); only its "bilinear" has half-pixel centres.
+    modes = {
+        "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+        "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+    }
+    sizes = np.array(result.shape, np.int64)
+    return _Form("Resize", modes[operator.attrs["mode"]], (None, None, sizes))
+
+
+def _relu6(operator: Operator, source: TensorSpec, result: TensorSpec) -> _Form:
+    return _Form("Clip", {}, (np.float32(0), np.float32(6)))
+
+
+TRANSLATE: dict[str, Callable[[Operator, TensorSpec, TensorSpec], _Form]] = {
+    "conv": _conv,
+    "conv_transpose": _conv_transpose,
+    "add": _plain("Add"),
+    "mul": _plain("Mul"),
+    "concat": _plain("Concat", axis=1),
+    "max_pool": _pool("MaxPool"),
+    "avg_pool": _pool("AveragePool", count_include_pad=0),
+    "mean": _plain("GlobalAveragePool"),
+    "resize": _resize,
+    "relu": _plain("Relu"),
+    "relu6": _relu6,
+    "sigmoid": _plain("Sigmoid"),
+    "softmax": _plain("Softmax", axis=1),
+}

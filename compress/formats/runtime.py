@@ -1,0 +1,184 @@
+"""Opens an exported file in the runtime that apps use, and states what the file itself says.
+
+The runtimes are imported when a file needs them: one process that times models should hold one of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.errors import MeasureError
+from compress.formats.artifact import Artifact, IOSpec, sha256_of
+
+Values = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Session:
+    """An opened file. `input` and `output` are read from it; scale and zero point are None for float32."""
+
+    path: Path
+    runtime: str  # name and version
+    input: IOSpec
+    output: IOSpec
+    infer: Callable[[np.ndarray], np.ndarray]
+
+    def run(self, array: np.ndarray) -> np.ndarray:
+        """One inference in the file's own shape, layout and dtype. Raises MeasureError for any other array."""
+        if array.shape != self.input.shape or array.dtype != self.input.dtype:
+            raise MeasureError(
+                f"{self.path}: the input is {self.input.dtype} {list(self.input.shape)}, "
+                f"not {array.dtype} {list(array.shape)}; resize or convert the image first"
+            )
+        return self.infer(array)
+
+    def prepare(self, image: np.ndarray, mean: Values | None = None, std: Values | None = None) -> np.ndarray:
+        """uint8 RGB [H, W, 3] -> what `run` takes. A float32 input reads (pixel - mean) / std, and needs both."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise MeasureError(f"{self.path}: an image must be uint8 RGB [H, W, 3], not {image.dtype} {image.shape}")
+        if self.input.dtype == "float32":
+            if mean is None or std is None:
+                raise MeasureError(f"{self.path}: a float32 input needs the mean and std of its manifest")
+            image = (image - np.array(mean, np.float32)) / np.array(std, np.float32)
+        ordered = image if self.input.layout == "NHWC" else image.transpose(2, 0, 1)
+        return np.ascontiguousarray(ordered)[np.newaxis]
+
+    def probabilities(self, image: np.ndarray, mean: Values | None = None, std: Values | None = None) -> np.ndarray:
+        """uint8 RGB [H, W, 3] at the file's input size -> float32 [classes, H, W], the same for every format.
+
+        `mean` and `std` are those of `prepare`. Raises MeasureError.
+        """
+        values = self.run(self.prepare(image, mean, std))[0]
+        if self.output.scale is not None and self.output.zero_point is not None:
+            values = (values.astype(np.float32) - self.output.zero_point) * np.float32(self.output.scale)
+        return values if self.output.layout == "NCHW" else values.transpose(2, 0, 1)
+
+
+def open_model(path: Path, threads: int = 2) -> Session:
+    """A session on an .onnx or .ort file (onnxruntime, CPU) or a .tflite file (LiteRT, XNNPACK).
+
+    The first input and the first output count. Raises MeasureError, in one line, for a file that is
+    missing, no model, truncated, or not one image in and one map out.
+    """
+    if path.suffix not in OPENERS:
+        raise MeasureError(f"{path}: no runtime for {path.suffix or 'a file without suffix'}; use .onnx, .ort, .tflite")
+    if not path.is_file():
+        raise MeasureError(f"{path}: no such file")
+    try:
+        return OPENERS[path.suffix](path, threads)
+    except (MeasureError, ImportError):
+        raise
+    except Exception as error:  # each runtime raises types of its own
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise MeasureError(f"{path}: not a model that the runtime can load: {reason}; export it again") from error
+
+
+def describe(
+    path: Path, mean: Values | None = None, std: Values | None = None, activation: str | None = None
+) -> Artifact:
+    """What the file is, read from the file. `mean` and `std` are kept for a float32 input alone: the real
+    value scale * (pixel - zero_point) is (pixel - mean) / std with mean = zero_point (0..255), std = 1 / scale.
+    `activation` of the output ("sigmoid", "softmax") is the caller's knowledge.
+
+    Raises MeasureError as `open_model` does.
+    """
+    session = open_model(path, threads=1)
+    source = session.input
+    if source.dtype == "float32":
+        source = replace(source, mean=mean, std=std)
+    output = replace(session.output, activation=activation)
+    return Artifact(path, path.suffix[1:], sha256_of(path), path.stat().st_size, source, output)
+
+
+def _open_onnx(path: Path, threads: int) -> Session:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map
+    source, result = session.get_inputs()[0], session.get_outputs()[0]
+    layout = _layout(path, source.shape)
+
+    def infer(array: np.ndarray) -> np.ndarray:
+        return session.run([result.name], {source.name: array})[0]
+
+    return Session(
+        path,
+        f"onnxruntime {ort.__version__}",
+        _onnx_spec(path, "input", source, layout, facts),
+        _onnx_spec(path, "output", result, layout, facts),
+        infer,
+    )
+
+
+def _onnx_spec(path: Path, end: str, value: Any, layout: str, facts: dict[str, str]) -> IOSpec:
+    dtype = {"tensor(float)": "float32"}.get(value.type, value.type[len("tensor(") : -1])
+    spec = _spec(path, end, value.name, [1, *value.shape[1:]], dtype, layout)
+    if dtype == "float32":
+        return spec
+    try:
+        return replace(spec, scale=float(facts[f"{end}_scale"]), zero_point=int(facts[f"{end}_zero_point"]))
+    except (KeyError, ValueError):
+        raise MeasureError(
+            f"{path}: the uint8 {end} states no {end}_scale and {end}_zero_point in its metadata; export it again"
+        ) from None
+
+
+def _open_tflite(path: Path, threads: int) -> Session:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    source, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    layout = _layout(path, source["shape"].tolist())
+
+    def infer(array: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(source["index"], array)
+        interpreter.invoke()
+        return interpreter.get_tensor(result["index"])
+
+    return Session(
+        path,
+        f"LiteRT {version('ai-edge-litert')}",
+        _tflite_spec(path, "input", source, layout),
+        _tflite_spec(path, "output", result, layout),
+        infer,
+    )
+
+
+def _tflite_spec(path: Path, end: str, detail: dict[str, Any], layout: str) -> IOSpec:
+    dtype = np.dtype(detail["dtype"]).name
+    spec = _spec(path, end, detail["name"], detail["shape"].tolist(), dtype, layout)
+    scale, zero_point = detail["quantization"]
+    return spec if dtype == "float32" else replace(spec, scale=float(scale), zero_point=int(zero_point))
+
+
+def _spec(path: Path, end: str, name: str, shape: list[Any], dtype: str, layout: str) -> IOSpec:
+    if len(shape) != 4 or shape[0] != 1 or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise MeasureError(f"{path}: {end} {name!r} has shape {shape}; export it with one image of a fixed size")
+    if dtype not in ("uint8", "float32"):
+        raise MeasureError(f"{path}: {end} {name!r} is {dtype}; only uint8 and float32 are supported")
+    return IOSpec(name, tuple(shape), dtype, layout)
+
+
+def _layout(path: Path, shape: list[Any]) -> str:
+    """Where the three colours are; the output has the same layout."""
+    usual = ("NHWC", "NCHW") if path.suffix == ".tflite" else ("NCHW", "NHWC")
+    for layout in usual:
+        if len(shape) == 4 and shape[layout.index("C")] == 3:
+            return layout
+    raise MeasureError(f"{path}: the input has shape {shape}; an RGB image, [1, H, W, 3] or [1, 3, H, W], is expected")
+
+
+OPENERS: dict[str, Callable[[Path, int], Session]] = {
+    ".onnx": _open_onnx,
+    ".ort": _open_onnx,
+    ".tflite": _open_tflite,
+}

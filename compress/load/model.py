@@ -1,0 +1,97 @@
+"""A trained model file and its recipe -> Trained. The only place that reads a foreign file."""
+
+import importlib.util
+import pickle
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compress.errors import ModelError
+from compress.formats.artifact import sha256_of
+from compress.load.trace import trace
+from compress.network import Network
+from compress.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained heavy model, traced.
+
+    network     real image values [N, 3, H, W] -> class probabilities [N, classes, H, W]
+    parameters  of the file, also those that the deployed output does not need
+    """
+
+    network: Network
+    classes: tuple[str, ...]
+    path: Path
+    sha256: str
+    size_bytes: int
+    parameters: int
+
+
+def load(path: Path, recipe: Recipe, recipe_folder: Path, trust_pickle: bool = False) -> Trained:
+    """Read weights without running code from them, build the recipe's architecture, trace it.
+
+    The architecture is code of the user's own, found beside the recipe. A file that holds a whole pickled
+    module is refused unless `trust_pickle`. Raises ModelError.
+    """
+    module = _read(path, recipe, recipe_folder, trust_pickle)
+    parameters = sum(p.numel() for p in module.parameters())
+    net = trace(
+        module,
+        recipe.model.input_size,
+        recipe.model.output,
+        len(recipe.model.classes),
+        recipe.preprocess.mean,
+        recipe.preprocess.std,
+    )
+    return Trained(net, tuple(recipe.model.classes), path, sha256_of(path), path.stat().st_size, parameters)
+
+
+def _read(path: Path, recipe: Recipe, folder: Path, trust_pickle: bool) -> nn.Module:
+    if not path.is_file():
+        raise ModelError(f"{path}: no such model file; `python models/u2net.py` makes the one of the demo")
+    if path.stat().st_size == 0:
+        raise ModelError(f"{path}: the file is empty; fetch it again")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise ModelError(
+                f"{path}: holds pickled code, not only weights; save model.state_dict() instead, "
+                "or pass --trust-pickle if you trust whoever made it"
+            ) from None
+        raise ModelError(f"{path}: is not a torch file; expected what torch.save(model.state_dict()) writes") from None
+    except Exception as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{path}: cannot be read as a torch file: {first}") from None
+    if isinstance(content, nn.Module):
+        return content.float().eval()
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ModelError(f"{path}: holds no weights by name; expected what torch.save(model.state_dict()) writes")
+    module = _architecture(recipe, folder)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        details = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
+        raise ModelError(f"{path}: does not fit {recipe.model.architecture}: {details[0][:200]}") from None
+    return module.eval()
+
+
+def _architecture(recipe: Recipe, folder: Path) -> nn.Module:
+    file_name, name = recipe.model.architecture.split(":")
+    source = folder / file_name
+    spec = importlib.util.spec_from_file_location(f"architecture_{source.stem}", source)
+    if spec is None or spec.loader is None or not source.is_file():
+        raise ModelError(f"{source}: no such file; model.architecture in the recipe names a file beside it")
+    code = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = code
+    try:
+        spec.loader.exec_module(code)
+        return getattr(code, name)()
+    except Exception as error:
+        raise ModelError(f"{source}: {name}() failed: {type(error).__name__}: {error}") from error

@@ -1,0 +1,53 @@
+"""Latency of exported files, side by side."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from compress.measure.child import Child
+from compress.measure.values import Latency
+
+_WARM_UP = 3
+
+
+def take_turns(
+    files: Mapping[str, Path],
+    *,
+    threads: int = 2,
+    turns: int = 10,
+    seconds: float = 5.0,
+    rest_seconds: float = 0.05,
+    open_child: Callable[[Path, int], Child] = Child,
+) -> dict[str, Latency]:
+    """Latency of each file, in a child process of its own, of which one at a time computes.
+
+    The order is reversed from turn to turn (A B, B A, ...), so that a machine that slows down or
+    heats up does so for all; `seconds` is the time that each file's counted inferences take in all,
+    by its warm-up. `rest_seconds` pass before a turn: onnxruntime's threads spin on for about 30 ms
+    after an inference, as they would in an app, and then sleep. `speedup` compares two of the
+    results. Raises MeasureError.
+    """
+    names = list(files)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    with ExitStack() as stack, tqdm(total=(turns + 1) * len(names), desc="measuring latency", unit="turn") as bar:
+        children, runs = {}, {}
+        for name in names:
+            children[name] = stack.enter_context(open_child(files[name], threads))
+            warm_ms = min(children[name].time(_WARM_UP))
+            runs[name] = max(1, round(seconds * 1e3 / turns / warm_ms))
+            bar.update()
+        for turn in range(turns):
+            for name in reversed(names) if turn % 2 else names:
+                time.sleep(rest_seconds)
+                samples[name] += children[name].time(runs[name] + 1)[1:]  # the first finds cold caches
+                bar.update()
+        return {name: _latency(samples[name], threads, children[name].runtime, turns) for name in names}
+
+
+def _latency(samples_ms: list[float], threads: int, runtime: str, turns: int) -> Latency:
+    p50_ms, p90_ms = np.percentile(samples_ms, [50, 90])
+    return Latency(float(p50_ms), float(p90_ms), tuple(samples_ms), threads, runtime, turns)

@@ -1,0 +1,249 @@
+"""Closed-form repair of a pruned network, before any training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from compress.network import CONVS, Network, Node
+from compress.prune.cut import kept_channels
+from compress.prune.groups import Channels
+
+RIDGE = 0.01
+"""Of the mean diagonal of the normal equations."""
+
+SAMPLES = 60_000
+"""Positions that a layer is refitted on; deep layers have fewer."""
+
+CHUNK = 8
+MEMORY_BYTES = 3_500_000_000
+"""For the activations of both networks."""
+
+
+def repair(
+    teacher: Network,
+    student: Network,
+    channels: Channels,
+    kept: Mapping[str, tuple[int, ...]],
+    pixels: Tensor,
+    solutions: int = 8,
+) -> Network:
+    """A copy of the student, each convolution refitted by least squares onto the teacher's activations.
+
+    pixels     uint8 [N, H, W, 3]: unlabelled images, of which as many are used as fit into memory
+    solutions  how often a layer that a rectifier follows is solved
+
+    Channel reconstruction after He et al. 2017 (arXiv 1707.06168) and ThiNet (arXiv 1707.06342), with four
+    differences. Layers are refitted in execution order, and each reads what the already refitted student
+    computes, so that errors do not pile up. Where a rectifier follows and the teacher is negative, any negative
+    value will do: the target becomes min(student, 0) and the system is solved again (Zhang et al. 2015,
+    arXiv 1505.06798, alternate likewise), all solutions from one factorisation. The convolution before an
+    addition also absorbs the error of the other branch. The ridge pulls towards the pruned weights, not to zero.
+    """
+    generator = torch.Generator().manual_seed(0)
+    repaired = student.rewritten(student.weights())
+    pixels = pixels[: images_in_memory([teacher, student], pixels)]
+    heavy, light = _Activations(teacher, pixels), _Activations(repaired, pixels)
+    with torch.no_grad(), tqdm(total=len(repaired.convs()), desc="repair", unit="layer") as progress:
+        for node in teacher.nodes[1:]:
+            heavy.advance(node)
+            if node.name not in repaired.by_name:
+                continue
+            own = repaired.by_name[node.name]
+            if node.op in CONVS:
+                outputs = kept_channels(node.name, channels, kept)
+                samples = _collect(own, repaired, heavy, light, outputs, generator)
+                weight, bias = _solve(
+                    samples, _as_matrix(own, repaired.weight(node.name)), repaired.bias(node.name), solutions
+                )
+                repaired.weight(node.name).copy_(_from_matrix(own, weight, repaired.weight(node.name)))
+                repaired.bias(node.name).copy_(bias)
+                progress.update()
+            light.advance(own)
+    return repaired
+
+
+def images_in_memory(nets: list[Network], pixels: Tensor) -> int:
+    """How many of the images can be in flight at once: float16 values that are waiting for a reader."""
+    size = (pixels.shape[1], pixels.shape[2])
+    peak = 0
+    for net in nets:
+        waiting, live, most = dict(net.readers), 0, 0
+        values = {name: shape[1] * shape[2] * shape[3] for name, shape in net.shapes(size).items()}
+        for node in net.nodes:
+            live += values[node.name]
+            most = max(most, live)
+            for name in node.inputs:
+                waiting[name] -= 1
+                live -= values[name] if not waiting[name] else 0
+        peak += most
+    return max(1, min(len(pixels), MEMORY_BYTES // (2 * peak)))
+
+
+class _Activations:
+    """Values of one network for all images, as float16 chunks of images, freed after their last reader."""
+
+    def __init__(self, net: Network, pixels: Tensor):
+        self.net, self.waiting = net, dict(net.readers)
+        self.size = (pixels.shape[1], pixels.shape[2])
+        self.chunks = {net.input.name: [net.real(part).half() for part in pixels.split(CHUNK)]}
+
+    def advance(self, node: Node) -> None:
+        inputs = [self.chunks[name] for name in node.inputs]
+        self.chunks[node.name] = [
+            self.net.compute(node, [part.float() for part in parts], self.size).half() for parts in zip(*inputs)
+        ]
+        for name in node.inputs:
+            self.waiting[name] -= 1
+            if not self.waiting[name]:
+                del self.chunks[name]
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """features [G, n, f] and the wanted results [G, n, o] at n positions, for each of G filter groups;
+    `wanted` is after the rectifier (None, "relu" or "relu6"), `negative` the teacher's value before it."""
+
+    features: Tensor
+    before: Tensor
+    wanted: Tensor
+    rectifier: str | None
+
+
+def _collect(
+    node: Node, student: Network, heavy: _Activations, light: _Activations, outputs: Tensor, generator: torch.Generator
+) -> _Samples:
+    rectifier, skip = _what_follows(student, node, heavy, light)
+    groups = node.attrs["groups"]
+    taps = _Taps(node, student.weight(node.name))
+    count = sum(len(chunk) for chunk in heavy.chunks[node.name])
+    features, before, wanted = [], [], []
+    for index, chunk in enumerate(heavy.chunks[node.name]):
+        height, width = chunk.shape[2:]
+        picked = torch.randperm(height * width, generator=generator)[: -(-SAMPLES // count)]
+        rows, columns = picked // width, picked % width
+        features.append(taps.at(light.chunks[node.inputs[0]][index], rows, columns))
+        value = chunk[:, outputs][:, :, rows, columns].float()
+        result = {None: lambda x: x, "relu": F.relu, "relu6": F.relu6}[rectifier](value)
+        if skip:
+            missing = heavy.chunks[skip][index][:, outputs].float() - light.chunks[skip][index].float()
+            result = result + missing[:, :, rows, columns]
+        before.append(_by_group(value, groups))
+        wanted.append(_by_group(result, groups))
+    return _Samples(_by_group_all(features, groups), torch.cat(before, 1), torch.cat(wanted, 1), rectifier)
+
+
+def _what_follows(net: Network, node: Node, heavy: _Activations, light: _Activations) -> tuple[str | None, str | None]:
+    """The rectifier after a convolution, and the other input of the addition after that, if it is known already."""
+    rectifier, last = None, node
+    while net.readers[last.name] == 1:
+        last = next(n for n in net.nodes if last.name in n.inputs)
+        if last.op in ("relu", "relu6") and rectifier is None:
+            rectifier = last.op
+            continue
+        if last.op == "add":
+            branch = [
+                name for name in last.inputs if name in heavy.chunks and name in light.chunks and name != node.name
+            ]
+            return rectifier, branch[0] if branch else None
+        break
+    return rectifier, None
+
+
+class _Taps:
+    """The inputs that a convolution reads for given output positions. A transposed convolution is a plain one
+    over the input with zeros between its pixels."""
+
+    def __init__(self, node: Node, weight: Tensor):
+        a, self.kernel = node.attrs, weight.shape[2:]
+        self.dilation = a["dilation"]
+        self.transposed = node.op == "conv_transpose"
+        self.spread = a["stride"] if self.transposed else (1, 1)
+        self.stride = (1, 1) if self.transposed else a["stride"]
+        reach = [d * (k - 1) for d, k in zip(self.dilation, self.kernel)]
+        after = [r - p + o for r, p, o in zip(reach, a["padding"], a.get("output_padding", (0, 0)))]
+        before = [r - p for r, p in zip(reach, a["padding"])]
+        self.padding = (
+            (before[1], after[1], before[0], after[0])
+            if self.transposed
+            else tuple(p for pad in reversed(a["padding"]) for p in (pad, pad))
+        )
+
+    def at(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """[N, C, H, W], n positions -> [N, C, kh * kw, n] float32."""
+        if self.transposed:
+            apart = x.new_zeros(
+                *x.shape[:2], (x.shape[2] - 1) * self.spread[0] + 1, (x.shape[3] - 1) * self.spread[1] + 1
+            )
+            apart[:, :, :: self.spread[0], :: self.spread[1]] = x
+            x = apart
+        x = F.pad(x, self.padding)
+        taps = [
+            x[:, :, rows * self.stride[0] + i * self.dilation[0], columns * self.stride[1] + j * self.dilation[1]]
+            for i in range(self.kernel[0])
+            for j in range(self.kernel[1])
+        ]
+        return torch.stack(taps, 2).float()
+
+
+def _by_group(values: Tensor, groups: int) -> Tensor:
+    """[N, C, n] -> [G, N * n, C / G]"""
+    count, channels, positions = values.shape
+    return values.reshape(count, groups, channels // groups, positions).permute(1, 0, 3, 2).flatten(1, 2)
+
+
+def _by_group_all(features: list[Tensor], groups: int) -> Tensor:
+    """Chunks [N, C, k, n] -> [G, all positions, C / G * k]"""
+    return torch.cat([_by_group(part.flatten(1, 2), groups) for part in features], 1)
+
+
+def _as_matrix(node: Node, weight: Tensor) -> Tensor:
+    """Convolution weights -> [G, f, o], for features in the order of `_Taps`."""
+    groups = node.attrs["groups"]
+    if node.op == "conv_transpose":
+        weight = weight.flip(2, 3).reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
+    else:
+        weight = weight.reshape(groups, -1, *weight.shape[1:])
+    return weight.flatten(2).transpose(1, 2)
+
+
+def _from_matrix(node: Node, matrix: Tensor, like: Tensor) -> Tensor:
+    groups, kernel = node.attrs["groups"], like.shape[2:]
+    weight = matrix.transpose(1, 2).reshape(groups, matrix.shape[2], -1, *kernel)
+    if node.op == "conv_transpose":
+        return weight.transpose(1, 2).flip(3, 4).reshape(like.shape)
+    return weight.reshape(like.shape)
+
+
+def _solve(samples: _Samples, start: Tensor, bias: Tensor, solutions: int) -> tuple[Tensor, Tensor]:
+    """Ridge regression towards `start` -> weights [G, f, o] and bias [G * o]."""
+    centre = samples.features.mean(1, keepdim=True)
+    features = samples.features - centre
+    gram = sum(
+        part.mT.double() @ part.double() if part.shape[2] < 64 else (part.mT @ part).double()
+        for part in features.split(8192, 1)
+    )
+    ridge = RIDGE * gram.diagonal(dim1=1, dim2=2).mean(1).reshape(-1, 1, 1) + 1e-9
+    factor = torch.linalg.cholesky(gram + ridge * torch.eye(gram.shape[1], dtype=torch.float64))
+    weight, result = start, None
+    for step in range(solutions if samples.rectifier else 1):
+        goal = _goal(samples, result)
+        mean = goal.mean(1, keepdim=True)
+        change = features.mT @ (goal - mean - features @ start)
+        weight = start + torch.cholesky_solve(change.double(), factor).float()
+        result = features @ weight + mean
+    return weight, (mean - centre @ weight).flatten()
+
+
+def _goal(samples: _Samples, result: Tensor | None) -> Tensor:
+    """What the convolution should give: where the rectifier cuts, whatever it gives already beyond the limit."""
+    if samples.rectifier is None:
+        return samples.wanted
+    given = samples.before if result is None else result
+    goal = torch.where(samples.wanted > 0, samples.wanted, given.clamp(max=0))
+    if samples.rectifier == "relu6":
+        goal = torch.where(samples.wanted >= 6, given.clamp(min=6), goal)
+    return goal

@@ -1,0 +1,74 @@
+"""Network -> QuantizedGraph: the integers and scales that both files are written from."""
+
+import numpy as np
+
+from compress.network import CONVS, Network, Node
+from compress.quantize.graph import Operator, QuantizedGraph, TensorSpec
+from compress.quantize.placement import input_scale, place
+from compress.quantize.training import WEIGHT_LIMIT, QuantizedNetwork, channel_axis, weight_scale
+
+
+def quantized_graph(net: QuantizedNetwork, name: str) -> QuantizedGraph:
+    """The int8 graph of a trained network, at its traced size."""
+    groups = set(net.placement.group_of.values())
+    parameters = {g: (np.float32(net.scale(g).item()), net.zero_point(g)) for g in groups}
+    scales = {tensor: parameters[group] for tensor, group in net.placement.group_of.items()}
+    return _graph(net, name, {tensor: (float(scale), zero) for tensor, (scale, zero) in scales.items()})
+
+
+def float_graph(net: Network, name: str) -> QuantizedGraph:
+    """The same operators in float32."""
+    return _graph(net, name, {})
+
+
+def _graph(net: Network, name: str, scales: dict[str, tuple[float, int]]) -> QuantizedGraph:
+    shapes, fused = net.shapes(), place(net).fused
+    rectifiers = {node.name for node in fused.values()}
+    operators = []
+    for node in net.nodes:
+        if node.op == "input" or node.name in rectifiers:
+            continue
+        after = fused.get(node.name)
+        weight, weight_scales, bias = _weights(net, node, scales)
+        operators.append(
+            Operator(
+                node.op,
+                node.name,
+                node.inputs,
+                after.name if after else node.name,
+                {key: value for key, value in node.attrs.items() if key not in ("ceil", "size")},
+                after.op if after else None,
+                weight,
+                weight_scales,
+                bias,
+            )
+        )
+    tensors = {}
+    for tensor in (net.input.name, *(operator.output for operator in operators)):
+        scale, zero_point = scales.get(tensor, (None, 0))
+        tensors[tensor] = TensorSpec(tensor, shapes[tensor], scale, zero_point)
+    image_scale, image_zero = input_scale(net.input)
+    tensors[net.input.name] = TensorSpec(net.input.name, shapes[net.input.name], image_scale, image_zero)
+    return QuantizedGraph(name, tensors, tuple(operators), net.input.name, net.output)
+
+
+def _weights(
+    net: Network, node: Node, scales: dict[str, tuple[float, int]]
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    if node.op not in CONVS:
+        return None, None, None
+    weight, bias = net.weight(node.name).detach().cpu(), net.bias(node.name).detach().cpu()
+    if node.inputs[0] not in scales:
+        return weight.numpy(), None, bias.numpy()
+    steps = weight_scale(node, weight)
+    shape = [-1 if axis == channel_axis(node) else 1 for axis in range(4)]
+    integers = (weight / steps.reshape(shape)).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+    if node.op == "conv_transpose" and node.attrs["groups"] > 1:
+        steps = steps.repeat(node.attrs["groups"])
+    bias_steps = steps.double() * scales[node.inputs[0]][0]
+    limit = 2**31 - 1
+    return (
+        integers.numpy().astype(np.int8),
+        steps.numpy(),
+        (bias.double() / bias_steps).round().clamp(-limit, limit).numpy().astype(np.int32),
+    )

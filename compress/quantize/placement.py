@@ -1,0 +1,89 @@
+"""Where quantizers stand, and which tensors share a scale: the one table that training and both files obey."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compress.errors import ExportError
+from compress.network import Network, Node
+
+PROBABILITY = (1 / 256, -128)
+"""Scale and int8 zero point that TensorFlow Lite's specification fixes for sigmoid and softmax."""
+
+RULES = {
+    "input": "fixed",
+    "conv": "own",
+    "conv_transpose": "own",
+    "add": "own",
+    "mul": "own",
+    "mean": "own",
+    "concat": "shared",
+    "max_pool": "shared",
+    "avg_pool": "shared",
+    "resize": "shared",
+    "relu": "shared",
+    "relu6": "shared",
+    "sigmoid": "fixed",
+    "softmax": "fixed",
+}
+"""own: a scale of its own. shared: the scale of its inputs. fixed: known beforehand.
+
+A rectifier that alone reads a conv, add or mul is fused: the quantizer stands after the rectifier and
+none before it.
+"""
+
+FUSABLE = ("conv", "conv_transpose", "add", "mul")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """For each quantized tensor the group whose scale it has; the groups whose scale is fixed; and each fused
+    rectifier by the operator that it is fused into."""
+
+    group_of: Mapping[str, str]
+    fixed: Mapping[str, tuple[float, int]]
+    fused: Mapping[str, Node]
+
+
+def place(net: Network) -> Placement:
+    """The placement for a network; raises ExportError where two fixed scales meet in one tensor."""
+    fused = {
+        node.inputs[0]: node
+        for node in net.nodes
+        if node.op in ("relu", "relu6") and net.readers[node.inputs[0]] == 1
+        if net.by_name[node.inputs[0]].op in FUSABLE and node.inputs[0] != net.output
+    }
+    rectifiers = {node.name for node in fused.values()}
+    group_of: dict[str, str] = {}
+    fixed: dict[str, tuple[float, int]] = {}
+    for node in net.nodes:
+        if node.name in fused:
+            continue
+        if RULES[node.op] == "shared" and node.name not in rectifiers:
+            group = _merge([group_of[name] for name in node.inputs], group_of, fixed, node)
+            group_of[node.name] = group
+            continue
+        group_of[node.name] = node.name
+        if RULES[node.op] == "fixed":
+            fixed[node.name] = input_scale(node) if node.op == "input" else PROBABILITY
+    return Placement(group_of, fixed, fused)
+
+
+def input_scale(node: Node) -> tuple[float, int]:
+    """Scale and int8 zero point of the image."""
+    return node.attrs["scale"], node.attrs["zero_point"] - 128
+
+
+def _merge(groups: list[str], group_of: dict[str, str], fixed: dict[str, tuple[float, int]], node: Node) -> str:
+    first, *others = dict.fromkeys(groups)
+    for other in others:
+        if other in fixed and fixed.get(first, fixed[other]) != fixed[other]:
+            raise ExportError(
+                f"{node.name}: joins tensors whose scales are fixed and differ, {first} and {other}; "
+                "put a 1x1 convolution before one of them"
+            )
+        if other in fixed:
+            fixed[first] = fixed[other]
+        for name, group in group_of.items():
+            if group == other:
+                group_of[name] = first
+    return first

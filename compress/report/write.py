@@ -1,0 +1,61 @@
+"""The files of a result, each written beside its place and then renamed."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from compress.formats.artifact import Artifact, write_whole
+from compress.report.html import render
+from compress.report.pictures import Picture
+from compress.report.record import RunRecord
+
+_INPUT_KEYS = ("name", "shape", "dtype", "layout", "mean", "std", "scale", "zero_point")
+_OUTPUT_KEYS = ("name", "shape", "dtype", "layout", "scale", "zero_point", "activation")
+
+
+def write_report(record: RunRecord, pictures: Sequence[Picture], out: Path) -> None:
+    """Writes report.json, report.html, labels.txt and manifest.json into the folder `out`.
+
+    Raises ExportError where a file cannot be written; nothing is left half written.
+    """
+    texts = {
+        "report.json": _json(record.to_json()),
+        "report.html": render(record, pictures),
+        "labels.txt": "".join(f"{label}\n" for label in record.classes),
+        "manifest.json": _json(manifest(record)),
+    }
+    for name, text in texts.items():
+        # A file name on disk need not be Unicode, and a run must not fail on its last step for that.
+        write_whole(out / name, text.encode(errors="backslashreplace"))
+
+
+def manifest(record: RunRecord) -> dict[str, Any]:
+    """What an app must know to use the files: their names, sums, inputs and outputs."""
+    source = {key: record.source[key] for key in ("file", "sha256", "size_bytes")}
+    return {
+        "schema": 1,
+        "name": record.name,
+        "version": record.version,
+        "classes": list(record.classes),
+        "source": source | {"file": Path(source["file"]).name},
+        "files": [_entry(artifact) for artifact in record.artifacts],
+        "tools": record.tools,
+    }
+
+
+def _entry(artifact: Artifact) -> dict[str, Any]:
+    given, made = asdict(artifact.input), asdict(artifact.output)
+    return {
+        "format": artifact.format,
+        "file": artifact.path.name,
+        "sha256": artifact.sha256,
+        "size_bytes": artifact.size_bytes,
+        "input": {key: given[key] for key in _INPUT_KEYS},
+        "output": {key: made[key] for key in _OUTPUT_KEYS},
+    }
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

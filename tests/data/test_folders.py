@@ -1,0 +1,207 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from compress.data.folders import open_dataset, open_unlabelled
+from compress.errors import DataError
+
+TWO = ("background", "object")
+THREE = ("background", "road", "sky")
+
+
+def add_image(path, size=(4, 3)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (200, 10, 10)).save(path)
+
+
+def add_mask(path, ids=(0, 1), size=(4, 3)):
+    """`ids` in turn over the pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.resize(np.array(ids, np.uint8), size[::-1])).save(path)
+
+
+def add_pair(part, stem, ids=(0, 1)):
+    add_image(part / "images" / f"{stem}.jpg")
+    add_mask(part / "masks" / f"{stem}.png", ids)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two train pairs, one val pair, classes 0 and 1."""
+    add_pair(tmp_path / "set/train", "a")
+    add_pair(tmp_path / "set/train", "b")
+    add_pair(tmp_path / "set/val", "c")
+    return tmp_path / "set"
+
+
+def names(samples):
+    return [sample.image.name for sample in samples]
+
+
+def test_pairs_images_with_masks_by_stem(folder):
+    dataset = open_dataset(folder, TWO)
+    assert [(s.image.name, s.mask.name) for s in dataset.train] == [("a.jpg", "a.png"), ("b.jpg", "b.png")]
+    assert [(s.image.name, s.mask.name) for s in dataset.val] == [("c.jpg", "c.png")]
+    assert dataset.unlabelled == dataset.warnings == ()
+    assert (dataset.classes, dataset.reference, dataset.object_is_255) == (TWO, "labels", False)
+
+
+def test_takes_every_image_suffix_and_leaves_other_files(folder):
+    for name in ("d.jpeg", "e.PNG", "f.txt", ".hidden.jpg"):
+        add_image(folder / "unlabelled" / "d.jpg")
+        (folder / "unlabelled/d.jpg").rename(folder / "unlabelled" / name)
+    assert names(open_dataset(folder, TWO).unlabelled) == ["d.jpeg", "e.PNG"]
+
+
+def test_unlabelled_images_may_lie_at_any_depth_but_masks_are_none(folder):
+    add_image(folder / "unlabelled/images/deep/d.jpg")
+    add_image(folder / "unlabelled/e.jpg")
+    add_mask(folder / "unlabelled/masks/e.png")
+    assert names(open_dataset(folder, TWO).unlabelled) == ["e.jpg", "d.jpg"]
+
+
+def test_adds_the_images_of_another_folder_but_never_those_of_val(folder, tmp_path):
+    add_image(tmp_path / "more/x.jpg")
+    assert names(open_dataset(folder, TWO, unlabelled=tmp_path / "more").unlabelled) == ["x.jpg"]
+    assert names(open_dataset(folder, TWO, unlabelled=tmp_path).unlabelled) == ["x.jpg"]
+
+
+def test_train_without_masks_is_unlabelled(folder):
+    for mask in (folder / "train/masks").iterdir():
+        mask.unlink()
+    dataset = open_dataset(folder, TWO)
+    assert (dataset.train, names(dataset.unlabelled), dataset.warnings) == ((), ["a.jpg", "b.jpg"], ())
+
+
+def test_some_train_images_without_masks_are_told(folder):
+    (folder / "train/masks/a.png").unlink()
+    dataset = open_dataset(folder, TWO)
+    assert (names(dataset.train), names(dataset.unlabelled)) == (["b.jpg"], ["a.jpg"])
+    assert "1 of 2 images have no mask" in dataset.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("classes", "train_ids", "val_ids", "object_is_255"),
+    [
+        (TWO, (0, 255), (0, 255), True),
+        (TWO, (0,), (0, 255), True),
+        (TWO, (0, 1, 255), (0, 255), False),  # 1 occurs somewhere: 255 is void
+        (TWO, (0, 1), (0, 1), False),
+        (THREE, (0, 255), (0, 255), False),
+    ],
+)
+def test_what_255_means_is_decided_for_the_whole_set(tmp_path, classes, train_ids, val_ids, object_is_255):
+    add_pair(tmp_path / "train", "a", train_ids)
+    add_pair(tmp_path / "val", "b", val_ids)
+    assert open_dataset(tmp_path, classes).object_is_255 is object_is_255
+
+
+def test_class_id_outside_the_classes_is_an_error(folder):
+    add_pair(folder / "train", "d", (0, 2))
+    with pytest.raises(DataError, match=r"train/masks/d\.png: class id 2, but there are 2 classes"):
+        open_dataset(folder, TWO)
+    assert len(open_dataset(folder, THREE).train) == 3
+
+
+def test_mask_without_image_is_an_error(folder):
+    add_mask(folder / "val/masks/lonely.png")
+    with pytest.raises(DataError, match=r"val/masks/lonely\.png: no image of that name"):
+        open_dataset(folder, TWO)
+
+
+def test_val_image_without_mask_is_an_error(folder):
+    add_image(folder / "val/images/lonely.jpg")
+    with pytest.raises(DataError, match=r"val/images/lonely\.jpg: no mask lonely\.png"):
+        open_dataset(folder, TWO)
+
+
+def test_mask_of_another_size_is_an_error(folder):
+    add_mask(folder / "train/masks/a.png", size=(4, 2))
+    with pytest.raises(DataError, match=r"train/masks/a\.png: 4x2 pixels, its image 4x3"):
+        open_dataset(folder, TWO)
+
+
+def test_mask_fits_the_image_as_it_is_shown(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (3, 4)).save(folder / "train/images/a.jpg", exif=exif)  # stored lying, shown 4x3
+    assert len(open_dataset(folder, TWO).train) == 2
+
+
+def test_one_mask_for_two_images_is_an_error(folder):
+    add_image(folder / "train/images/a.png")
+    with pytest.raises(DataError, match=r"a\.png: has the same stem as a\.jpg"):
+        open_dataset(folder, TWO)
+
+
+def test_empty_or_missing_val_is_an_error(folder, tmp_path):
+    add_pair(tmp_path / "no_val/train", "a")
+    (tmp_path / "no_val/val/images").mkdir(parents=True)
+    with pytest.raises(DataError, match="val: no images to measure on"):
+        open_dataset(tmp_path / "no_val", TWO)
+    with pytest.raises(DataError, match="val: no images to measure on"):
+        open_dataset(folder / "train", TWO)
+
+
+def test_missing_folders_are_errors(folder, tmp_path):
+    with pytest.raises(DataError, match="gone: no such folder"):
+        open_dataset(tmp_path / "gone", TWO)
+    with pytest.raises(DataError, match="gone: no such folder"):
+        open_dataset(folder, TWO, unlabelled=tmp_path / "gone")
+    with pytest.raises(DataError, match="gone: no such folder"):
+        open_unlabelled(tmp_path / "gone", TWO, seed=0)
+
+
+def test_val_alone_is_nothing_to_learn_from(tmp_path):
+    add_pair(tmp_path / "val", "a")
+    with pytest.raises(DataError, match="too few images to learn from"):
+        open_dataset(tmp_path, TWO)
+
+
+@pytest.mark.parametrize("broken", ["train/images/b.jpg", "train/masks/b.png", "val/images/c.jpg", "unlabelled/0.png"])
+def test_unreadable_file_is_skipped_below_one_percent_and_an_error_from_there(folder, broken):
+    for number in range(97):
+        add_image(folder / f"unlabelled/{number}.png")
+    add_pair(folder / "val", "d")
+    content = (folder / broken).read_bytes()
+    (folder / broken).write_bytes(content[: len(content) // 2])
+    add_pair(folder / "train", "e")
+    dataset = open_dataset(folder, TWO)  # 1 of 102
+    assert len(dataset.warnings) == 1
+    assert f"skipped {folder / broken}" in dataset.warnings[0]
+    kept = dataset.train + dataset.val + dataset.unlabelled
+    assert len(kept) == 101
+    assert all(folder / broken not in (sample.image, sample.mask) for sample in kept)
+
+    for stem in ("1", "2"):
+        (folder / f"unlabelled/{stem}.png").unlink()
+    with pytest.raises(DataError, match="1 of 100 images are unreadable") as error:
+        open_dataset(folder, TWO)
+    assert str(folder / broken) in str(error.value)
+
+
+def test_images_alone_are_split_by_seed(tmp_path):
+    for number in range(20):
+        add_image(tmp_path / f"holiday/{number}.jpg")
+    dataset = open_unlabelled(tmp_path, TWO, seed=1)
+    assert (len(dataset.val), len(dataset.unlabelled), dataset.train, dataset.reference) == (3, 17, (), "teacher")
+    assert not set(dataset.val) & set(dataset.unlabelled)
+    assert open_unlabelled(tmp_path, TWO, seed=1) == dataset
+    assert open_unlabelled(tmp_path, TWO, seed=2).val != dataset.val
+
+
+def test_images_alone_give_at_least_one_and_at_most_a_hundred_to_val(tmp_path):
+    for number in range(2):
+        add_image(tmp_path / f"few/{number}.png", size=(1, 1))
+    for number in range(700):
+        add_image(tmp_path / f"many/{number}.png", size=(1, 1))
+    assert len(open_unlabelled(tmp_path / "few", TWO, seed=0).val) == 1
+    assert len(open_unlabelled(tmp_path / "many", TWO, seed=0).val) == 100
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_images_alone_must_be_two_at_least(tmp_path, count):
+    for number in range(count):
+        add_image(tmp_path / f"{number}.jpg")
+    with pytest.raises(DataError, match="too few images"):
+        open_unlabelled(tmp_path, TWO, seed=0)

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from compress.data.images import UnreadableError, checked_size, read_image, read_mask
+from compress.errors import DataError
+
+
+def save(path, array, mode=None, **options):
+    Image.fromarray(np.asarray(array, np.uint8), mode).save(path, **options)
+    return path
+
+
+def test_reads_rgb_pixels_as_they_are(tmp_path):
+    pixels = np.arange(2 * 3 * 3).reshape(2, 3, 3)
+    image = read_image(save(tmp_path / "a.png", pixels))
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, pixels)
+
+
+def test_greyscale_becomes_three_equal_channels(tmp_path):
+    image = read_image(save(tmp_path / "a.png", [[7, 200]]))
+    np.testing.assert_array_equal(image, [[[7, 7, 7], [200, 200, 200]]])
+
+
+def test_sixteen_bit_greyscale_is_scaled_not_clipped(tmp_path):
+    Image.fromarray(np.array([[0, 128 * 257, 65535]], np.uint16)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0, :, 0], [0, 128, 255])
+
+
+def test_see_through_pixels_lie_over_white(tmp_path):
+    image = read_image(save(tmp_path / "a.png", [[[10, 20, 30, 0], [10, 20, 30, 255]]]))
+    np.testing.assert_array_equal(image, [[[255, 255, 255], [10, 20, 30]]])
+
+
+def test_palette_is_looked_up(tmp_path):
+    image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    image.putpalette([1, 2, 3, 40, 50, 60])
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), [[[1, 2, 3], [40, 50, 60]]])
+
+
+def test_cmyk_becomes_rgb(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg")
+    red, green, blue = read_image(tmp_path / "a.jpg")[4, 4]
+    assert red > 200
+    assert green < 60
+    assert blue < 60
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, orientation):
+    """Each orientation by its definition: where row 0 and column 0 of the stored pixels are on the shown image."""
+    shown = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
+    stored = {
+        1: shown,
+        2: shown[:, ::-1],
+        3: shown[::-1, ::-1],
+        4: shown[::-1],
+        5: shown.T,
+        6: np.rot90(shown),  # shown is the stored image turned a quarter clockwise
+        7: shown[::-1, ::-1].T,
+        8: np.rot90(shown, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "a.png", stored, exif=exif)
+    np.testing.assert_array_equal(read_image(path)[..., 0], shown)
+    assert checked_size(path) == (2, 3)
+
+
+def test_resize_averages_what_it_shrinks(tmp_path):
+    checkerboard = np.indices((16, 16)).sum(0) % 2 * 255
+    image = read_image(save(tmp_path / "a.png", checkerboard), size=(4, 2))
+    assert image.shape == (4, 2, 3)
+    assert abs(image.astype(int) - 127).max() <= 3
+
+
+@pytest.mark.parametrize("reader", [read_image, read_mask, checked_size])
+def test_names_what_it_cannot_read(tmp_path, reader):
+    whole = save(tmp_path / "whole.jpg", np.random.default_rng(0).integers(0, 256, (64, 64)))
+    broken = {
+        "truncated.jpg": whole.read_bytes()[:-500],
+        "empty.jpg": b"",
+        "text.png": b"no image at all",
+    }
+    for name, content in broken.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnreadableError, match=r"truncated\.jpg: .*truncated"):
+        reader(tmp_path / "truncated.jpg")
+    with pytest.raises(UnreadableError, match=r"empty\.jpg: zero bytes"):
+        reader(tmp_path / "empty.jpg")
+    with pytest.raises(UnreadableError, match=r"text\.png: not an image"):
+        reader(tmp_path / "text.png")
+    with pytest.raises(UnreadableError, match=r"gone\.png: No such file"):
+        reader(tmp_path / "gone.png")
+
+
+def test_mask_keeps_ids_and_void(tmp_path):
+    path = save(tmp_path / "a.png", [[0, 1, 2, 255]])
+    np.testing.assert_array_equal(read_mask(path), [[0, 1, 2, 255]])
+
+
+def test_palette_mask_gives_indices_not_colours(tmp_path):
+    image = Image.fromarray(np.array([[0, 2]], np.uint8), "P")
+    image.putpalette([9] * 9)
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), [[0, 2]])
+
+
+def test_object_255_becomes_class_1_even_in_a_one_bit_file(tmp_path):
+    grey = save(tmp_path / "a.png", [[0, 255]])
+    Image.fromarray(np.array([[False, True]])).save(tmp_path / "b.png")
+    for path in (grey, tmp_path / "b.png"):
+        np.testing.assert_array_equal(read_mask(path, object_is_255=True), [[0, 1]])
+        np.testing.assert_array_equal(read_mask(path), [[0, 255]])
+
+
+def test_resized_mask_holds_no_class_that_was_not_there(tmp_path):
+    mask = read_mask(save(tmp_path / "a.png", [[0, 2], [2, 0]]), size=(5, 7))
+    assert mask.shape == (5, 7)
+    assert set(np.unique(mask)) == {0, 2}
+
+
+def test_mask_of_colours_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"a\.png: .*one channel.*RGB"):
+        read_mask(save(tmp_path / "a.png", np.zeros((2, 2, 3))))
+
+
+def test_mask_id_beyond_a_byte_is_refused(tmp_path):
+    Image.fromarray(np.array([[0, 300]], np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="class id 300"):
+        read_mask(tmp_path / "a.png")

@@ -1,0 +1,263 @@
+"""What a QuantizedGraph computes, in numpy alone: exact integer sums, one rounding for each operator.
+
+It knows nothing of torch, ONNX or TFLite. `GraphBuilder` makes small graphs with random weights, and takes
+each tensor's scale from what a random image gives there.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from compress.quantize.graph import Operator, QuantizedGraph, TensorSpec
+
+
+def run_reference(graph: QuantizedGraph, image: np.ndarray) -> np.ndarray:
+    """uint8 pixels [1, 3, H, W] -> the output: int64 of the int8 range where it has a scale, else float64."""
+    return all_tensors(graph, image)[graph.output]
+
+
+def all_tensors(graph: QuantizedGraph, image: np.ndarray) -> dict[str, np.ndarray]:
+    spec = graph.tensors[graph.input]
+    pixels = image.astype(np.int64) - 128
+    values = {graph.input: (pixels - spec.zero_point) * np.float64(spec.scale) if graph.is_float else pixels}
+    for operator in graph.operators:
+        values[operator.output] = compute(operator, graph, values)
+    return values
+
+
+def compute(operator: Operator, graph: QuantizedGraph, values: dict[str, np.ndarray]) -> np.ndarray:
+    result = graph.tensors[operator.output]
+    real = real_result(operator, graph, values)
+    if result.scale is None or graph.is_float:
+        return real
+    return np.clip(np.rint(real / np.float32(result.scale)) + result.zero_point, -128, 127).astype(np.int64)
+
+
+def real_result(operator: Operator, graph: QuantizedGraph, values: dict[str, np.ndarray]) -> np.ndarray:
+    specs = [graph.tensors[name] for name in operator.inputs]
+    inputs = [values[name] for name in operator.inputs]
+    if graph.is_integer(operator) and operator.weight is not None:
+        sums = convolve(operator, inputs[0] - specs[0].zero_point, operator.weight.astype(np.int64))
+        bias = 0 if operator.bias is None else operator.bias.astype(np.int64).reshape(1, -1, 1, 1)
+        weight_scale = operator.weight_scale.astype(np.float64).reshape(1, -1, 1, 1)
+        real = (sums + bias) * (np.float64(np.float32(specs[0].scale)) * weight_scale)
+    else:
+        reals = [dequantized(value, spec, graph) for value, spec in zip(inputs, specs, strict=True)]
+        real = float_result(operator, reals, graph.tensors[operator.output].shape)
+    if operator.activation:
+        real = np.clip(real, 0, 6 if operator.activation == "relu6" else None)
+    return real
+
+
+def dequantized(value: np.ndarray, spec: TensorSpec, graph: QuantizedGraph) -> np.ndarray:
+    if spec.scale is None or graph.is_float:
+        return value
+    return (value - spec.zero_point) * np.float64(np.float32(spec.scale))
+
+
+def float_result(operator: Operator, inputs: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    x = inputs[0]
+    match operator.op:
+        case "conv" | "conv_transpose":
+            bias = 0 if operator.bias is None else operator.bias.astype(np.float64).reshape(1, -1, 1, 1)
+            return convolve(operator, x, operator.weight.astype(np.float64)) + bias
+        case "add":
+            return x + inputs[1]
+        case "mul":
+            return x * inputs[1]
+        case "concat":
+            return np.concatenate(inputs, axis=1)
+        case "max_pool":
+            return windows(operator, x, shape, fill=-np.inf).max(axis=(-2, -1))
+        case "avg_pool":
+            return np.nanmean(windows(operator, x, shape, fill=np.nan), axis=(-2, -1))
+        case "mean":
+            return x.mean(axis=(2, 3), keepdims=True)
+        case "resize":
+            return resize(x, shape[2:], operator.attrs["mode"])
+        case "relu":
+            return np.maximum(x, 0)
+        case "relu6":
+            return np.clip(x, 0, 6)
+        case "sigmoid":
+            return 1 / (1 + np.exp(-x))
+        case "softmax":
+            powers = np.exp(x - x.max(axis=1, keepdims=True))
+            return powers / powers.sum(axis=1, keepdims=True)
+    raise AssertionError(operator.op)
+
+
+def convolve(operator: Operator, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Without bias, in the dtype given; groups one after the other."""
+    one = _transposed if operator.op == "conv_transpose" else _forward
+    groups = operator.attrs["groups"]
+    parts = zip(np.split(x, groups, axis=1), np.split(weight, groups, axis=0), strict=True)
+    return np.concatenate([one(operator.attrs, part, kernel) for part, kernel in parts], axis=1)
+
+
+def _forward(attrs: Any, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    (ph, pw), (dh, dw), (sh, sw) = attrs["padding"], attrs["dilation"], attrs["stride"]
+    x = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+    reach = (dh * (weight.shape[2] - 1) + 1, dw * (weight.shape[3] - 1) + 1)
+    seen = sliding_window_view(x, reach, axis=(2, 3))[:, :, ::sh, ::sw, ::dh, ::dw]
+    return np.einsum("nihwyx,oiyx->nohw", seen, weight)
+
+
+def _transposed(attrs: Any, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    (ph, pw), (dh, dw), (sh, sw) = attrs["padding"], attrs["dilation"], attrs["stride"]
+    oh, ow = attrs["output_padding"]
+    _, _, height, width = x.shape
+    kh, kw = weight.shape[2:]
+    full = np.zeros((1, weight.shape[1], (height - 1) * sh + dh * (kh - 1) + 1 + oh,
+                     (width - 1) * sw + dw * (kw - 1) + 1 + ow), x.dtype)  # fmt: skip
+    for i in range(kh):
+        for j in range(kw):
+            rows = slice(i * dh, i * dh + (height - 1) * sh + 1, sh)
+            columns = slice(j * dw, j * dw + (width - 1) * sw + 1, sw)
+            full[:, :, rows, columns] += np.einsum("nihw,io->nohw", x, weight[:, :, i, j])
+    return full[:, :, ph : full.shape[2] - ph, pw : full.shape[3] - pw]
+
+
+def windows(operator: Operator, x: np.ndarray, shape: tuple[int, ...], fill: float) -> np.ndarray:
+    """[1, C, H, W, kh, kw] windows of a pool whose output has `shape`; `fill` outside the image."""
+    kernel, stride, begin = (operator.attrs[key] for key in ("kernel", "stride", "padding"))
+    covered = [(out - 1) * s + k for out, s, k in zip(shape[2:], stride, kernel, strict=True)]
+    end = [max(c - size - b, 0) for c, size, b in zip(covered, x.shape[2:], begin, strict=True)]
+    padded = np.pad(x.astype(float), ((0, 0), (0, 0), (begin[0], end[0]), (begin[1], end[1])), constant_values=fill)
+    seen = sliding_window_view(padded, kernel, axis=(2, 3))[:, :, :: stride[0], :: stride[1]]
+    return seen[:, :, : shape[2], : shape[3]]
+
+
+def resize(x: np.ndarray, size: tuple[int, ...], mode: str) -> np.ndarray:
+    if mode == "nearest":
+        rows, columns = (np.arange(new) * old // new for new, old in zip(size, x.shape[2:], strict=True))
+        return x[:, :, rows][:, :, :, columns]
+    for axis, new in zip((2, 3), size, strict=True):
+        old = x.shape[axis]
+        place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        low = np.floor(place).astype(int)
+        share = (place - low).reshape((-1, 1) if axis == 2 else (-1,))
+        x = np.take(x, low, axis) * (1 - share) + np.take(x, np.minimum(low + 1, old - 1), axis) * share
+    return x
+
+
+def pooled(size: int, kernel: int, stride: int, padding: int, ceil: bool = False) -> int:
+    """torch's output size: with `ceil`, no window may start beyond the image and its left padding."""
+    steps = size + 2 * padding - kernel
+    out = (-(-steps // stride) if ceil else steps // stride) + 1
+    return out - 1 if ceil and (out - 1) * stride >= size + padding else out
+
+
+@dataclass
+class GraphBuilder:
+    """Builds a graph operator by operator; each method returns the name of the new tensor."""
+
+    size: tuple[int, int] = (16, 16)
+    quantized: bool = True
+    seed: int = 0
+    tensors: dict[str, TensorSpec] = field(default_factory=dict)
+    operators: list[Operator] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.random = np.random.default_rng(self.seed)
+        self.image = self.random.integers(0, 256, (1, 3, *self.size), dtype=np.uint8)
+        self.tensors["image"] = TensorSpec("image", (1, 3, *self.size), float(np.float32(1 / 64)), -10)
+        self.values: dict[str, np.ndarray] = {}
+
+    def graph(self, output: str = "") -> QuantizedGraph:
+        last = output or self.operators[-1].output
+        return QuantizedGraph("sample", self.tensors, tuple(self.operators), "image", last)
+
+    def add(self, op: str, inputs: tuple[str, ...], shape: tuple[int, ...], *, float_output: bool = False, **more):
+        """`more`: fields of Operator. The new tensor's scale covers what the random image gives, unless `op`
+        prescribes it."""
+        name = f"{op}{len(self.operators)}"
+        operator = Operator(op, name, inputs, name, **more)
+        graph = QuantizedGraph("sample", {**self.tensors, name: TensorSpec(name, shape, 1.0)}, (), "image", name)
+        values = self.values or {"image": self.image.astype(np.int64) - 128}
+        if self.quantized and not float_output:
+            spec = TensorSpec(name, shape, *self.range_of(operator, graph, values))
+        else:
+            spec = TensorSpec(name, shape)
+        self.tensors[name] = spec
+        self.operators.append(operator)
+        if self.quantized:
+            graph = QuantizedGraph("sample", {**self.tensors, "quantized": TensorSpec("", shape, 1.0)}, (), "image", "")
+            self.values = {**values, name: compute(operator, graph, values)}
+        return name
+
+    def range_of(self, operator: Operator, graph: QuantizedGraph, values) -> tuple[float, int]:
+        if operator.op in ("sigmoid", "softmax"):
+            return 1 / 256, -128
+        source = self.tensors[operator.inputs[0]]
+        if operator.op in ("max_pool", "avg_pool", "resize", "concat", "relu", "relu6"):
+            return source.scale, source.zero_point
+        real = real_result(operator, graph, values)
+        low, high = min(real.min(), 0.0), max(real.max(), 1e-3)
+        scale = float(np.float32((high - low) / 255))
+        return scale, int(np.rint(-low / scale)) - 128
+
+    def conv(self, x: str, channels: int, kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1,
+             activation=None, like: str = "", **more):  # fmt: skip
+        """`like`: a tensor whose scale the result shares."""
+        source = self.tensors[x].shape
+        size = [(n + 2 * p - d * (k - 1) - 1) // s + 1
+                for n, k, s, p, d in zip(source[2:], kernel, stride, padding, dilation, strict=True)]  # fmt: skip
+        attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        weights = self.weights(x, (channels, source[1] // groups, *kernel), channels)
+        name = self.add("conv", (x,), (1, channels, *size), attrs=attrs, activation=activation, **weights, **more)
+        return self.share_scale(name, like) if like else name
+
+    def conv_transpose(self, x: str, channels: int, kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1),
+                       output_padding=(0, 0), groups=1, activation=None):  # fmt: skip
+        source = self.tensors[x].shape
+        size = [(n - 1) * s - 2 * p + d * (k - 1) + o + 1
+                for n, k, s, p, d, o in zip(source[2:], kernel, stride, padding, dilation, output_padding,
+                                            strict=True)]  # fmt: skip
+        attrs = {"stride": stride, "padding": padding, "dilation": dilation, "output_padding": output_padding,
+                 "groups": groups}  # fmt: skip
+        weights = self.weights(x, (source[1], channels // groups, *kernel), channels)
+        return self.add("conv_transpose", (x,), (1, channels, *size), attrs=attrs, activation=activation, **weights)
+
+    def weights(self, x: str, shape: tuple[int, ...], channels: int) -> dict[str, np.ndarray]:
+        spread = 1 / np.sqrt(np.prod(shape) / channels)
+        if not self.quantized or self.tensors[x].scale is None:
+            weight = self.random.normal(0, spread, shape).astype(np.float32)
+            return {"weight": weight, "bias": self.random.normal(0, 0.1, channels).astype(np.float32)}
+        weight_scale = self.random.uniform(0.5, 1.5, channels).astype(np.float32) * np.float32(3 * spread / 127)
+        bias = self.random.normal(0, 0.1, channels) / (self.tensors[x].scale * weight_scale)
+        return {
+            "weight": self.random.integers(-127, 128, shape).astype(np.int8),
+            "weight_scale": weight_scale,
+            "bias": np.rint(bias).astype(np.int32),
+        }
+
+    def share_scale(self, name: str, like: str) -> str:
+        """Give the newest tensor the scale of another, as the inputs of a concat have it."""
+        other, spec = self.tensors[like], self.tensors[name]
+        self.tensors[name] = TensorSpec(name, spec.shape, other.scale, other.zero_point)
+        if self.quantized:
+            self.values[name] = compute(self.operators[-1], self.graph(), self.values)
+        return name
+
+    def pool(self, op: str, x: str, kernel=(2, 2), stride=(2, 2), padding=(0, 0), ceil=False) -> str:
+        source = self.tensors[x].shape
+        size = [pooled(n, k, s, p, ceil) for n, k, s, p in zip(source[2:], kernel, stride, padding, strict=True)]
+        attrs = {"kernel": kernel, "stride": stride, "padding": padding}
+        return self.add(op, (x,), (1, source[1], *size), attrs=attrs)
+
+    def resize(self, x: str, size: tuple[int, int], mode: str = "bilinear") -> str:
+        return self.add("resize", (x,), (1, self.tensors[x].shape[1], *size), attrs={"mode": mode})
+
+    def join(self, op: str, *inputs: str, activation=None, **more) -> str:
+        shapes = [self.tensors[name].shape for name in inputs]
+        channels = sum(shape[1] for shape in shapes) if op == "concat" else shapes[0][1]
+        size = max(shape[2:] for shape in shapes)
+        return self.add(op, inputs, (1, channels, *size), activation=activation, **more)
+
+    def one(self, op: str, x: str, **more) -> str:
+        """relu, relu6, sigmoid, softmax, mean."""
+        shape = self.tensors[x].shape
+        return self.add(op, (x,), (1, shape[1], 1, 1) if op == "mean" else shape, **more)

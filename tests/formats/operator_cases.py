@@ -1,0 +1,84 @@
+"""One small graph for every operator and every way of padding it that the two formats tell apart."""
+
+from collections.abc import Callable
+
+from integer_reference import GraphBuilder
+
+
+def after_conv(build: Callable[[GraphBuilder, str], object], **more) -> Callable[[GraphBuilder], object]:
+    """The operator in question reads the result of a convolution, which all runtimes compute exactly."""
+    return lambda b: build(b, b.conv("image", 8, **more))
+
+
+CASES: dict[str, Callable[[GraphBuilder], object]] = {
+    "conv": lambda b: b.conv("image", 8),
+    "conv_1x1": lambda b: b.conv("image", 8, kernel=(1, 1), padding=(0, 0)),
+    "conv_unpadded": lambda b: b.conv("image", 8, kernel=(5, 5), padding=(0, 0)),
+    "conv_oblong": lambda b: b.conv("image", 8, kernel=(3, 1), padding=(1, 0)),
+    "conv_overpadded": lambda b: b.conv("image", 8, kernel=(1, 1), padding=(1, 1)),
+    "conv_stride_2": lambda b: b.conv("image", 8, stride=(2, 2)),
+    "conv_stride_2_7x7": lambda b: b.conv("image", 8, kernel=(7, 7), stride=(2, 2), padding=(3, 3)),
+    "conv_stride_1_2": lambda b: b.conv("image", 8, stride=(1, 2)),
+    "conv_dilated": lambda b: b.conv("image", 8, padding=(4, 4), dilation=(4, 4)),
+    "conv_dilated_stride_2": lambda b: b.conv("image", 8, padding=(2, 2), dilation=(2, 2), stride=(2, 2)),
+    "conv_relu": lambda b: b.conv("image", 8, activation="relu"),
+    "conv_relu6": lambda b: b.conv("image", 8, activation="relu6"),
+    "conv_grouped": after_conv(lambda b, x: b.conv(x, 8, groups=2)),
+    "conv_depthwise": after_conv(lambda b, x: b.conv(x, 8, groups=8)),
+    "conv_depthwise_doubling": after_conv(lambda b, x: b.conv(x, 16, groups=8)),
+    "conv_depthwise_stride_2": after_conv(lambda b, x: b.conv(x, 8, groups=8, stride=(2, 2))),
+    "conv_depthwise_dilated": after_conv(lambda b, x: b.conv(x, 8, groups=8, padding=(2, 2), dilation=(2, 2))),
+    "conv_transpose": after_conv(lambda b, x: b.conv_transpose(x, 4)),
+    "conv_transpose_relu": after_conv(lambda b, x: b.conv_transpose(x, 4, activation="relu")),
+    "conv_transpose_3_2_1_1": after_conv(
+        lambda b, x: b.conv_transpose(x, 4, kernel=(3, 3), padding=(1, 1), output_padding=(1, 1))
+    ),
+    "conv_transpose_3_2_1_0": after_conv(lambda b, x: b.conv_transpose(x, 4, kernel=(3, 3), padding=(1, 1))),
+    "conv_transpose_4_2_1_0": after_conv(lambda b, x: b.conv_transpose(x, 4, kernel=(4, 4), padding=(1, 1))),
+    "conv_transpose_3_2_0_1": after_conv(
+        lambda b, x: b.conv_transpose(x, 4, kernel=(3, 3), padding=(0, 0), output_padding=(1, 1))
+    ),
+    "conv_transpose_3_1_1_0": after_conv(
+        lambda b, x: b.conv_transpose(x, 4, kernel=(3, 3), stride=(1, 1), padding=(1, 1))
+    ),
+    "add": after_conv(lambda b, x: b.join("add", x, b.conv("image", 8))),
+    "add_relu": after_conv(lambda b, x: b.join("add", x, b.conv("image", 8), activation="relu")),
+    "add_broadcast": after_conv(lambda b, x: b.join("add", x, b.one("mean", x))),
+    "mul": after_conv(lambda b, x: b.join("mul", x, b.conv("image", 8))),
+    "mul_broadcast": after_conv(lambda b, x: b.join("mul", b.one("sigmoid", b.one("mean", x)), x)),
+    "concat": after_conv(lambda b, x: b.join("concat", x, b.conv("image", 3, like=x), x)),
+    "max_pool": after_conv(lambda b, x: b.pool("max_pool", x)),
+    "max_pool_ceil": after_conv(lambda b, x: b.pool("max_pool", x, ceil=True)),
+    "max_pool_3_2_ceil": after_conv(lambda b, x: b.pool("max_pool", x, kernel=(3, 3), ceil=True)),
+    "max_pool_3_2_padded": after_conv(lambda b, x: b.pool("max_pool", x, kernel=(3, 3), padding=(1, 1))),
+    "max_pool_3_2_padded_relu": after_conv(
+        lambda b, x: b.pool("max_pool", x, kernel=(3, 3), padding=(1, 1)), activation="relu"
+    ),
+    "avg_pool": after_conv(lambda b, x: b.pool("avg_pool", x)),
+    "avg_pool_ceil": after_conv(lambda b, x: b.pool("avg_pool", x, ceil=True)),
+    "avg_pool_same": after_conv(lambda b, x: b.pool("avg_pool", x, kernel=(3, 3), stride=(1, 1), padding=(1, 1))),
+    "mean": after_conv(lambda b, x: b.one("mean", x)),
+    "bilinear_double": after_conv(lambda b, x: b.resize(x, (2 * b.size[0], 2 * b.size[1]))),
+    "bilinear_odd": after_conv(lambda b, x: b.resize(x, (19, 37))),
+    "bilinear_down": after_conv(lambda b, x: b.resize(x, (7, 5))),
+    "bilinear_from_1x1": after_conv(lambda b, x: b.resize(b.one("mean", x), b.size)),
+    "nearest_double": after_conv(lambda b, x: b.resize(x, (2 * b.size[0], 2 * b.size[1]), "nearest")),
+    "nearest_odd": after_conv(lambda b, x: b.resize(x, (19, 37), "nearest")),
+    "nearest_down": after_conv(lambda b, x: b.resize(x, (7, 5), "nearest")),
+    "relu": after_conv(lambda b, x: b.one("relu", x)),
+    "relu6": after_conv(lambda b, x: b.one("relu6", x)),
+    "sigmoid": after_conv(lambda b, x: b.one("sigmoid", x)),
+    "softmax": after_conv(lambda b, x: b.one("softmax", x)),
+}
+
+
+def u_shape(b: GraphBuilder) -> None:
+    """A small U: two scales, a dilated floor, skip connections, a residual, two complementary channels."""
+    top = b.conv("image", 8, activation="relu")
+    down = b.pool("max_pool", top, ceil=True)
+    floor = b.conv(down, 8, padding=(2, 2), dilation=(2, 2), activation="relu")
+    up = b.resize(floor, b.size)
+    joined = b.join("concat", up, b.conv(top, 8, activation="relu", like=floor))
+    out = b.join("add", b.conv(joined, 8, activation="relu"), top)
+    logits = b.conv(out, 1, kernel=(1, 1), padding=(0, 0))
+    b.one("sigmoid", b.conv(logits, 2, kernel=(1, 1), padding=(0, 0)))

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from compress.measure.statistics import bootstrap_mean, paired_difference, speedup
+from compress.measure.values import Latency
+
+
+def latency(turns_ms):
+    """From [turns, inferences] milliseconds."""
+    samples = np.asarray(turns_ms, float)
+    return Latency(float(np.median(samples)), 0.0, tuple(samples.ravel()), 2, "fake", len(samples))
+
+
+def test_interval_of_a_mean_is_that_of_scipy():
+    values = np.random.default_rng(1).beta(5, 1, 150)
+    ours = bootstrap_mean(values)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=7).confidence_interval
+    assert ours.mean == pytest.approx(values.mean())
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1.5e-3)  # 3 % of the width
+
+
+def test_interval_of_a_paired_difference_is_that_of_scipy():
+    rng = np.random.default_rng(2)
+    a = rng.beta(5, 1, 100)
+    b = a - rng.normal(0.05, 0.02, 100)
+    ours = paired_difference(a, b)
+    theirs = stats.bootstrap(
+        (a, b),
+        lambda x, y: np.mean(x - y),
+        n_resamples=10_000,
+        method="percentile",
+        paired=True,
+        vectorized=False,
+        rng=7,
+    ).confidence_interval
+    assert ours.mean == pytest.approx(np.mean(a - b))
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=2e-4)
+
+
+def test_values_that_do_not_vary_have_no_width():
+    interval = bootstrap_mean([0.5] * 10)
+    assert (interval.mean, interval.low, interval.high) == (0.5, 0.5, 0.5)
+
+
+def test_same_seed_same_interval():
+    values = np.random.default_rng(0).random(30)
+    assert bootstrap_mean(values, seed=3) == bootstrap_mean(values, seed=3)
+    assert bootstrap_mean(values, seed=3) != bootstrap_mean(values, seed=4)
+
+
+def test_speedup_within_one_turn_is_that_of_scipy():
+    rng = np.random.default_rng(3)
+    slow, fast = rng.gamma(50, 6, (1, 40)), rng.gamma(50, 0.4, (1, 90))
+    ours = speedup(latency(slow), latency(fast))
+    theirs = stats.bootstrap(
+        (slow[0], fast[0]),
+        lambda x, y: np.median(x) / np.median(y),
+        n_resamples=10_000,
+        method="percentile",
+        vectorized=False,
+        rng=7,
+    ).confidence_interval
+    assert ours.mean == pytest.approx(np.median(slow) / np.median(fast))
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=0.01)
+
+
+def test_speedup_is_certain_where_a_slow_machine_slows_both_alike():
+    """Each turn runs on a machine of another speed, ten times faster than the other file in every one."""
+    speed = np.linspace(1, 3, 10)[:, None]
+    interval = speedup(latency(100 * speed * np.ones((10, 3))), latency(10 * speed * np.ones((10, 30))))
+    assert interval.mean == pytest.approx(10)
+    assert interval.high - interval.low < 5
+    unpaired = speedup(latency(100 * speed * np.ones((10, 3))), latency(10 * speed[::-1] * np.ones((10, 30))))
+    assert unpaired.high - unpaired.low > 1.5 * (interval.high - interval.low)
+
+
+def test_speedup_is_uncertain_where_turns_differ():
+    """Many inferences in few turns that disagree do not make the ratio certain."""
+    interval = speedup(latency(np.full((4, 100), 100.0)), latency(np.repeat([[5.0], [5.0], [20.0], [20.0]], 100, 1)))
+    assert (interval.low, interval.high) == (5.0, 20.0)
+
+
+def test_latencies_of_different_runs_are_not_compared():
+    with pytest.raises(ValueError, match="cannot be paired"):
+        speedup(latency(np.ones((4, 2))), latency(np.ones((5, 2))))
