@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,7 +19,7 @@ class ModelSection(_Section):
 
     architecture: str = Field(pattern=r"^[\w./-]+\.py:\w+$")
     output: int = Field(0, ge=0)
-    classes: list[str] = Field(min_length=2)
+    classes: list[Annotated[str, Field(pattern=r"^\S[^\n\r]*$")]] = Field(min_length=2)
     input_size: tuple[int, int] = (320, 320)
 
 
@@ -30,6 +30,22 @@ class PreprocessSection(_Section):
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
+class DataSection(_Section):
+    """Folders as `compress.data` expects them. `folder` has train/ and val/; `unlabelled` holds images alone.
+    Without `folder`, a part of `unlabelled` is measured on, against the teacher's masks."""
+
+    folder: Path | None = None
+    unlabelled: Path | None = None
+
+
+class PlanSection(_Section):
+    """`macs_share`: multiply-accumulates of the student, as a share of the heavy model's."""
+
+    images: int = Field(32, ge=1)
+    size: tuple[int, int] = (192, 192)
+    macs_share: float = Field(0.115, gt=0, le=1)
+
+
 class TrainSection(_Section):
     """Training after the repair. `minutes` is the time for distillation and quantization-aware
     training together."""
@@ -38,12 +54,20 @@ class TrainSection(_Section):
     batch: int = Field(8, ge=1)
     learning_rate: float = Field(3e-4, gt=0)
     size: tuple[int, int] = (192, 192)
-    qat_share: float = Field(0.35, ge=0, le=1)
+    features: int = Field(1500, ge=0)
+    qat_share: float = Field(0.4, ge=0, le=1)
+    qat_learning_rate: float = Field(1e-4, gt=0)
 
 
 class RepairSection(_Section):
     images: int = Field(200, ge=1)
     size: tuple[int, int] = (192, 192)
+
+
+class MeasureSection(_Section):
+    """`seconds`: of counted inferences for each file."""
+
+    seconds: float = Field(5.0, gt=0)
 
 
 class Recipe(_Section):
@@ -55,18 +79,34 @@ class Recipe(_Section):
     licence: str = ""
     model: ModelSection
     preprocess: PreprocessSection = PreprocessSection()
+    data: DataSection = DataSection()
+    plan: PlanSection = PlanSection()
     repair: RepairSection = RepairSection()
     train: TrainSection = TrainSection()
+    measure: MeasureSection = MeasureSection()
     budget: list[str] = []
     formats: list[Literal["onnx", "tflite"]] = ["onnx", "tflite"]
     seed: int = 0
+    folder: Path = Field(Path("."), exclude=True)
 
     @model_validator(mode="after")
     def _sizes(self) -> "Recipe":
-        for size in (self.model.input_size, self.train.size, self.repair.size):
-            if min(size) < 1:
-                raise ValueError(f"a size of {size} has no pixels")
+        for size in (self.model.input_size, self.plan.size, self.repair.size, self.train.size):
+            if not 1 <= size[0] <= self.model.input_size[0] or not 1 <= size[1] <= self.model.input_size[1]:
+                raise ValueError(f"a size of {size[0]}x{size[1]} is empty or larger than model.input_size")
         return self
+
+    def with_flags(self, **flags: Any) -> "Recipe":
+        """A copy in which every flag that is not None replaces what the recipe says: data, unlabelled, minutes,
+        seed, budget, formats. Raises RecipeError."""
+        given = {key: value for key, value in flags.items() if value is not None}
+        document = self.model_dump()
+        for key, section in {"data": "folder", "unlabelled": "unlabelled"}.items():
+            if key in given:
+                document["data"][section] = given.pop(key)
+        if "minutes" in given:
+            document["train"]["minutes"] = given.pop("minutes")
+        return _validated({**document, **given, "folder": self.folder}, "options")
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -76,12 +116,24 @@ def read_recipe(path: Path) -> Recipe:
     unknown or out of range.
     """
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_text()))
+        document = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe; write one beside the model or name it with --recipe") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: {error}") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}") from None
+    for key in ("folder", "unlabelled"):
+        if key in document.get("data", {}):
+            document["data"][key] = path.parent / document["data"][key]
+    return _validated({**document, "folder": path.parent}, str(path))
+
+
+def _validated(document: dict[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{path}: {where or 'recipe'}: {first['msg'].lower()}") from None
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"{where}: {key or 'recipe'}: {message[:1].lower()}{message[1:]}") from None

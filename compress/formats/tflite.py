@@ -166,14 +166,15 @@ class _Writer:
         if any(pad != (0, 0) for pad in form.pads):
             inputs[0] = self.pad(operator, form, source, dtype, inputs[0])
         weights = self.weights(operator, form, operator.weight) if operator.weight is not None else []
-        before = [self.constant(f"{operator.name}.size", value) for value in form.before]
-        after = [self.constant(f"{operator.name}.axes", value) for value in form.after]
+        before = [self.constant(f"{operator.name}.argument", value) for value in form.before]
+        after = [self.constant(f"{operator.name}.argument", value) for value in form.after]
         if form.code == "TRANSPOSE_CONV":  # the one operator whose weight stands before its input
             inputs.insert(0, weights.pop(0))
         output = self.activation(result, dtype)
         self.operator(form.code, form.options, [*before, *inputs, *weights, *after], output, form.version, integer)
         if not integer and result.scale is not None:
             self.operator("QUANTIZE", schema.QuantizeOptionsT(), [output], self.activation(result, "int8"))
+            del self.values[result.name, "float32"]  # readers in float get the rounded value, as in ONNX
 
     def read(self, name: str, dtype: str) -> int:
         """Index of a tensor's int8 or float32 value, dequantized once where it exists as int8 alone."""

@@ -22,6 +22,7 @@ class Trained:
 
     network     real image values [N, 3, H, W] -> class probabilities [N, classes, H, W]
     parameters  of the file, also those that the deployed output does not need
+    outputs     shapes of all maps that the module gives
     """
 
     network: Network
@@ -30,17 +31,18 @@ class Trained:
     sha256: str
     size_bytes: int
     parameters: int
+    outputs: tuple[tuple[int, ...], ...]
 
 
-def load(path: Path, recipe: Recipe, recipe_folder: Path, trust_pickle: bool = False) -> Trained:
+def load(path: Path, recipe: Recipe, trust_pickle: bool = False) -> Trained:
     """Read weights without running code from them, build the recipe's architecture, trace it.
 
     The architecture is code of the user's own, found beside the recipe. A file that holds a whole pickled
     module is refused unless `trust_pickle`. Raises ModelError.
     """
-    module = _read(path, recipe, recipe_folder, trust_pickle)
+    module = _read(path, recipe, trust_pickle)
     parameters = sum(p.numel() for p in module.parameters())
-    net = trace(
+    net, outputs = trace(
         module,
         recipe.model.input_size,
         recipe.model.output,
@@ -48,10 +50,10 @@ def load(path: Path, recipe: Recipe, recipe_folder: Path, trust_pickle: bool = F
         recipe.preprocess.mean,
         recipe.preprocess.std,
     )
-    return Trained(net, tuple(recipe.model.classes), path, sha256_of(path), path.stat().st_size, parameters)
+    return Trained(net, tuple(recipe.model.classes), path, sha256_of(path), path.stat().st_size, parameters, outputs)
 
 
-def _read(path: Path, recipe: Recipe, folder: Path, trust_pickle: bool) -> nn.Module:
+def _read(path: Path, recipe: Recipe, trust_pickle: bool) -> nn.Module:
     if not path.is_file():
         raise ModelError(f"{path}: no such model file; `python models/u2net.py` makes the one of the demo")
     if path.stat().st_size == 0:
@@ -73,7 +75,7 @@ def _read(path: Path, recipe: Recipe, folder: Path, trust_pickle: bool) -> nn.Mo
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ModelError(f"{path}: holds no weights by name; expected what torch.save(model.state_dict()) writes")
-    module = _architecture(recipe, folder)
+    module = _architecture(recipe)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
@@ -82,9 +84,9 @@ def _read(path: Path, recipe: Recipe, folder: Path, trust_pickle: bool) -> nn.Mo
     return module.eval()
 
 
-def _architecture(recipe: Recipe, folder: Path) -> nn.Module:
+def _architecture(recipe: Recipe) -> nn.Module:
     file_name, name = recipe.model.architecture.split(":")
-    source = folder / file_name
+    source = recipe.folder / file_name
     spec = importlib.util.spec_from_file_location(f"architecture_{source.stem}", source)
     if spec is None or spec.loader is None or not source.is_file():
         raise ModelError(f"{source}: no such file; model.architecture in the recipe names a file beside it")

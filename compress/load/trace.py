@@ -35,8 +35,9 @@ SIMPLE = {
 
 def trace(
     module: nn.Module, size: tuple[int, int], output: int, classes: int, mean: tuple[float, ...], std: tuple[float, ...]
-) -> Network:
-    """The network that maps an RGB image, real values pixel / 255, to class probabilities.
+) -> tuple[Network, tuple[tuple[int, ...], ...]]:
+    """The network that maps an RGB image, real values pixel / 255, to class probabilities; and the shapes of all
+    outputs of `module`.
 
     `module` maps normalised images [1, 3, H, W] to one map or a sequence of maps, of which `output`
     is deployed. Raises ModelError naming the layer and the operator that is not known here.
@@ -46,7 +47,8 @@ def trace(
     except Exception as error:
         raise ModelError(f"the model cannot be traced at {size[0]}x{size[1]}: {_first_line(error)}") from error
     walk = _Walk(exported, size, mean, std)
-    return _with_class_map(walk.nodes, walk.weights, walk.outputs, output, classes)
+    net = _with_class_map(walk.nodes, walk.weights, walk.outputs, output, classes)
+    return net, walk.output_shapes
 
 
 class _Walk:
@@ -57,6 +59,7 @@ class _Walk:
         self.weights: dict[str, tuple[Tensor, Tensor]] = {}
         self.names: dict[torch.fx.Node, str] = {}
         self.outputs: list[str] = []
+        self.output_shapes: tuple[tuple[int, ...], ...] = ()
         signature = exported.graph_signature
         stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         constants = {**exported.state_dict, **exported.constants}
@@ -71,6 +74,7 @@ class _Walk:
                 self._call(node)
             elif node.op == "output":
                 self.outputs = [self.names[arg] for arg in node.args[0]]
+                self.output_shapes = tuple(tuple(arg.meta["val"].shape) for arg in node.args[0])
 
     def _call(self, node: torch.fx.Node) -> None:
         target = node.target

@@ -137,3 +137,16 @@ def test_layers_kept_float_stand_between_integer_ones(kind, tmp_path):
     error = np.abs(run_file(graph, builder.image, tmp_path, kind) - run_reference(graph, builder.image))
     assert error.max() < 0.02
     assert np.mean(error) < 1e-3
+
+
+@pytest.mark.parametrize("kind", EXPORTERS)
+def test_a_tensor_with_a_scale_is_rounded_also_between_float_layers(kind, tmp_path):
+    builder = GraphBuilder()
+    x = builder.conv("image", 8)
+    x = builder.add("relu", (x,), builder.tensors[x].shape, float_output=True)
+    x = builder.join("mul", x, x)
+    builder.tensors[x] = replace(builder.tensors[x], scale=0.5, zero_point=-128)
+    builder.add("relu", (x,), builder.tensors[x].shape, float_output=True)
+    result = run_file(builder.graph(), builder.image, tmp_path, kind)
+    assert result.max() > 2
+    np.testing.assert_array_equal(result, np.rint(result / 0.5) * 0.5)

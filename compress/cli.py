@@ -1,0 +1,91 @@
+"""The command: parse, call, print, exit code. Heavy imports stand where they are used."""
+
+import argparse
+import logging
+import shlex
+import sys
+from pathlib import Path
+
+from compress.errors import CompressError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 within budget, 1 over budget, 2 could not run, 130 stopped with Ctrl-C."""
+    arguments = sys.argv[1:] if argv is None else argv
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("compress").setLevel(logging.INFO)
+    try:
+        return options.call(options, "compress " + shlex.join(arguments))
+    except CompressError as error:
+        print(f"compress: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "compress: stopped; finished stages are kept in the cache and in the output's checkpoints", file=sys.stderr
+        )
+        return 130
+
+
+def _run(options: argparse.Namespace, command: str) -> int:
+    from compress.budget import Budget
+    from compress.pipeline import run
+    from compress.recipe import read_recipe
+    from compress.report.summary import table
+
+    recipe = read_recipe(options.recipe or options.model.with_suffix(".toml")).with_flags(
+        budget=options.budget,
+        data=options.data,
+        unlabelled=options.unlabelled,
+        minutes=options.minutes,
+        seed=options.seed,
+        formats=options.formats.split(",") if options.formats else None,
+    )
+    Budget.parse(recipe.budget)
+    out = options.out or Path("export") / recipe.name
+    record = run(recipe, options.model, out, command=command, trust_pickle=options.trust_pickle)
+    print(table(record, out / "report.html"))
+    return 0 if record.verdict.passed else 1
+
+
+def _inspect(options: argparse.Namespace, command: str) -> int:
+    from compress.load.inspect import describe_model
+    from compress.load.model import load
+    from compress.recipe import read_recipe
+
+    recipe = read_recipe(options.recipe or options.model.with_suffix(".toml"))
+    print(describe_model(load(options.model, recipe, options.trust_pickle)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from importlib.metadata import version
+
+    parser = argparse.ArgumentParser(
+        prog="compress", description="Turn a trained image segmenter into an int8 model that a phone can run."
+    )
+    parser.add_argument("--version", action="version", version=f"compress {version('compress-mobile')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("model", type=Path, metavar="MODEL", help="file that torch.save(model.state_dict()) wrote")
+    common.add_argument("--recipe", type=Path, help="TOML recipe (default: beside the model)")
+    common.add_argument("--trust-pickle", action="store_true", help="also load a whole pickled module, which is code")
+
+    inspect = commands.add_parser("inspect", parents=[common], help="say what a model is and what can be pruned")
+    inspect.set_defaults(call=_inspect)
+
+    run = commands.add_parser("run", parents=[common], help="compress a model to a budget, export and measure it")
+    run.set_defaults(call=_run)
+    run.add_argument("--budget", action="append", metavar="SIZE", help="of each exported file: 4MB, 4MiB (repeatable)")
+    run.add_argument("--data", type=Path, metavar="DIR", help="folder with train/ and val/, each images/ and masks/")
+    run.add_argument("--unlabelled", type=Path, metavar="DIR", help="folder of more images, without masks")
+    run.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: export/NAME)")
+    run.add_argument("--minutes", type=float, metavar="N", help="training time (default: the recipe's)")
+    run.add_argument("--seed", type=int, metavar="N", help="seed of every random choice (default: the recipe's)")
+    run.add_argument("--formats", metavar="LIST", help="onnx,tflite (default: the recipe's)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""A tiny network and a tiny task: grey noise with a red disc (class 1) or a blue square (class 2)."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny import TinyNet, picture
+
+SIZE = 64
+
+RECIPE = """
+name = "tiny"
+[model]
+architecture = "tiny.py:TinyNet"
+classes = ["background", "disc", "square"]
+input_size = [64, 64]
+[preprocess]
+mean = [0.485, 0.456, 0.406]
+std = [0.229, 0.224, 0.225]
+[plan]
+images = 8
+size = [64, 64]
+macs_share = 0.5
+[repair]
+images = 24
+size = [64, 64]
+[train]
+minutes = 0.1
+learning_rate = 1e-3
+size = [32, 32]
+[measure]
+seconds = 0.5
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for part, count in {"train": 24, "val": 8}.items():
+        (folder / part / "images").mkdir(parents=True)
+        (folder / part / "masks").mkdir()
+        for i in range(count):
+            image, mask = picture(rng, SIZE)
+            Image.fromarray(image).save(folder / part / "images" / f"{i:02}.png")
+            Image.fromarray(mask).save(folder / part / "masks" / f"{i:02}.png")
+    (folder / "unlabelled").mkdir()
+    for i in range(16):
+        Image.fromarray(picture(rng, SIZE)[0]).save(folder / "unlabelled" / f"u{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A trained tiny.pt with its recipe and architecture beside it."""
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    rng = np.random.default_rng(1)
+    net = TinyNet()
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    for _ in range(120):
+        images, masks = zip(*(picture(rng, SIZE) for _ in range(8)))
+        x = ((torch.from_numpy(np.stack(images)).float() / 255 - mean) / std).permute(0, 3, 1, 2)
+        loss = torch.nn.functional.cross_entropy(net(x), torch.from_numpy(np.stack(masks)).long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    torch.save(net.state_dict(), folder / "tiny.pt")
+    (folder / "tiny.toml").write_text(RECIPE)
+    (folder / "tiny.py").write_text((Path(__file__).parent / "tiny.py").read_text())
+    return folder / "tiny.pt"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """No test meets the user's cache."""
+    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

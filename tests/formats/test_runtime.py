@@ -1,0 +1,170 @@
+"""One way to run an exported file, whatever its format."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from integer_reference import GraphBuilder, run_reference
+from onnx import TensorProto, helper
+from operator_cases import u_shape
+
+from compress.errors import MeasureError
+from compress.formats.artifact import IOSpec
+from compress.formats.onnx import to_onnx
+from compress.formats.runtime import describe, open_model
+from compress.formats.tflite import to_tflite
+
+EXPORTERS = {"onnx": to_onnx, "tflite": to_tflite}
+HEIGHT, WIDTH = 24, 20
+# The builder's image: real = (pixel - 118) / 64.
+MEAN, STD = (118.0,) * 3, (64.0,) * 3
+
+
+def write(folder, kind, quantized):
+    builder = GraphBuilder((HEIGHT, WIDTH), quantized=quantized)
+    u_shape(builder)
+    EXPORTERS[kind](builder.graph(), folder / f"model.{kind}")
+    return builder, folder / f"model.{kind}"
+
+
+@pytest.mark.parametrize("kind", EXPORTERS)
+def test_probabilities_of_a_float_file_are_the_references(kind, tmp_path):
+    builder, path = write(tmp_path, kind, quantized=False)
+    wanted = run_reference(builder.graph(), builder.image)[0]
+    result = open_model(path).probabilities(builder.image[0].transpose(1, 2, 0), MEAN, STD)
+    assert (result.shape, result.dtype) == ((2, HEIGHT, WIDTH), np.float32)
+    np.testing.assert_allclose(result, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", EXPORTERS)
+def test_probabilities_of_a_quantized_file_need_no_mean(kind, tmp_path):
+    builder, path = write(tmp_path, kind, quantized=True)
+    wanted = (run_reference(builder.graph(), builder.image)[0] + 128) / 256
+    result = open_model(path).probabilities(builder.image[0].transpose(1, 2, 0))
+    assert (result.shape, result.dtype) == ((2, HEIGHT, WIDTH), np.float32)
+    assert np.abs(result - wanted).mean() < 1 / 256
+
+
+@pytest.mark.parametrize(
+    ("kind", "quantized", "inputs", "outputs"),
+    [
+        (
+            "onnx",
+            True,
+            IOSpec("image", (1, 3, HEIGHT, WIDTH), "uint8", "NCHW", 1 / 64, 118),
+            IOSpec("sigmoid10", (1, 2, HEIGHT, WIDTH), "uint8", "NCHW", 1 / 256, 0, activation="sigmoid"),
+        ),
+        (
+            "onnx",
+            False,
+            IOSpec("image", (1, 3, HEIGHT, WIDTH), "float32", "NCHW", mean=MEAN, std=STD),
+            IOSpec("sigmoid10", (1, 2, HEIGHT, WIDTH), "float32", "NCHW", activation="sigmoid"),
+        ),
+        (
+            "tflite",
+            True,
+            IOSpec("image", (1, HEIGHT, WIDTH, 3), "uint8", "NHWC", 1 / 64, 118),
+            IOSpec("sigmoid10", (1, HEIGHT, WIDTH, 2), "uint8", "NHWC", 1 / 256, 0, activation="sigmoid"),
+        ),
+        (
+            "tflite",
+            False,
+            IOSpec("image", (1, HEIGHT, WIDTH, 3), "float32", "NHWC", mean=MEAN, std=STD),
+            IOSpec("sigmoid10", (1, HEIGHT, WIDTH, 2), "float32", "NHWC", activation="sigmoid"),
+        ),
+    ],
+)
+def test_a_file_is_described_by_what_it_holds(kind, quantized, inputs, outputs, tmp_path):
+    _, path = write(tmp_path, kind, quantized)
+    artifact = describe(path, MEAN, STD, activation="sigmoid")
+    assert (artifact.input, artifact.output) == (inputs, outputs)
+    assert (artifact.path, artifact.format, artifact.size_bytes) == (path, kind, path.stat().st_size)
+    assert artifact.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_an_ort_file_says_and_does_the_same(tmp_path):
+    builder, path = write(tmp_path, "onnx", quantized=True)
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(path.with_suffix(".ort"))
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    sessions = [open_model(path), open_model(path.with_suffix(".ort"))]
+    image = builder.image[0].transpose(1, 2, 0)
+    assert sessions[0].output == sessions[1].output
+    np.testing.assert_array_equal(*(session.probabilities(image) for session in sessions))
+
+
+@pytest.mark.parametrize("kind", EXPORTERS)
+def test_another_size_or_dtype_is_an_error(kind, tmp_path):
+    _, path = write(tmp_path, kind, quantized=True)
+    session = open_model(path)
+    with pytest.raises(MeasureError, match=r"the input is uint8 .*, not uint8"):
+        session.probabilities(np.zeros((WIDTH, HEIGHT, 3), np.uint8))
+    with pytest.raises(MeasureError, match="an image must be uint8 RGB"):
+        session.probabilities(np.zeros((HEIGHT, WIDTH, 3), np.float32))
+    with pytest.raises(MeasureError, match="not float32"):
+        session.run(np.zeros(session.input.shape, np.float32))
+
+
+def test_a_float_input_without_mean_and_std_is_an_error(tmp_path):
+    _, path = write(tmp_path, "onnx", quantized=False)
+    with pytest.raises(MeasureError, match="needs the mean and std"):
+        open_model(path).probabilities(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "half", "last byte", "zeros"])
+@pytest.mark.parametrize("kind", EXPORTERS)
+def test_a_damaged_file_is_one_line(kind, damage, tmp_path):
+    _, path = write(tmp_path, kind, quantized=True)
+    whole = path.read_bytes()
+    path.write_bytes(
+        {
+            "empty": b"",
+            "text": b"this is not a model\n" * 30,
+            "half": whole[: len(whole) // 2],
+            "last byte": whole[:-1],
+            "zeros": bytes(1000),
+        }[damage]
+    )
+    with pytest.raises(MeasureError, match=r"model\.\w+: not a model that the runtime can load: .+") as error:
+        open_model(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_and_a_foreign_suffix_are_named(tmp_path):
+    with pytest.raises(MeasureError, match="nothing.onnx: no such file"):
+        open_model(tmp_path / "nothing.onnx")
+    with pytest.raises(MeasureError, match=r"weights.pt: no runtime for .pt"):
+        open_model(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "message"),
+    [
+        (TensorProto.FLOAT, (1, 1, 8, 8), "an RGB image, .* is expected"),
+        (TensorProto.FLOAT, (1, 3, "height", "width"), "one image of a fixed size"),
+        (TensorProto.INT64, (1, 3, 8, 8), "'x' is int64; only uint8 and float32"),
+        (TensorProto.UINT8, (1, 3, 8, 8), "the uint8 input states no input_scale"),
+    ],
+)
+def test_a_foreign_model_that_is_no_segmenter_is_refused(dtype, shape, message, tmp_path):
+    ends = [helper.make_tensor_value_info(name, dtype, shape) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "foreign", ends[:1], ends[1:])
+    opsets = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=7), tmp_path / "foreign.onnx")
+    with pytest.raises(MeasureError, match=message):
+        open_model(tmp_path / "foreign.onnx")
+
+
+@pytest.mark.parametrize(("kind", "other"), [("onnx", "ai_edge_litert"), ("tflite", "onnxruntime")])
+def test_a_process_holds_only_the_runtime_that_it_needs(kind, other, tmp_path):
+    _, path = write(tmp_path, kind, quantized=True)
+    code = (
+        "import sys, pathlib; from compress.formats.runtime import open_model; "
+        f"open_model(pathlib.Path(sys.argv[1])); sys.exit({other!r} in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 0
