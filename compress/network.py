@@ -136,7 +136,7 @@ class Network(nn.Module):
         with torch.no_grad():
             image = torch.zeros(1, 3, height, width, device=self.weight(self.convs()[0].name).device)
             values = self.run(image, keep=self.by_name)
-        return {name: tuple(value.shape) for name, value in values.items()}
+        return {name: _four(value.shape) for name, value in values.items()}
 
     def rewritten(
         self,
@@ -173,6 +173,11 @@ def is_depthwise(node: Node, weight: Tensor) -> bool:
     """One filter for each channel: output channel c reads input channel c alone."""
     groups = node.attrs.get("groups", 1)
     return node.op in CONVS and groups > 1 and groups == weight.shape[0] and weight.shape[1] == 1
+
+
+def _four(shape: torch.Size) -> tuple[int, int, int, int]:
+    batch, channels, height, width = shape
+    return batch, channels, height, width
 
 
 def _key(name: str, kind: str) -> str:

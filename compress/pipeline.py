@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ from compress.measure.values import Measurement
 from compress.network import Network, out_channels
 from compress.prune.cut import cut
 from compress.prune.groups import Channels, find_groups
-from compress.prune.plan import CHANNEL_BYTES, PrunePlan, choose, measure_damage
+from compress.prune.plan import CHANNEL_BYTES, PrunePlan, check_budget, choose, measure_damage
 from compress.prune.repair import repair
 from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.graph import QuantizedGraph
@@ -49,6 +50,7 @@ from compress.train.loop import Lesson, fit, held_out_iou
 from compress.train.targets import shrink, teacher_features, teacher_maps
 
 log = logging.getLogger("compress")
+Net = TypeVar("Net", bound=Network)
 
 EXPORTERS = {"onnx": to_onnx, "tflite": to_tflite}
 PICTURES = 12
@@ -72,6 +74,7 @@ def run(recipe: Recipe, model: Path, out: Path, *, command: str = "", trust_pick
         _check_writable(out)
         dataset = _dataset(recipe)
         teacher = load(model, recipe, trust_pickle)
+        check_budget(teacher.network, find_groups(teacher.network), budget.size_bytes)
         torch.manual_seed(recipe.seed)
 
     with diary.stage("teacher"):
@@ -251,11 +254,11 @@ def _with_features(lesson: Lesson, teacher: Trained, channels: Channels, plan: P
     return Lesson(lesson.pixels, lesson.maps, lesson.labels, features, lesson.held_out, lesson.size, lesson.classes)
 
 
-def _fit(net: Network, lesson: Lesson, recipe: Recipe, stage: str, diary: _Diary, out: Path) -> Network:
+def _fit(net: Net, lesson: Lesson, recipe: Recipe, stage: str, diary: _Diary, out: Path) -> Net:
     train = recipe.train
     share = train.qat_share if stage == "qat" else 1 - train.qat_share
 
-    def on_check(best: Network, minutes: float, iou: float, loss: float) -> None:
+    def on_check(best: Net, minutes: float, iou: float, loss: float) -> None:
         diary.moment(stage, iou, minutes, loss)
         _checkpoint(best, out, stage)
 
@@ -314,7 +317,7 @@ def _teacher_file(teacher: Trained, recipe: Recipe, cache: Path) -> Artifact:
 
 def _measure(
     heavy: Artifact, artifacts: list[Artifact], dataset: Dataset, images: np.ndarray, recipe: Recipe
-) -> tuple[dict[str, Measurement], dict[str, Evaluation], dict[str, object]]:
+) -> tuple[dict[str, Measurement], dict[str, Evaluation], dict[str, Any]]:
     """Bytes, latency and IoU of the files, the teacher first, from the files alone."""
     machine = {"cpu": _cpu(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2)}
     files = {"teacher": heavy, **{artifact.format: artifact for artifact in artifacts}}

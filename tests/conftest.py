@@ -1,15 +1,11 @@
 """A tiny network and a tiny task: grey noise with a red disc (class 1) or a blue square (class 2)."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from tiny import TinyNet, picture
 
 SIZE = 64

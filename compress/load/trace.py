@@ -77,9 +77,9 @@ class _Walk:
                 self.output_shapes = tuple(tuple(arg.meta["val"].shape) for arg in node.args[0])
 
     def _call(self, node: torch.fx.Node) -> None:
-        target = node.target
+        target: Any = node.target
         if target in PASS_THROUGH:
-            self.names[node] = self.names[node.args[0]]
+            self.names[node] = self.names[node.all_input_nodes[0]]
         elif target in SIMPLE:
             inputs = [arg for arg in node.args[:2] if isinstance(arg, torch.fx.Node) and arg in self.names]
             if len(inputs) != (2 if SIMPLE[target] in ("add", "mul") else 1) or node.kwargs.get("alpha", 1) != 1:
@@ -182,8 +182,12 @@ class _Walk:
         *_: Any,
     ) -> None:
         centre, spread = self.tensors[mean.name], self.tensors[var.name]
-        scale = (self.tensor(weight) if weight is not None else 1.0) / torch.sqrt(spread + eps)
-        shift = (self.tensor(bias) if bias is not None else 0.0) - centre * scale
+        scale = 1 / torch.sqrt(spread + eps)
+        if weight is not None:
+            scale = scale * self.tensors[weight.name]
+        shift = -centre * scale
+        if bias is not None:
+            shift = shift + self.tensors[bias.name]
         source = self.nodes[-1]
         if source.name == self.names[x] and source.op in CONVS and len(x.users) == 1:
             kernel, offset = self.weights[source.name]
@@ -376,7 +380,8 @@ def fold_normalisation(net: Network) -> Network:
 
 def _arguments(node: torch.fx.Node) -> tuple[Any, ...]:
     """Positional arguments with the keyword ones put in their places."""
-    schema = node.target._schema.arguments
+    target: Any = node.target
+    schema = target._schema.arguments
     given = list(node.args) + [node.kwargs.get(a.name, a.default_value) for a in schema[len(node.args) :]]
     return tuple(given)
 

@@ -104,28 +104,36 @@ class _Statistics:
 
 
 def _pivoted(covariances: list[Tensor], fishers: list[Tensor]) -> GroupDamage:
-    residuals = [covariance.clone() for covariance in covariances]
-    width = len(fishers[0])
-    free = torch.ones(width, dtype=torch.bool)
-    order, damage = [], []
-    floors = [1e-6 * residual.diagonal().mean() + 1e-12 for residual in residuals]
-    for _ in range(width):
-        damage.append(sum(float(f @ r.diagonal().clamp_min(0)) for f, r in zip(fishers, residuals)))
-        gain = sum(
-            (f @ r.square()) / (r.diagonal().clamp_min(0) + floor) for f, r, floor in zip(fishers, residuals, floors)
-        )
-        best = int(torch.where(free, gain, torch.tensor(-1.0, dtype=gain.dtype)).argmax())
+    """Keep, one after the other, the channel that leaves the least damage in the variance not yet explained."""
+    residual, fisher = torch.stack(covariances), torch.stack(fishers)
+    floor = 1e-6 * residual.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) + 1e-12
+    free = torch.ones(fisher.shape[1], dtype=torch.bool)
+    order: list[int] = []
+    damage: list[float] = []
+    while free.any():
+        variance = residual.diagonal(dim1=1, dim2=2).clamp_min(0)
+        damage.append(float((fisher * variance).sum()))
+        gain = (torch.einsum("tc,tcj->tj", fisher, residual.square()) / (variance + floor)).sum(0)
+        best = int(gain.masked_fill(~free, -1.0).argmax())
         order.append(best)
         free[best] = False
-        residuals = [
-            r - torch.outer(r[best], r[best]) / (r[best, best].clamp_min(0) + fl) for r, fl in zip(residuals, floors)
-        ]
+        column = residual[:, :, best]
+        pivot = (variance[:, best] + floor[:, 0]).reshape(-1, 1, 1)
+        residual = residual - column[:, :, None] * column[:, None, :] / pivot
     return GroupDamage(tuple(order), (*damage, 0.0))
 
 
 def predicted_bytes(net: Network, channels: Channels, widths: Mapping[str, int]) -> int:
     """Bytes of the exported int8 file when the groups have these widths."""
     return OPERATOR_BYTES * len(net.nodes) + sum(conv_bytes(net, channels, widths, node) for node in net.convs())
+
+
+def check_budget(net: Network, channels: Channels, budget_bytes: int) -> None:
+    """Raises BudgetError, with the smallest size possible, for a budget that no width can meet."""
+    least = {g.name: g.width if g.frozen else min(STEP, g.width) for g in channels.groups.values()}
+    smallest = predicted_bytes(net, channels, least)
+    if smallest > budget_bytes:
+        raise BudgetError(f"no student fits in {budget_bytes:,} bytes: the smallest possible has about {smallest:,}")
 
 
 def conv_bytes(net: Network, channels: Channels, widths: Mapping[str, int], node: Node) -> int:
@@ -142,13 +150,11 @@ def choose(
 
     Greedy: from full width, always the step of 8 channels that does the least damage for what it saves, where a
     byte and a multiply-accumulate are exchanged at the rate that lets both budgets run out together
-    (a Lagrange multiplier, found by bisection). Raises BudgetError with the smallest size possible.
+    (a Lagrange multiplier, found by bisection). Raises BudgetError as `check_budget` does.
     """
     costs = _Costs(net, channels)
     full = {group.name: group.width for group in channels.groups.values()}
-    smallest = predicted_bytes(net, channels, {**full, **{name: min(STEP, full[name]) for name in damage}})
-    if smallest > budget_bytes:
-        raise BudgetError(f"no student fits in {budget_bytes:,} bytes: the smallest possible has {smallest:,}")
+    check_budget(net, channels, budget_bytes)
     budget_macs = macs_share * costs.total(full).macs
     low, high = 0.0, 1.0
     best = _descend(costs, damage, full, budget_bytes, 0.0)

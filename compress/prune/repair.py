@@ -19,7 +19,7 @@ SAMPLES = 60_000
 """Positions that a layer is refitted on; deep layers have fewer."""
 
 CHUNK = 8
-MEMORY_BYTES = 3_500_000_000
+MEMORY_BYTES = 3_000_000_000
 """For the activations of both networks."""
 
 
@@ -56,9 +56,7 @@ def repair(
             if node.op in CONVS:
                 outputs = kept_channels(node.name, channels, kept)
                 samples = _collect(own, repaired, heavy, light, outputs, generator)
-                weight, bias = _solve(
-                    samples, _as_matrix(own, repaired.weight(node.name)), repaired.bias(node.name), solutions
-                )
+                weight, bias = _solve(samples, _as_matrix(own, repaired.weight(node.name)), solutions)
                 repaired.weight(node.name).copy_(_from_matrix(own, weight, repaired.weight(node.name)))
                 repaired.bias(node.name).copy_(bias)
                 progress.update()
@@ -218,18 +216,16 @@ def _from_matrix(node: Node, matrix: Tensor, like: Tensor) -> Tensor:
     return weight.reshape(like.shape)
 
 
-def _solve(samples: _Samples, start: Tensor, bias: Tensor, solutions: int) -> tuple[Tensor, Tensor]:
+def _solve(samples: _Samples, start: Tensor, solutions: int) -> tuple[Tensor, Tensor]:
     """Ridge regression towards `start` -> weights [G, f, o] and bias [G * o]."""
     centre = samples.features.mean(1, keepdim=True)
     features = samples.features - centre
-    gram = sum(
-        part.mT.double() @ part.double() if part.shape[2] < 64 else (part.mT @ part).double()
-        for part in features.split(8192, 1)
-    )
+    gram = torch.stack([(part.mT @ part).double() for part in features.split(8192, 1)]).sum(0)
     ridge = RIDGE * gram.diagonal(dim1=1, dim2=2).mean(1).reshape(-1, 1, 1) + 1e-9
     factor = torch.linalg.cholesky(gram + ridge * torch.eye(gram.shape[1], dtype=torch.float64))
-    weight, result = start, None
-    for step in range(solutions if samples.rectifier else 1):
+    rounds = solutions if samples.rectifier else 1
+    result = None
+    for _ in range(rounds):
         goal = _goal(samples, result)
         mean = goal.mean(1, keepdim=True)
         change = features.mT @ (goal - mean - features @ start)

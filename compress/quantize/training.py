@@ -92,15 +92,20 @@ def channel_axis(node: Node) -> int:
 
 
 def weight_scale(node: Node, weight: Tensor) -> Tensor:
-    """[output channels] float32: the largest weight is 127."""
+    """[output channels] float32: the largest weight is 127. A channel that is all but zero beside the others gets
+    a larger scale: with its own, its int32 bias would overflow and kernels refuse the ratio of scales."""
     others = [axis for axis in range(4) if axis != channel_axis(node)]
-    return weight.detach().abs().amax(others).clamp_min(1e-8) / WEIGHT_LIMIT
+    largest = weight.detach().abs().amax(others)
+    return largest.clamp_min(max(1e-4 * float(largest.max()), 1e-5)) / WEIGHT_LIMIT
 
 
 def affine(low: float, high: float) -> tuple[float, int]:
-    """Scale and int8 zero point of the narrowest int8 range that holds 0, low and high."""
+    """Scale and int8 zero point of the narrowest int8 range that holds 0, low and high; that of 0..1 for a tensor
+    that is always zero."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = max((high - low) / (HIGHEST - LOWEST), 1e-8)
+    if high - low < 1e-5:
+        low, high = 0.0, 1.0
+    scale = (high - low) / (HIGHEST - LOWEST)
     return scale, round(LOWEST - low / scale)
 
 

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from compress.errors import TrainError
 from compress.measure.accuracy import class_ids, image_iou
 from compress.network import Network
 from compress.train.targets import Features, pooled, shrink
+
+Net = TypeVar("Net", bound=Network)
 
 EMA = 0.998
 CHECKS = 8
@@ -75,7 +78,7 @@ def held_out_iou(net: Network, lesson: Lesson) -> float:
 
 
 def fit(
-    net: Network,
+    net: Net,
     lesson: Lesson,
     *,
     minutes: float,
@@ -83,9 +86,9 @@ def fit(
     learning_rate: float,
     seed: int,
     desc: str,
-    on_check: Callable[[Network, float, float, float], None],
+    on_check: Callable[[Net, float, float, float], None],
     clock: Callable[[], float] = time.monotonic,
-) -> tuple[Network, float]:
+) -> tuple[Net, float]:
     """Train `net` (changed in place) for `minutes` of wall-clock -> the copy that was best on the held-out
     images, of those that are averaged over steps, and its IoU there.
 
@@ -131,7 +134,7 @@ def fit(
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} s{postfix}"
 
 
-def _better(averaged: Network, best: Network, best_iou: float, lesson: Lesson) -> tuple[Network, float]:
+def _better(averaged: Net, best: Net, best_iou: float, lesson: Lesson) -> tuple[Net, float]:
     iou = held_out_iou(averaged, lesson)
     return (copy.deepcopy(averaged), iou) if iou > best_iou else (best, best_iou)
 
@@ -153,8 +156,8 @@ class _Draw:
         self.count = 0
 
     def loss(self, net: Network) -> Tensor:
-        """By turns a batch with features at the smaller size and one without them at a random size, mirrored at random; both
-        have about as many pixels."""
+        """By turns a batch with features at the smaller size, and one without them at a random size, mirrored at
+        random; both have about as many pixels."""
         self.count += 1
         features = self.lesson.features
         if features is not None and self.count % 2:

@@ -96,7 +96,8 @@ def teacher_features(
     names = feature_tensors(teacher)
     values: dict[str, list[Tensor]] = {name: [] for name in names}
     index = {name: kept_channels(name, channels, kept) for name in names}
-    used, limit = [], len(picked)
+    used: list[int] = []
+    limit = len(picked)
     with torch.no_grad():
         for i in tqdm(picked, desc="teacher's features", unit="image", delay=1):
             if len(used) >= limit:

@@ -1,0 +1,91 @@
+"""Repair: what least squares can win back exactly, it must."""
+
+import pytest
+import torch
+from tiny import TinyNet
+
+from compress.load.trace import fold_normalisation, trace
+from compress.network import Network, Node
+from compress.prune.cut import cut
+from compress.prune.groups import find_groups
+from compress.prune.repair import _as_matrix, _from_matrix, _Taps, images_in_memory, repair
+
+
+def student_of(net, keep):
+    channels = find_groups(net)
+    kept = {g.name: tuple(range(g.width if g.frozen else keep(g.width))) for g in channels.groups.values()}
+    return channels, kept, cut(net, channels, kept)
+
+
+def pixels(count=12, size=32):
+    return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    return fold_normalisation(trace(TinyNet().eval(), (32, 32), 0, 3, (0.0,) * 3, (1.0,) * 3)[0])
+
+
+def test_a_repaired_student_is_nearer_to_the_teacher(net):
+    channels, kept, student = student_of(net, lambda width: width // 2)
+    repaired = repair(net, student, channels, kept, pixels())
+    x = net.real(pixels(4))
+    with torch.no_grad():
+        before = (student(x) - net(x)).abs().mean()
+        after = (repaired(x) - net(x)).abs().mean()
+    assert after < 0.5 * before
+
+
+def test_a_student_that_lost_nothing_stays_as_it_is(net):
+    channels, kept, student = student_of(net, lambda width: width)
+    repaired = repair(net, student, channels, kept, pixels())
+    x = net.real(pixels(2))
+    with torch.no_grad():
+        assert (repaired(x) - net(x)).abs().max() < 5e-3  # activations are kept as float16
+
+
+def test_the_student_that_was_given_is_untouched(net):
+    channels, kept, student = student_of(net, lambda width: width // 2)
+    before = student.weight("merge").clone()
+    repair(net, student, channels, kept, pixels(4))
+    assert torch.equal(student.weight("merge"), before)
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "attrs"),
+    [
+        ("conv", (6, 4, 3, 3), {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 1}),
+        ("conv", (4, 1, 3, 3), {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 4}),
+        ("conv", (6, 2, 1, 1), {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 2}),
+        ("conv_transpose", (4, 6, 3, 2), {"stride": (2, 2), "padding": (1, 0), "dilation": (1, 1), "groups": 1,
+                                          "output_padding": (1, 0)}),
+        ("conv_transpose", (4, 3, 2, 2), {"stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "groups": 2,
+                                          "output_padding": (0, 0)}),
+    ],
+)  # fmt: skip
+def test_taps_times_matrix_is_the_convolution(op, shape, attrs):
+    torch.manual_seed(0)
+    node = Node("layer", op, ("image",), attrs)
+    weight = torch.randn(shape)
+    x = torch.randn(2, 4, 7, 9)
+    image = Node("image", "input", (), {"scale": 1.0, "zero_point": 0, "size": (7, 9)})
+    outputs = shape[1] * attrs["groups"] if op == "conv_transpose" else shape[0]
+    net = Network([image, node], {"layer": (weight, torch.zeros(outputs))}, "layer")
+    with torch.no_grad():
+        expected = net(x)
+    rows, columns = (grid.flatten() for grid in torch.meshgrid(*map(torch.arange, expected.shape[2:]), indexing="ij"))
+    taps = _Taps(node, weight).at(x, rows, columns)  # [N, C, k, n]
+    groups = attrs["groups"]
+    features = taps.reshape(2, groups, -1, taps.shape[-1])
+    result = torch.einsum("ngfp,gfo->ngop", features, _as_matrix(node, weight)).reshape(expected.shape)
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(_from_matrix(node, _as_matrix(node, weight), weight), weight)
+
+
+def test_images_are_limited_by_memory(net, monkeypatch):
+    monkeypatch.setattr("compress.prune.repair.MEMORY_BYTES", 2_000_000)
+    few = images_in_memory([net], pixels(64))
+    monkeypatch.setattr("compress.prune.repair.MEMORY_BYTES", 4_000_000)
+    assert 1 <= few < 64
+    assert images_in_memory([net], pixels(64)) == pytest.approx(2 * few, abs=1)

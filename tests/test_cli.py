@@ -1,0 +1,170 @@
+"""What a user sees: exit codes, one line on stderr, nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from compress.cli import main
+
+
+@pytest.fixture
+def model(tiny_model, tmp_path):
+    """A copy that a test may break."""
+    for suffix in (".pt", ".toml", ".py"):
+        (tmp_path / f"tiny{suffix}").write_bytes(tiny_model.with_suffix(suffix).read_bytes())
+    return tmp_path / "tiny.pt"
+
+
+def refused(capsys, out, *arguments) -> str:
+    """The one line of a command that must exit with 2 and leave no output folder."""
+    assert main([*map(str, arguments), *(["--out", str(out)] if out else [])]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("compress: ")]
+    assert len(lines) == 1
+    assert out is None or not out.exists()
+    return lines[0]
+
+
+@pytest.mark.parametrize("budget", ["4", "4XB", "-1MB", "0", "0MB", "MB", "four"])
+def test_a_budget_that_is_no_size(model, tiny_data, tmp_path, capsys, budget):
+    line = refused(capsys, tmp_path / "out", "run", model, "--data", tiny_data, f"--budget={budget}")
+    assert budget in line
+    assert "4MB" in line
+
+
+def test_no_budget_at_all(model, tiny_data, tmp_path, capsys):
+    assert "--budget" in refused(capsys, tmp_path / "out", "run", model, "--data", tiny_data)
+
+
+def test_a_budget_that_no_width_can_meet_names_the_smallest(model, tiny_data, tmp_path, capsys):
+    line = refused(capsys, tmp_path / "out", "run", model, "--data", tiny_data, "--budget", "1KB")
+    assert "smallest possible" in line
+
+
+def test_a_missing_model(model, tmp_path, capsys):
+    model.unlink()
+    assert "no such model file" in refused(
+        capsys, tmp_path / "out", "run", model, "--budget", "4MB", "--data", tmp_path
+    )
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "empty"), (b"not a model at all", "torch file")])
+def test_a_file_that_is_no_model(model, tiny_data, capsys, content, message):
+    model.write_bytes(content)
+    assert message in refused(capsys, None, "inspect", model)
+
+
+def test_a_truncated_model(model, capsys):
+    model.write_bytes(model.read_bytes()[:2000])
+    assert "tiny.pt" in refused(capsys, None, "inspect", model)
+
+
+def test_weights_of_another_architecture(model, capsys):
+    torch.save({"conv.weight": torch.zeros(1)}, model)
+    assert "does not fit" in refused(capsys, None, "inspect", model)
+
+
+def test_a_pickled_module_is_refused_unless_trusted(model, capsys):
+    sys.path.insert(0, str(model.parent))
+    from tiny import TinyNet
+
+    torch.save(TinyNet(), model)
+    assert "--trust-pickle" in refused(capsys, None, "inspect", model)
+    assert main(["inspect", str(model), "--trust-pickle"]) == 0
+
+
+def test_a_pickle_that_would_run_code_does_not_run_it(model, tmp_path, capsys):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "was here",))
+
+    torch.save({"state_dict": Evil()}, model)
+    refused(capsys, None, "inspect", model)
+    assert not (tmp_path / "was here").exists()
+
+
+def test_a_missing_recipe(model, capsys):
+    model.with_suffix(".toml").unlink()
+    assert "--recipe" in refused(capsys, None, "inspect", model)
+
+
+def test_malformed_toml_is_located(model, capsys):
+    model.with_suffix(".toml").write_text('name = "tiny"\n[model\n')
+    assert "line 2" in refused(capsys, None, "inspect", model)
+
+
+def test_an_unknown_key_is_named(model, capsys):
+    recipe = model.with_suffix(".toml")
+    recipe.write_text(recipe.read_text() + "\nseconds_ = 3\n")
+    assert "measure.seconds_" in refused(capsys, None, "inspect", model)
+
+
+def test_no_images(model, tmp_path, capsys):
+    assert "--data" in refused(capsys, tmp_path / "out", "run", model, "--budget", "20KB")
+
+
+def test_an_empty_val(model, tiny_data, tmp_path, capsys):
+    data = tmp_path / "data"
+    (data / "train" / "images").mkdir(parents=True)
+    (data / "train" / "masks").mkdir()
+    Image.new("RGB", (64, 64)).save(data / "train" / "images" / "a.png")
+    Image.new("L", (64, 64)).save(data / "train" / "masks" / "a.png")
+    assert "val" in refused(capsys, tmp_path / "out", "run", model, "--budget", "20KB", "--data", data)
+
+
+def test_an_output_folder_that_cannot_be_written(model, tiny_data, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "file" / "out"
+    assert main(["run", str(model), "--budget", "20KB", "--data", str(tiny_data), "--out", str(out)]) == 2
+    assert "--out" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(model, tiny_data, tmp_path, capsys, monkeypatch):
+    def full(self, data):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(["run", str(model), "--budget", "20KB", "--data", str(tiny_data), "--out", str(tmp_path / "out")]) == 2
+    assert "No space left" in capsys.readouterr().err
+
+
+def test_an_unknown_format(model, tiny_data, tmp_path, capsys):
+    line = refused(
+        capsys, tmp_path / "out", "run", model, "--budget", "9KB", "--data", tiny_data, "--formats", "coreml"
+    )
+    assert "formats" in line
+
+
+def test_inspect_says_what_it_is(model, capsys):
+    assert main(["inspect", str(model)]) == 0
+    text = capsys.readouterr().out
+    assert "can be pruned: yes, 5 of 7 channel groups" in text
+    assert "not head: class map" in text
+    merge = 9 * 40 * 32 * 64 * 64
+    assert f"{merge / 1e6:.1f}  merge" in text
+
+
+def test_interrupting_ends_within_two_seconds_and_leaves_no_half_file(model, tiny_data, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "compress.cli", "run", str(model), "--budget", "20KB", "--data", str(tiny_data)]
+    process = subprocess.Popen([*command, "--minutes", "5", "--out", str(out)], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints" / "repaired.pt").exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    process.wait(timeout=30)
+    assert time.monotonic() - start < 2
+    assert process.returncode == 130
+    assert "Traceback" not in process.stderr.read()
+    assert (out / "checkpoints" / "repaired.pt").exists()
+    assert not list(out.rglob("*.partial"))

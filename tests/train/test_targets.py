@@ -1,0 +1,80 @@
+"""Teacher's maps and features: computed once, and no stale entry is ever met."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import TinyNet
+
+from compress.data.packed import Packed
+from compress.errors import DataError
+from compress.load.trace import fold_normalisation, trace
+from compress.prune.groups import find_groups
+from compress.train.targets import feature_tensors, pooled, teacher_features, teacher_maps
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    return fold_normalisation(trace(TinyNet().eval(), (32, 32), 0, 3, (0.5,) * 3, (0.25,) * 3)[0])
+
+
+@pytest.fixture(scope="module")
+def images():
+    return Packed(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8), "some images")
+
+
+def test_maps_are_the_teachers_probabilities_without_the_first_class(net, images, tmp_path):
+    maps = teacher_maps(net, images, "model", tmp_path)
+    with torch.no_grad():
+        expected = net(net.real(torch.from_numpy(images.array)))[:, 1:]
+    assert maps.shape == (5, 2, 32, 32)
+    np.testing.assert_allclose(maps / 255, expected.numpy(), atol=0.5 / 255 + 1e-6)
+
+
+def test_an_interrupted_computation_goes_on_where_it_stopped(net, images, tmp_path, monkeypatch):
+    forward, calls = type(net).forward, []
+
+    def stops_at_the_fourth(self, image):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return forward(self, image)
+
+    monkeypatch.setattr(type(net), "forward", stops_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        teacher_maps(net, images, "model", tmp_path)
+    maps = teacher_maps(net, images, "model", tmp_path)
+    assert len(calls) == 4 + 2  # three were kept, two were left
+    monkeypatch.undo()
+    fresh = teacher_maps(net, images, "model", tmp_path / ".." / tmp_path.name)
+    assert np.array_equal(maps, fresh)
+
+
+def test_another_model_or_other_images_never_meet_a_stale_map(net, images, tmp_path):
+    teacher_maps(net, images, "model", tmp_path)
+    teacher_maps(net, images, "another model", tmp_path)
+    teacher_maps(net, Packed(images.array, "other images"), "model", tmp_path)
+    assert len(list(tmp_path.glob("maps-*.u8"))) == 3
+
+
+def test_a_second_run_on_the_same_maps_is_told_to_wait(net, images, tmp_path):
+    import fcntl
+
+    teacher_maps(net, images, "model", tmp_path)
+    target = next(tmp_path.glob("maps-*.u8"))
+    target.unlink()
+    with target.with_suffix(".partial").open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another run"):
+            teacher_maps(net, images, "model", tmp_path)
+
+
+def test_features_are_the_teachers_values_at_kept_channels(net, images):
+    channels = find_groups(net)
+    kept = {g.name: tuple(range(0, g.width, 1 if g.frozen else 2)) for g in channels.groups.values()}
+    features = teacher_features(net, channels, kept, images.array, [3, 1], (32, 32))
+    assert features.images.tolist() == [3, 1]
+    name = feature_tensors(net)[0]
+    with torch.no_grad():
+        value = net.run(net.real(torch.from_numpy(images.array[[3, 1]])), keep={name})[name]
+    torch.testing.assert_close(features.values[name].float(), pooled(value)[:, ::2], atol=1e-2, rtol=1e-2)
