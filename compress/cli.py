@@ -49,7 +49,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
 
 
 def _inspect(options: argparse.Namespace, command: str) -> int:
-    from compress.load.inspect import describe_model
+    from compress.inspect import describe_model
     from compress.load.model import load
     from compress.recipe import read_recipe
 

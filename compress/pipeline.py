@@ -72,9 +72,9 @@ def run(recipe: Recipe, model: Path, out: Path, *, command: str = "", trust_pick
     cache = cache_folder()
     with diary.stage("load"):
         _check_writable(out)
-        dataset = _dataset(recipe)
         teacher = load(model, recipe, trust_pickle)
         check_budget(teacher.network, find_groups(teacher.network), budget.size_bytes)
+        dataset = _dataset(recipe)
         torch.manual_seed(recipe.seed)
 
     with diary.stage("teacher"):

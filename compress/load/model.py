@@ -3,6 +3,7 @@
 import importlib.util
 import pickle
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,15 +59,17 @@ def _read(path: Path, recipe: Recipe, trust_pickle: bool) -> nn.Module:
         raise ModelError(f"{path}: no such model file; `python models/u2net.py` makes the one of the demo")
     if path.stat().st_size == 0:
         raise ModelError(f"{path}: the file is empty; fetch it again")
+    with path.open("rb") as file:
+        is_pickle = file.read(1) == b"\x80"  # what torch.save wrote before 1.6
+    if not is_pickle and not zipfile.is_zipfile(path):
+        raise ModelError(f"{path}: is no torch file, or only part of one; expected torch.save(model.state_dict(), ...)")
     try:
         content = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
-            raise ModelError(
-                f"{path}: holds pickled code, not only weights; save model.state_dict() instead, "
-                "or pass --trust-pickle if you trust whoever made it"
-            ) from None
-        raise ModelError(f"{path}: is not a torch file; expected what torch.save(model.state_dict()) writes") from None
+    except pickle.UnpicklingError:
+        raise ModelError(
+            f"{path}: holds pickled code, not only weights; save model.state_dict() instead, "
+            "or pass --trust-pickle if you trust whoever made it"
+        ) from None
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"{path}: cannot be read as a torch file: {first}") from None
