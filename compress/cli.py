@@ -10,7 +10,7 @@ from compress.errors import CompressError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 within budget, 1 over budget, 2 could not run, 130 stopped with Ctrl-C."""
+    """0: within budget, or one network. 1: over budget, or files that differ. 2: could not run. 130: Ctrl-C."""
     arguments = sys.argv[1:] if argv is None else argv
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
@@ -58,6 +58,14 @@ def _inspect(options: argparse.Namespace, command: str) -> int:
     return 0
 
 
+def _verify(options: argparse.Namespace, command: str) -> int:
+    from compress.verify import describe_parity, images_of, verify_folder
+
+    changed, parity = verify_folder(options.folder, images_of(options.folder, options.images))
+    print("\n".join(changed) if parity is None else describe_parity(parity))
+    return 0 if parity is not None and parity.passed else 1
+
+
 def _parser() -> argparse.ArgumentParser:
     from importlib.metadata import version
 
@@ -74,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", parents=[common], help="say what a model is and what can be pruned")
     inspect.set_defaults(call=_inspect)
+
+    verify = commands.add_parser("verify", help="show that the files of a run are one and the same int8 network")
+    verify.set_defaults(call=_verify)
+    verify.add_argument("folder", type=Path, metavar="DIR", help="output folder of compress run")
+    verify.add_argument("--images", type=Path, metavar="DIR", help="compare on 50 of these (default: golden.npz)")
 
     run = commands.add_parser("run", parents=[common], help="compress a model to a budget, export and measure it")
     run.set_defaults(call=_run)

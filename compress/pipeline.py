@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,9 +24,10 @@ from compress.data.images import read_mask
 from compress.data.packed import Packed, cache_folder, pack_images, pack_masks
 from compress.errors import BudgetError, DataError, ExportError
 from compress.formats.artifact import Artifact, write_whole
+from compress.formats.export import EXPORTERS
+from compress.formats.graph import write_graph
 from compress.formats.onnx import to_onnx
-from compress.formats.runtime import describe
-from compress.formats.tflite import to_tflite
+from compress.formats.runtime import describe, open_model
 from compress.load.model import Trained, load
 from compress.load.trace import fold_normalisation
 from compress.measure.accuracy import Evaluation, agreement, evaluate
@@ -48,12 +49,13 @@ from compress.report.record import LayerSize, Moment, RunRecord
 from compress.report.write import write_report
 from compress.train.loop import Lesson, fit, held_out_iou
 from compress.train.targets import shrink, teacher_features, teacher_maps
+from compress.verify import GRAPH, compare, describe_parity
 
 log = logging.getLogger("compress")
 Net = TypeVar("Net", bound=Network)
 
-EXPORTERS = {"onnx": to_onnx, "tflite": to_tflite}
 PICTURES = 12
+COMPARED = 50
 CORRECTIONS = 4
 PLANNED = 0.95
 """Share of the budget that a plan must use at least."""
@@ -109,6 +111,12 @@ def run(recipe: Recipe, model: Path, out: Path, *, command: str = "", trust_pick
     with diary.stage("export"):
         graph = quantized_graph(quantized, recipe.name)
         artifacts = _export(graph, recipe, out)
+        write_graph(graph, out / GRAPH)
+        _golden(images[0], artifacts, out)
+
+    with diary.stage("verify"):
+        parity = compare(graph, {artifact.format: artifact.path for artifact in artifacts}, images[:COMPARED])
+        log.info("%s", describe_parity(parity))
 
     with diary.stage("measure"):
         heavy = _teacher_file(teacher, recipe, cache)
@@ -143,6 +151,7 @@ def run(recipe: Recipe, model: Path, out: Path, *, command: str = "", trust_pick
         history=tuple(diary.moments),
         artifacts=tuple(artifacts),
         agreement=min(agreed) if agreed else None,
+        parity=asdict(parity),
         measurements=measurements,
         verdict=judge({artifact.format: artifact.size_bytes for artifact in artifacts}, budget),
         minutes=diary.minutes,
@@ -298,6 +307,18 @@ def _export(graph: QuantizedGraph, recipe: Recipe, folder: Path) -> list[Artifac
         EXPORTERS[name](graph, path, metadata=metadata)
         artifacts.append(describe(path, activation=graph.operators[-1].op))
     return artifacts
+
+
+def _golden(image: np.ndarray, artifacts: list[Artifact], out: Path) -> None:
+    """golden.npz: `pixels`, uint8 [H, W, 3], and for each format the output that the file gives for it here, in the
+    file's own shape and dtype, so that an app's test can assert the same."""
+    answers: dict[str, Any] = {}
+    for artifact in artifacts:
+        session = open_model(artifact.path)
+        answers[artifact.format] = session.run(session.prepare(image))
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, pixels=image, **answers)
+    write_whole(out / "golden.npz", buffer.getvalue())
 
 
 def _teacher_file(teacher: Trained, recipe: Recipe, cache: Path) -> Artifact:

@@ -22,13 +22,16 @@ OPSET = 13  # the first with DequantizeLinear per channel
 IR_VERSION = 7  # the one that came with opset 13: onnxruntime 1.6 and later read it
 
 
-def to_onnx(graph: QuantizedGraph, path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
+def to_onnx(
+    graph: QuantizedGraph, path: Path, *, metadata: Mapping[str, str] | None = None, expose: Sequence[str] = ()
+) -> None:
     """Write `graph` as it is: nothing is calibrated or rounded again.
 
     Quantized graph: the input is uint8 pixels [1, 3, H, W], the output uint8 (float32 where the graph's
     output is float). Float graph: the input is float32 real values, the output float32. Nodes have the
     operators' names, the pairs around them none. `metadata` goes to metadata_props, beside `input_scale`,
-    `input_zero_point`, `output_scale` and `output_zero_point` of a uint8 input and output.
+    `input_zero_point`, `output_scale` and `output_zero_point` of a uint8 input and output. The tensors named in
+    `expose` become further outputs.
 
     Raises ExportError, naming the layer, for what ONNX cannot express, and for a path that cannot be written.
     """
@@ -42,7 +45,7 @@ def to_onnx(graph: QuantizedGraph, path: Path, *, metadata: Mapping[str, str] | 
             writer.nodes,
             graph.name,
             [writer.value_info(ends["input"])],
-            [writer.value_info(ends["output"])],
+            [writer.value_info(spec) for spec in (ends["output"], *(graph.tensors[name] for name in expose))],
             list(writer.constants.values()),
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],

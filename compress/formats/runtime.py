@@ -3,7 +3,10 @@
 The runtimes are imported when a file needs them: one process that times models should hold one of them.
 """
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -25,10 +28,14 @@ class Session:
     runtime: str  # name and version
     input: IOSpec
     output: IOSpec
-    infer: Callable[[np.ndarray], np.ndarray]
+    infer: Callable[[np.ndarray], dict[str, np.ndarray]]  # every output by name
 
     def run(self, array: np.ndarray) -> np.ndarray:
         """One inference in the file's own shape, layout and dtype. Raises MeasureError for any other array."""
+        return self.run_all(array)[self.output.name]
+
+    def run_all(self, array: np.ndarray) -> dict[str, np.ndarray]:
+        """The same, of every output by name."""
         if array.shape != self.input.shape or array.dtype != self.input.dtype:
             raise MeasureError(
                 f"{self.path}: the input is {self.input.dtype} {list(self.input.shape)}, "
@@ -106,8 +113,10 @@ def _open_onnx(path: Path, threads: int) -> Session:
     source, result = session.get_inputs()[0], session.get_outputs()[0]
     layout = _layout(path, source.shape)
 
-    def infer(array: np.ndarray) -> np.ndarray:
-        return session.run([result.name], {source.name: array})[0]
+    names = [output.name for output in session.get_outputs()]
+
+    def infer(array: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, {source.name: array}), strict=True))
 
     return Session(
         path,
@@ -134,23 +143,38 @@ def _onnx_spec(path: Path, end: str, value: Any, layout: str, facts: dict[str, s
 def _open_tflite(path: Path, threads: int) -> Session:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=str(path), num_threads=threads)
-    interpreter.allocate_tensors()
-    source, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    with _quiet():
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        interpreter.allocate_tensors()
+    source, results = interpreter.get_input_details()[0], interpreter.get_output_details()
     layout = _layout(path, source["shape"].tolist())
 
-    def infer(array: np.ndarray) -> np.ndarray:
+    def infer(array: np.ndarray) -> dict[str, np.ndarray]:
         interpreter.set_tensor(source["index"], array)
         interpreter.invoke()
-        return interpreter.get_tensor(result["index"])
+        return {result["name"]: interpreter.get_tensor(result["index"]) for result in results}
 
     return Session(
         path,
         f"LiteRT {version('ai-edge-litert')}",
         _tflite_spec(path, "input", source, layout),
-        _tflite_spec(path, "output", result, layout),
+        _tflite_spec(path, "output", results[0], layout),
         infer,
     )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """LiteRT greets on the stderr of the process each time it opens a file; its errors come as exceptions too."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _tflite_spec(path: Path, end: str, detail: dict[str, Any], layout: str) -> IOSpec:

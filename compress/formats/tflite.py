@@ -59,12 +59,15 @@ TYPES = {
 }
 
 
-def to_tflite(graph: QuantizedGraph, path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
+def to_tflite(
+    graph: QuantizedGraph, path: Path, *, metadata: Mapping[str, str] | None = None, expose: Sequence[str] = ()
+) -> None:
     """Write `graph` as it is: nothing is calibrated or rounded again.
 
     Quantized graph: the input is uint8 pixels [1, H, W, 3], the output uint8 [1, H, W, classes] (float32
     where the graph's output is float), int8 in between. Float graph: float32 real values in, float32 out.
-    Tensors have the graph's names; `metadata` becomes entries of the model's metadata.
+    Tensors have the graph's names; `metadata` becomes entries of the model's metadata; the tensors
+    named in `expose` become further outputs, as int8.
 
     Raises ExportError, naming the layer, for what TFLite cannot express, and for a path that cannot be written.
     """
@@ -72,7 +75,7 @@ def to_tflite(graph: QuantizedGraph, path: Path, *, metadata: Mapping[str, str] 
     inputs = [writer.open_input()]
     for operator in graph.operators:
         writer.add(operator)
-    outputs = [writer.close_output()]
+    outputs = [writer.close_output(), *(writer.exposed(name) for name in expose)]
     subgraph = schema.SubGraphT(writer.tensors, inputs, outputs, writer.operators, name="main")
     entries = {"min_runtime_version": writer.min_runtime().ljust(16, "\0"), **(metadata or {})}
     model = schema.ModelT(
@@ -154,6 +157,9 @@ class _Writer:
         result = self.activation(spec, "uint8")
         self.operator("QUANTIZE", schema.QuantizeOptionsT(), [self.values[spec.name, "int8"]], result)
         return result
+
+    def exposed(self, name: str) -> int:
+        return self.values[name, "float32" if self.graph.tensors[name].scale is None else "int8"]
 
     def add(self, operator: Operator) -> None:
         if operator.op not in TRANSLATE:

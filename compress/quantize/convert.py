@@ -36,7 +36,7 @@ def _graph(net: Network, name: str, scales: dict[str, tuple[float, int]]) -> Qua
                 node.name,
                 node.inputs,
                 after.name if after else node.name,
-                {key: value for key, value in node.attrs.items() if key not in ("ceil", "size")},
+                dict(node.attrs),
                 after.op if after else None,
                 weight,
                 weight_scales,

@@ -48,6 +48,7 @@ class RunRecord:
     history: tuple[Moment, ...]
     artifacts: tuple[Artifact, ...]
     agreement: float | None  # share of mask pixels on which the two formats agree, on val
+    parity: dict[str, Any] | None  # compress.verify.Parity: stored integers, layer by layer, end to end
     measurements: dict[str, Measurement]  # "teacher", then one per format
     verdict: Verdict
     minutes: dict[str, float] = field(default_factory=dict)  # stage -> wall-clock minutes

@@ -1,0 +1,62 @@
+"""The integers that an int8 graph computes, in torch: one rounding for each operator, exact sums."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compress.network import COMPUTE, CONVS
+from compress.quantize.graph import Operator, QuantizedGraph, TensorSpec
+
+LOWEST, HIGHEST = -128, 127
+
+
+def simulate(graph: QuantizedGraph, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """uint8 [1, 3, H, W] -> every tensor of the graph, int8 NCHW (float32 where it has no scale)."""
+    values = {graph.input: (pixels.astype(np.int16) - 128).astype(np.int8)}
+    for operator in graph.operators:
+        values[operator.output] = simulate_operator(graph, operator, [values[name] for name in operator.inputs])
+    return values
+
+
+def simulate_operator(graph: QuantizedGraph, operator: Operator, inputs: Sequence[np.ndarray]) -> np.ndarray:
+    """One operator on the given integers, in float64, which holds every sum of products of int8 exactly."""
+    result = graph.tensors[operator.output]
+    real = [_real(value, graph.tensors[name]) for value, name in zip(inputs, operator.inputs)]
+    if operator.op in CONVS:
+        weight, bias = _weights(graph, operator)
+        value = CONVS[operator.op](real, operator.attrs, weight, bias)
+    elif operator.op == "resize":
+        smooth = {"align_corners": False} if operator.attrs["mode"] == "bilinear" else {}
+        value = F.interpolate(real[0], result.shape[2:], mode=operator.attrs["mode"], **smooth)
+    else:
+        value = COMPUTE[operator.op](real, operator.attrs)
+    if operator.activation:
+        value = COMPUTE[operator.activation]([value], {})
+    if result.scale is None:
+        return value.float().numpy()
+    steps = (value / float(np.float32(result.scale))).round() + result.zero_point
+    return steps.clamp(LOWEST, HIGHEST).to(torch.int8).numpy()
+
+
+def _real(value: np.ndarray, spec: TensorSpec) -> Tensor:
+    if spec.scale is None:
+        return torch.from_numpy(value).double()
+    return (torch.from_numpy(value).double() - spec.zero_point) * float(np.float32(spec.scale))
+
+
+def _weights(graph: QuantizedGraph, operator: Operator) -> tuple[Tensor, Tensor]:
+    assert operator.weight is not None
+    assert operator.bias is not None
+    weight, bias = torch.from_numpy(operator.weight).double(), torch.from_numpy(operator.bias).double()
+    if operator.weight_scale is None:
+        return weight, bias
+    steps = torch.from_numpy(operator.weight_scale).double()
+    scale = float(np.float32(graph.tensors[operator.inputs[0]].scale))
+    if operator.op == "conv_transpose":
+        groups = operator.attrs["groups"]
+        by_group = steps.reshape(groups, 1, -1, 1, 1)
+        return (weight.reshape(groups, -1, *weight.shape[1:]) * by_group).reshape(weight.shape), bias * steps * scale
+    return weight * steps.reshape(-1, 1, 1, 1), bias * steps * scale
