@@ -1,6 +1,7 @@
 # make demo               compress the real U²-Net with images from Debian's packages
 # make demo IMAGES=DIR    the same with your own photographs, without apt
 # make test, test-slow    quick tests; tests that take minutes
+# make clients           the libraries that apps load the files with, each in an environment of its own
 # make check              format, lint, types, import rules
 #
 # On Linux, PyPI's torch brings CUDA along. An index of CPU builds in PIP_EXTRA_INDEX_URL saves gigabytes.
@@ -10,7 +11,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RUN := $(BIN)/compress run models/u2net.pt --budget 4MB
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow clients check clean
 
 demo: .venv/.installed
 	$(BIN)/python models/u2net.py
@@ -21,7 +22,7 @@ else
 	$(RUN) --data data/demo
 endif
 
-test: .venv/.installed-dev
+test: .venv/.installed-dev clients
 	$(BIN)/pytest -q
 
 test-slow: .venv/.installed-dev
@@ -35,7 +36,7 @@ check: .venv/.installed-dev
 
 # Weights and images stay: they are slow to fetch again.
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 .venv/.installed: $(BIN)/pip pyproject.toml constraints.txt
 	@echo "Installing the pinned packages into .venv: a minute, and the time to download torch ..."
@@ -46,6 +47,19 @@ clean:
 	@echo "Installing what tests and checks need: half a minute ..."
 	@$(INSTALL) --editable ".[test,check]"
 	@touch $@
+
+clients: .venv-tflite-support/.installed .venv-mediapipe/.installed .venv-tensorflow/.installed .venv-tflite-runtime/.installed
+
+.venv-tflite-support/.installed: PACKAGES := tflite-support==0.4.4 'numpy<2'
+.venv-mediapipe/.installed: PACKAGES := mediapipe==1.2.2
+.venv-tensorflow/.installed: PACKAGES := tensorflow==2.21.0
+.venv-tflite-runtime/.installed: PACKAGES := tflite-runtime==2.14.0 'numpy<2'
+
+# An environment that cannot be made is no failure: the tests that need it are skipped, and say so.
+.venv-%/.installed:
+	@echo "Installing $* into an environment of its own ..."
+	@$(PYTHON) -m venv .venv-$* && .venv-$*/bin/pip install --quiet --disable-pip-version-check $(PACKAGES) && touch $@ || \
+		{ echo "$* cannot be installed here: its tests will be skipped" >&2; rm -rf .venv-$*; }
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

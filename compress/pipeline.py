@@ -26,6 +26,7 @@ from compress.errors import BudgetError, DataError, ExportError
 from compress.formats.artifact import Artifact, write_whole
 from compress.formats.export import EXPORTERS
 from compress.formats.graph import write_graph
+from compress.formats.metadata import Card
 from compress.formats.onnx import to_onnx
 from compress.formats.runtime import describe, open_model
 from compress.load.model import Trained, load
@@ -293,18 +294,13 @@ def _checkpoint(net: Network, out: Path, name: str) -> None:
 
 
 def _export(graph: QuantizedGraph, recipe: Recipe, folder: Path) -> list[Artifact]:
-    metadata = {
-        "name": recipe.name,
-        "version": recipe.version,
-        "description": recipe.description,
-        "license": recipe.licence,
-        "labels": "\n".join(recipe.model.classes),
-        "preprocessing": "none: uint8 RGB, 0..255",
-    }
+    card = Card(
+        recipe.name, recipe.version, recipe.description, recipe.author, recipe.licence, tuple(recipe.model.classes)
+    )
     artifacts = []
     for name in recipe.formats:
         path = folder / f"model.{name}"
-        EXPORTERS[name](graph, path, metadata=metadata)
+        EXPORTERS[name](graph, path, card=card)
         artifacts.append(describe(path, activation=graph.operators[-1].op))
     return artifacts
 

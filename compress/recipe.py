@@ -76,6 +76,7 @@ class Recipe(_Section):
     name: str = Field(pattern=r"^[\w.-]+$")
     version: str = "1.0.0"
     description: str = ""
+    author: str = ""
     licence: str = ""
     model: ModelSection
     preprocess: PreprocessSection = PreprocessSection()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import TinyNet, picture
+from tiny import TinyBinary, TinyNet, picture
+from torch.nn import functional as F
 
 SIZE = 64
 
@@ -35,15 +36,14 @@ seconds = 0.5
 """
 
 
-@pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
+def write_data(folder: Path, two_classes: bool) -> Path:
     rng = np.random.default_rng(0)
     for part, count in {"train": 24, "val": 8}.items():
         (folder / part / "images").mkdir(parents=True)
         (folder / part / "masks").mkdir()
         for i in range(count):
             image, mask = picture(rng, SIZE)
+            mask = np.where(mask > 0, 255, 0).astype(np.uint8) if two_classes else mask
             Image.fromarray(image).save(folder / part / "images" / f"{i:02}.png")
             Image.fromarray(mask).save(folder / part / "masks" / f"{i:02}.png")
     (folder / "unlabelled").mkdir()
@@ -52,26 +52,53 @@ def tiny_data(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory) -> Path:
+def write_model(folder: Path, net: TinyNet, recipe: str, loss_of) -> Path:
     """A trained tiny.pt with its recipe and architecture beside it."""
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
     rng = np.random.default_rng(1)
-    net = TinyNet()
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     for _ in range(120):
         images, masks = zip(*(picture(rng, SIZE) for _ in range(8)))
         x = ((torch.from_numpy(np.stack(images)).float() / 255 - mean) / std).permute(0, 3, 1, 2)
-        loss = torch.nn.functional.cross_entropy(net(x), torch.from_numpy(np.stack(masks)).long())
+        loss = loss_of(net(x), torch.from_numpy(np.stack(masks)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     torch.save(net.state_dict(), folder / "tiny.pt")
-    (folder / "tiny.toml").write_text(RECIPE)
+    (folder / "tiny.toml").write_text(recipe)
     (folder / "tiny.py").write_text((Path(__file__).parent / "tiny.py").read_text())
     return folder / "tiny.pt"
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"), two_classes=False)
+
+
+@pytest.fixture(scope="session")
+def two_class_data(tmp_path_factory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"), two_classes=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+
+    def loss_of(logits, masks):
+        return F.cross_entropy(logits, masks.long())
+
+    return write_model(tmp_path_factory.mktemp("model"), TinyNet(), RECIPE, loss_of)
+
+
+@pytest.fixture(scope="session")
+def two_class_model(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    recipe = RECIPE.replace("TinyNet", "TinyBinary").replace('"disc", "square"', '"object"')
+
+    def loss_of(maps, masks):
+        return F.binary_cross_entropy(maps[0][:, 0], (masks > 0).float())
+
+    return write_model(tmp_path_factory.mktemp("model"), TinyBinary(), recipe, loss_of)
 
 
 @pytest.fixture(autouse=True)

@@ -41,6 +41,18 @@ class TinyNet(nn.Module):
         return self.head(merged)
 
 
+class TinyBinary(TinyNet):
+    """Disc or square against the rest: two maps of one sigmoid channel, of which the first is deployed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(32, 1, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        map_ = torch.sigmoid(super().forward(x))
+        return map_, map_ * map_
+
+
 def picture(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
     """One RGB image, uint8 [size, size, 3], and its class ids, uint8 [size, size]."""
     image = rng.integers(90, 160, (size, size, 3)).astype(np.uint8)

@@ -5,7 +5,7 @@ are uint8, because its x86 kernels fuse only those. It has no integer kernel for
 rounds for Resize: these two run in float between the same pairs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,19 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import ExportError
 from compress.formats.artifact import write_whole
+from compress.formats.metadata import Card
 from compress.quantize.graph import Operator, QuantizedGraph, TensorSpec
 
 OPSET = 13  # the first with DequantizeLinear per channel
 IR_VERSION = 7  # the one that came with opset 13: onnxruntime 1.6 and later read it
 
 
-def to_onnx(
-    graph: QuantizedGraph, path: Path, *, metadata: Mapping[str, str] | None = None, expose: Sequence[str] = ()
-) -> None:
+def to_onnx(graph: QuantizedGraph, path: Path, *, card: Card | None = None, expose: Sequence[str] = ()) -> None:
     """Write `graph` as it is: nothing is calibrated or rounded again.
 
     Quantized graph: the input is uint8 pixels [1, 3, H, W], the output uint8 (float32 where the graph's
     output is float). Float graph: the input is float32 real values, the output float32. Nodes have the
-    operators' names, the pairs around them none. `metadata` goes to metadata_props, beside `input_scale`,
+    operators' names, the pairs around them none. `card` goes to metadata_props, beside `input_scale`,
     `input_zero_point`, `output_scale` and `output_zero_point` of a uint8 input and output. The tensors named in
     `expose` become further outputs.
 
@@ -54,12 +53,28 @@ def to_onnx(
     )
     scales = {f"{end}_scale": repr(float(np.float32(spec.scale))) for end, spec in integer.items()}
     zero_points = {f"{end}_zero_point": str(spec.zero_point + 128) for end, spec in integer.items()}
-    helper.set_model_props(model, {**scales, **zero_points, **(metadata or {})})
+    helper.set_model_props(model, {**scales, **zero_points, **(_facts(graph, card) if card else {})})
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"{graph.name}: ONNX refuses the graph: {str(error).splitlines()[0]}") from error
     write_whole(path, model.SerializeToString())
+
+
+def _facts(graph: QuantizedGraph, card: Card) -> dict[str, str]:
+    image = graph.tensors[graph.input]
+    reads = f"(pixel - {image.zero_point + 128}) * {image.scale!r}" if graph.is_float else "none: uint8 pixels, 0..255"
+    facts = {
+        "name": card.name,
+        "version": card.version,
+        "description": card.description,
+        "author": card.author,
+        "license": card.licence,
+        "labels": "\n".join(card.labels),
+        "color_space": "RGB",
+        "preprocessing": reads,
+    }
+    return {key: value for key, value in facts.items() if value}
 
 
 class _Writer:

@@ -4,7 +4,7 @@ Layout is NHWC. torch's padding becomes SAME or VALID wherever one of them means
 PAD operator stands only where a converter would have to put one too (stride 2, mostly).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from compress.errors import ExportError
 from compress.formats.artifact import write_whole
+from compress.formats.metadata import Card, metadata, packed_labels
 from compress.quantize.graph import Operator, QuantizedGraph, TensorSpec
 
 # The lowest operator versions that do what is asked here: for float32, for int8.
@@ -59,14 +60,12 @@ TYPES = {
 }
 
 
-def to_tflite(
-    graph: QuantizedGraph, path: Path, *, metadata: Mapping[str, str] | None = None, expose: Sequence[str] = ()
-) -> None:
+def to_tflite(graph: QuantizedGraph, path: Path, *, card: Card | None = None, expose: Sequence[str] = ()) -> None:
     """Write `graph` as it is: nothing is calibrated or rounded again.
 
     Quantized graph: the input is uint8 pixels [1, H, W, 3], the output uint8 [1, H, W, classes] (float32
     where the graph's output is float), int8 in between. Float graph: float32 real values in, float32 out.
-    Tensors have the graph's names; `metadata` becomes entries of the model's metadata; the tensors
+    Tensors have the graph's names; `card` becomes TFLite Metadata, with the labels in it; the tensors
     named in `expose` become further outputs, as int8.
 
     Raises ExportError, naming the layer, for what TFLite cannot express, and for a path that cannot be written.
@@ -77,18 +76,27 @@ def to_tflite(
         writer.add(operator)
     outputs = [writer.close_output(), *(writer.exposed(name) for name in expose)]
     subgraph = schema.SubGraphT(writer.tensors, inputs, outputs, writer.operators, name="main")
-    entries = {"min_runtime_version": writer.min_runtime().ljust(16, "\0"), **(metadata or {})}
+    entries = {"min_runtime_version": writer.min_runtime().ljust(16, "\0").encode()}
+    if card:
+        entries["TFLITE_METADATA"] = _metadata(graph, card)
     model = schema.ModelT(
         version=3,
         operatorCodes=[_operator_code(name, version) for name, version in writer.codes],
         subgraphs=[subgraph],
         description=graph.name,
-        metadata=[schema.MetadataT(name, writer.buffer(text.encode())) for name, text in entries.items()],
+        metadata=[schema.MetadataT(name, writer.buffer(data)) for name, data in entries.items()],
         buffers=[schema.BufferT(), *(schema.BufferT(np.frombuffer(data, np.uint8)) for data in writer.buffers)],
     )
     builder = _Builder()
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    write_whole(path, bytes(builder.Output()))
+    write_whole(path, bytes(builder.Output()) + (packed_labels(card) if card else b""))
+
+
+def _metadata(graph: QuantizedGraph, card: Card) -> bytes:
+    image = graph.tensors[graph.input]
+    assert image.scale is not None
+    mean, std = (image.zero_point + 128, 1 / image.scale) if graph.is_float else (0, 1)
+    return metadata(card, mean, std, (0 - mean) / std, (255 - mean) / std)
 
 
 class _Builder(flatbuffers.Builder):

@@ -90,7 +90,7 @@ def fit(
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Net, float]:
     """Train `net` (changed in place) for `minutes` of wall-clock -> the copy that was best on the held-out
-    images, of those that are averaged over steps, and its IoU there.
+    images, of those that are averaged over steps and of the start, and its IoU there.
 
     Adam with a short warm-up and a cosine that ends with the time; a repaired network loses what the repair won
     at a rate that would suit one from scratch. `on_check(best, minutes, iou, loss)` is called about ten times.
@@ -99,7 +99,7 @@ def fit(
     draw = _Draw(lesson, batch, seed)
     averaged = copy.deepcopy(net).requires_grad_(False)
     optimizer = torch.optim.Adam(net.parameters(), learning_rate)
-    best, best_iou = averaged, -1.0
+    best, best_iou = copy.deepcopy(averaged), held_out_iou(averaged, lesson)
     start, step, checked, recent = clock(), 0, 0, 0.0
     with tqdm(total=round(minutes * 60), desc=desc, unit="s", bar_format=_BAR) as bar:
         while (elapsed := (clock() - start) / 60) < minutes:

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from operator_cases import CASES, u_shape
 
 from compress.errors import ExportError
+from compress.formats.metadata import Card
 from compress.formats.onnx import to_onnx
 
 
@@ -107,7 +108,7 @@ def test_input_and_output_are_integers_or_floats_as_the_graph_is(tmp_path):
 
 
 def test_old_runtimes_can_read_it_and_find_the_metadata(tmp_path):
-    to_onnx(sample(), tmp_path / "model.onnx", metadata={"labels": "background\nobject"})
+    to_onnx(sample(), tmp_path / "model.onnx", card=Card("rocks", licence="CC0", labels=("background", "object")))
     model = onnx.load(tmp_path / "model.onnx")
     assert (model.opset_import[0].version, model.ir_version) == (13, 7)
     facts = {entry.key: entry.value for entry in model.metadata_props}
@@ -116,7 +117,11 @@ def test_old_runtimes_can_read_it_and_find_the_metadata(tmp_path):
         "input_zero_point": "118",
         "output_scale": "0.00390625",
         "output_zero_point": "0",
+        "name": "rocks",
+        "license": "CC0",
         "labels": "background\nobject",
+        "color_space": "RGB",
+        "preprocessing": "none: uint8 pixels, 0..255",
     }
 
 

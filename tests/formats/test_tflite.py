@@ -188,10 +188,9 @@ def test_versions_are_the_lowest_and_old_runtimes_find_the_codes(tmp_path):
     [("conv", "2.3.0"), ("conv_grouped", "2.9.0"), ("conv_transpose", "2.3.0"), ("conv_transpose_relu", "2.13.0")],
 )
 def test_metadata_names_the_oldest_runtime(case, runtime, tmp_path):
-    model = exported(sample(CASES[case], quantized=False), tmp_path / "model.tflite", metadata={"labels": "a\nb"})
+    model = exported(sample(CASES[case], quantized=False), tmp_path / "model.tflite")
     facts = {entry.name.decode(): bytes(model.buffers[entry.buffer].data) for entry in model.metadata}
     assert facts["min_runtime_version"].rstrip(b"\0").decode() == runtime
-    assert facts["labels"] == b"a\nb"
 
 
 def test_buffers_lie_at_multiples_of_16_bytes(tmp_path):
