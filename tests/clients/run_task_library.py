@@ -9,11 +9,9 @@ from tflite_support.task import core, processor, vision
 model, pixels, out = sys.argv[1:4]
 options = vision.ImageSegmenterOptions(
     base_options=core.BaseOptions(file_name=model),
-    segmentation_options=processor.SegmentationOptions(
-        output_type=processor.SegmentationOptions.OutputType.CATEGORY_MASK
-    ),
+    segmentation_options=processor.SegmentationOptions(output_type=processor.OutputType.CATEGORY_MASK),
 )
 segmenter = vision.ImageSegmenter.create_from_options(options)
 found = segmenter.segment(vision.TensorImage.create_from_array(np.load(pixels))).segmentations[0]
 np.save(out, np.array(found.category_mask, np.uint8))
-print(json.dumps([label.class_name for label in found.colored_labels]))
+print(json.dumps([label.category_name for label in found.colored_labels]))
