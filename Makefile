@@ -36,7 +36,7 @@ check: .venv/.installed-dev
 
 # Weights and images stay: they are slow to fetch again.
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-* export/clients/web/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 .venv/.installed: $(BIN)/pip pyproject.toml constraints.txt
 	@echo "Installing the pinned packages into .venv: a minute, and the time to download torch ..."
@@ -48,7 +48,14 @@ clean:
 	@$(INSTALL) --editable ".[test,check]"
 	@touch $@
 
-clients: .venv-tflite-support/.installed .venv-mediapipe/.installed .venv-tensorflow/.installed .venv-tflite-runtime/.installed
+WEB := export/clients/web/node_modules/.installed
+clients: .venv-tflite-support/.installed .venv-mediapipe/.installed .venv-tensorflow/.installed \
+         .venv-tflite-runtime/.installed $(WEB)
+
+$(WEB): export/clients/web/package.json
+	@echo "Installing the web runtimes ..."
+	@cd export/clients/web && npm install --no-package-lock --ignore-scripts --no-audit --no-fund --silent && \
+		touch $(CURDIR)/$@ || echo "npm cannot install the web runtimes here: their test will be skipped" >&2
 
 .venv-tflite-support/.installed: PACKAGES := tflite-support==0.4.4 'numpy<2'
 .venv-mediapipe/.installed: PACKAGES := mediapipe==1.2.2

@@ -26,6 +26,7 @@ from compress.errors import BudgetError, DataError, ExportError
 from compress.formats.artifact import Artifact, write_whole
 from compress.formats.export import EXPORTERS
 from compress.formats.graph import write_graph
+from compress.formats.kernels import KERNELS
 from compress.formats.metadata import Card
 from compress.formats.onnx import to_onnx
 from compress.formats.runtime import describe, open_model
@@ -123,43 +124,53 @@ def run(recipe: Recipe, model: Path, out: Path, *, command: str = "", trust_pick
         heavy = _teacher_file(teacher, recipe, cache)
         measurements, answers, machine = _measure(heavy, artifacts, dataset, images, recipe)
 
-    agreed = [agreement(answers[a.format], answers[b.format]) for a, b in zip(artifacts, artifacts[1:])]
+    pairs = zip(artifacts, artifacts[1:])
     record = RunRecord(
-        name=recipe.name,
-        version=recipe.version,
-        command=command,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seed=recipe.seed,
-        recipe=_public(recipe),
-        classes=teacher.classes,
-        source={
+        **_origin(recipe, model, teacher, dataset, lesson, command),
+        predicted_bytes=plan.predicted_bytes,
+        layers=_layers(teacher.network, student),
+        history=tuple(diary.moments),
+        artifacts=tuple(artifacts),
+        agreement=min((agreement(answers[a.format], answers[b.format]) for a, b in pairs), default=None),
+        parity=asdict(parity),
+        kernels={artifact.format: KERNELS[artifact.format](artifact.path) for artifact in artifacts},
+        measurements=measurements,
+        verdict=judge({artifact.format: artifact.size_bytes for artifact in artifacts}, budget),
+        machine=machine,
+        minutes=diary.minutes,
+        warnings=dataset.warnings,
+    )
+    write_report(record, _pictures(dataset, images, answers, measurements), out)
+    return record
+
+
+def _origin(
+    recipe: Recipe, model: Path, teacher: Trained, dataset: Dataset, lesson: Lesson, command: str
+) -> dict[str, Any]:
+    """What went into a run, as its record states it."""
+    return {
+        "name": recipe.name,
+        "version": recipe.version,
+        "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": recipe.seed,
+        "recipe": _public(recipe),
+        "classes": teacher.classes,
+        "source": {
             "file": model.name,
             "sha256": teacher.sha256,
             "size_bytes": teacher.size_bytes,
             "parameters": teacher.parameters,
         },
-        tools=_tools(),
-        machine=machine,
-        data={
+        "tools": _tools(),
+        "data": {
             "train": len(dataset.train),
             "val": len(dataset.val),
             "unlabelled": len(dataset.unlabelled),
             "held_out": len(lesson.held_out),
             "reference": dataset.reference,
         },
-        predicted_bytes=plan.predicted_bytes,
-        layers=_layers(teacher.network, student),
-        history=tuple(diary.moments),
-        artifacts=tuple(artifacts),
-        agreement=min(agreed) if agreed else None,
-        parity=asdict(parity),
-        measurements=measurements,
-        verdict=judge({artifact.format: artifact.size_bytes for artifact in artifacts}, budget),
-        minutes=diary.minutes,
-        warnings=dataset.warnings,
-    )
-    write_report(record, _pictures(dataset, images, answers, measurements), out)
-    return record
+    }
 
 
 @dataclass

@@ -140,12 +140,18 @@ def _onnx_spec(path: Path, end: str, value: Any, layout: str, facts: dict[str, s
         ) from None
 
 
-def _open_tflite(path: Path, threads: int) -> Session:
+def open_interpreter(path: Path, threads: int) -> Any:
+    """LiteRT's interpreter, with its tensors allocated."""
     from ai_edge_litert.interpreter import Interpreter
 
     with _quiet():
         interpreter = Interpreter(model_path=str(path), num_threads=threads)
         interpreter.allocate_tensors()
+    return interpreter
+
+
+def _open_tflite(path: Path, threads: int) -> Session:
+    interpreter = open_interpreter(path, threads)
     source, results = interpreter.get_input_details()[0], interpreter.get_output_details()
     layout = _layout(path, source["shape"].tolist())
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from compress.budget import Verdict
 from compress.formats.artifact import Artifact
+from compress.formats.kernels import Kernels
 from compress.measure.values import Measurement
 
 
@@ -53,6 +54,7 @@ class RunRecord:
     verdict: Verdict
     minutes: dict[str, float] = field(default_factory=dict)  # stage -> wall-clock minutes
     warnings: tuple[str, ...] = ()
+    kernels: dict[str, Kernels] = field(default_factory=dict)  # by format: what each runtime runs it with
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for report.json; paths become file names, and what is not finite becomes null, as JSON asks."""

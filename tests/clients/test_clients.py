@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def model(request, tiny_model, tiny_data, two_class_model, two_class_data, tmp_p
     softmax = request.param.startswith("three")
     source, data = (tiny_model, tiny_data) if softmax else (two_class_model, two_class_data)
     out = tmp_path_factory.mktemp("clients") / "run"
-    arguments = ["--budget", "12KB", "--minutes", "0", "--formats", "tflite", "--data", str(data), "--out", str(out)]
+    arguments = ["--budget", "12KB", "--minutes", "0", "--data", str(data), "--out", str(out)]
     assert main(["run", str(source), *arguments]) == 0
     with np.load(out / "golden.npz") as golden:
         np.save(out / "pixels.npy", golden["pixels"])
@@ -71,3 +72,27 @@ def test_other_interpreters_are_within_one_step(model, environment, kernels, tmp
     client(environment, "run_interpreter.py", path, path.parent / "pixels.npy", tmp_path / "output.npy", kernels)
     apart = np.abs(np.load(tmp_path / "output.npy").astype(int) - ours)
     assert np.mean(apart <= 1) >= 0.999
+
+
+def test_web_runtimes_give_the_golden_output(model):
+    """onnxruntime-web and LiteRT.js in headless Chromium, by the sample page of export/clients/web."""
+    web = ROOT / "export" / "clients" / "web"
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if not (web / "node_modules" / ".installed").exists():
+        pytest.skip("the web runtimes are not installed: run `make clients`, which says why where they cannot be")
+    if not chromium:
+        pytest.skip("no Chromium: install Debian's package chromium, or name a browser in CHROMIUM")
+    path, _, _ = model
+    done = subprocess.run(
+        ["node", str(web / "test.js"), str(path.parent)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CHROMIUM": chromium},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    results = {result["format"]: result for result in json.loads(done.stdout)["results"]}
+    assert set(results) == {"onnx", "tflite"}
+    for result in results.values():
+        assert result["largest"] <= 1
+        assert result["agreement"] >= 0.997
