@@ -8,7 +8,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/pip install --disable-pip-version-check --constraint constraints.txt
 RUN := $(BIN)/compress run models/u2net.pt --budget 4MB
 
 .PHONY: demo test test-slow clients check clean
@@ -39,12 +39,10 @@ clean:
 	rm -rf .venv .venv-* export/clients/web/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 .venv/.installed: $(BIN)/pip pyproject.toml constraints.txt
-	@echo "Installing the pinned packages into .venv: a minute, and the time to download torch ..."
 	@$(INSTALL) --editable .
 	@touch $@
 
 .venv/.installed-dev: .venv/.installed
-	@echo "Installing what tests and checks need: half a minute ..."
 	@$(INSTALL) --editable ".[test,check]"
 	@touch $@
 

@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: export/NAME)")
     run.add_argument("--minutes", type=float, metavar="N", help="training time (default: the recipe's)")
     run.add_argument("--seed", type=int, metavar="N", help="seed of every random choice (default: the recipe's)")
-    run.add_argument("--formats", metavar="LIST", help="onnx,tflite (default: the recipe's)")
+    run.add_argument("--formats", metavar="LIST", help="of onnx, tflite, ort (default: the recipe's)")
     return parser
 
 

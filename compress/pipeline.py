@@ -103,7 +103,7 @@ def run(recipe: Recipe, model: Path, out: Path, *, command: str = "", trust_pick
 
     with diary.stage("quantize"):
         sample = _random_pixels(lesson, 32, lesson.pixels.shape[1:3], recipe.seed)
-        quantized = QuantizedNetwork(student, calibrate(student, (student.real(one[None]) for one in sample)))
+        quantized = QuantizedNetwork(student, calibrate(student, [student.real(one[None]) for one in sample]))
     if recipe.train.minutes:
         with diary.stage("qat"):
             quantized = _fit(quantized, lesson, recipe, "qat", diary, out)
@@ -133,7 +133,7 @@ def run(recipe: Recipe, model: Path, out: Path, *, command: str = "", trust_pick
         artifacts=tuple(artifacts),
         agreement=min((agreement(answers[a.format], answers[b.format]) for a, b in pairs), default=None),
         parity=asdict(parity),
-        kernels={artifact.format: KERNELS[artifact.format](artifact.path) for artifact in artifacts},
+        kernels={a.format: KERNELS[a.format](a.path) for a in artifacts if a.format in KERNELS},
         measurements=measurements,
         verdict=judge({artifact.format: artifact.size_bytes for artifact in artifacts}, budget),
         machine=machine,
@@ -183,6 +183,7 @@ class _Diary:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        log.info("%s ...", name)
         start = time.monotonic()
         yield
         self.minutes[name] = (time.monotonic() - start) / 60

@@ -86,7 +86,7 @@ class Recipe(_Section):
     train: TrainSection = TrainSection()
     measure: MeasureSection = MeasureSection()
     budget: list[str] = []
-    formats: list[Literal["onnx", "tflite"]] = ["onnx", "tflite"]
+    formats: list[Literal["onnx", "tflite", "ort"]] = ["onnx", "tflite"]
     seed: int = 0
     folder: Path = Field(Path("."), exclude=True)
 

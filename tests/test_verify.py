@@ -50,6 +50,14 @@ def test_every_layer_of_both_runtimes_is_within_one_step(run, images):
     assert {end.pair for end in parity.ends} == {"torch and onnx", "torch and tflite", "onnx and tflite"}
 
 
+def test_ort_files_are_the_same_network_too(tiny_model, tiny_data, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--budget", "100KB", "--data", str(tiny_data), "--minutes", "0", "--formats", "ort,tflite"]
+    assert main(["run", str(tiny_model), *arguments, "--out", str(out)]) == 0
+    assert main(["verify", str(out)]) == 0
+    assert {path.suffix for path in out.glob("model.*")} == {".ort", ".tflite"}
+
+
 def test_a_byte_that_changed_is_found_in_its_file(run, capsys):
     path = run / "model.tflite"
     data = bytearray(path.read_bytes())

@@ -61,4 +61,4 @@ def tflite_kernels(path: Path) -> Kernels:
     return Kernels(dict(Counter(op["op_name"] for op in plain)), tuple(outside))
 
 
-KERNELS = {"onnx": onnx_kernels, "tflite": tflite_kernels}
+KERNELS = {"onnx": onnx_kernels, "tflite": tflite_kernels}  # an .ort file runs with those of its ONNX file

@@ -1,12 +1,13 @@
 """Which channels stay: the damage that each cut does, against the bytes that it saves."""
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from compress.errors import BudgetError
 from compress.network import CONVS, Network, Node
@@ -39,7 +40,7 @@ class GroupDamage:
     damage: tuple[float, ...]
 
 
-def measure_damage(net: Network, channels: Channels, images: Iterable[Tensor]) -> dict[str, GroupDamage]:
+def measure_damage(net: Network, channels: Channels, images: Sequence[Tensor]) -> dict[str, GroupDamage]:
     """Expected damage for each prunable group, from real images: real values [N, 3, H, W], about 32 of them.
 
     A channel's loss matters as far as the kept ones cannot stand in for it, since the repair that follows
@@ -50,7 +51,7 @@ def measure_damage(net: Network, channels: Channels, images: Iterable[Tensor]) -
     """
     generator = torch.Generator().manual_seed(0)
     statistics = _Statistics(net, channels)
-    for image in images:
+    for image in tqdm(images, desc="importance", unit="image", delay=1):
         statistics.add(image, generator)
     return {group.name: _pivoted(*statistics.of(group.name)) for group in channels.prunable()}
 

@@ -1,9 +1,10 @@
 """A network that computes as its int8 file will: fake-quantized weights and activations, learned ranges."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from compress.network import CONVS, Network, Node
 from compress.quantize.placement import Placement, place
@@ -109,14 +110,14 @@ def affine(low: float, high: float) -> tuple[float, int]:
     return scale, round(LOWEST - low / scale)
 
 
-def calibrate(net: Network, images: Iterable[Tensor], percentile: float = 99.99) -> dict[str, tuple[float, float]]:
+def calibrate(net: Network, images: Sequence[Tensor], percentile: float = 99.99) -> dict[str, tuple[float, float]]:
     """Lowest and highest value of each scale group that is not fixed, over real values [N, 3, H, W]; the
     average over images of each image's percentile, which a single outlier cannot stretch."""
     placement = place(net)
     wanted = {name for name, group in placement.group_of.items() if group not in placement.fixed}
     sums: dict[str, list[tuple[float, float]]] = {}
     with torch.no_grad():
-        for image in images:
+        for image in tqdm(images, desc="calibration", unit="image", delay=1):
             seen: dict[str, tuple[float, float]] = {}
             for name, value in net.run(image, keep=wanted).items():
                 if name not in wanted:
