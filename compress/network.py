@@ -169,6 +169,14 @@ def out_channels(node: Node, weight: Tensor) -> int:
     return weight.shape[1] * node.attrs["groups"] if node.op == "conv_transpose" else weight.shape[0]
 
 
+def scale_outputs(op: str, weight: Tensor, groups: int, scale: Tensor) -> Tensor:
+    """The weights of a convolution with each output channel multiplied by its part of `scale`, [outputs]."""
+    if op == "conv":
+        return weight * scale.reshape(-1, 1, 1, 1)
+    by_group = weight.reshape(groups, -1, *weight.shape[1:]) * scale.reshape(groups, 1, -1, 1, 1)
+    return by_group.reshape(weight.shape)
+
+
 def is_depthwise(node: Node, weight: Tensor) -> bool:
     """One filter for each channel: output channel c reads input channel c alone."""
     groups = node.attrs.get("groups", 1)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
-from compress.network import CONVS, Network, Node
+from compress.network import CONVS, Network, Node, scale_outputs
 
 aten = torch.ops.aten
+Arguments = dict[str, Any]
 
 PASS_THROUGH = {
     aten.dropout.default,
@@ -86,7 +87,7 @@ class _Walk:
                 raise _unknown(node, "with a constant")
             self._add(node, SIMPLE[target], inputs)
         elif target in HANDLERS:
-            HANDLERS[target](self, node, *_arguments(node))
+            HANDLERS[target](self, node, _arguments(node))
         else:
             raise _unknown(node)
 
@@ -106,185 +107,100 @@ class _Walk:
         self.nodes.append(Node(name, "conv", (source,), attrs))
         self.weights[name] = (scale.float().reshape(channels, 1, 1, 1), shift.float())
 
-    def tensor(self, node: torch.fx.Node | None) -> Tensor | None:
-        return None if node is None else self.tensors[node.name]
+    def _filter(self, node: torch.fx.Node, op: str, a: Arguments, outputs: int, **attrs: Any) -> None:
+        name = self.paths[a["weight"].name].removesuffix(".weight")
+        shared = {"stride": _pair(a["stride"]), "dilation": _pair(a["dilation"]), "groups": a["groups"]}
+        self._add(node, op, [a["input"]], name, **shared, **attrs)
+        bias = torch.zeros(outputs) if a["bias"] is None else self.tensors[a["bias"].name]
+        self.weights[self.names[node]] = (self.tensors[a["weight"].name], bias)
 
-    def conv(
-        self,
-        node: torch.fx.Node,
-        x: Any,
-        weight: Any,
-        bias: Any = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-    ) -> None:
-        kernel = self.tensors[weight.name]
-        if padding in ("same", "valid"):
-            reach = [d * (k - 1) for d, k in zip(_pair(dilation), kernel.shape[2:])]
-            if padding == "same" and (any(r % 2 for r in reach) or _pair(stride) != (1, 1)):
+    def conv(self, node: torch.fx.Node, a: Arguments) -> None:
+        weight, padding = self.tensors[a["weight"].name], a["padding"]
+        if isinstance(padding, str):
+            reach = [d * (k - 1) for d, k in zip(_pair(a["dilation"]), weight.shape[2:])]
+            if padding == "same" and (any(r % 2 for r in reach) or _pair(a["stride"]) != (1, 1)):
                 raise _unknown(node, "with an uneven 'same' padding")
-            padding = tuple(r // 2 if padding == "same" else 0 for r in reach)
-        name = self.paths[weight.name].removesuffix(".weight")
-        self._add(
-            node,
-            "conv",
-            [x],
-            name,
-            stride=_pair(stride),
-            padding=_pair(padding),
-            dilation=_pair(dilation),
-            groups=groups,
-        )
-        given = self.tensor(bias)
-        self.weights[self.names[node]] = (kernel, torch.zeros(kernel.shape[0]) if given is None else given)
+            padding = [r // 2 if padding == "same" else 0 for r in reach]
+        self._filter(node, "conv", a, weight.shape[0], padding=_pair(padding))
 
-    def conv_transpose(
-        self,
-        node: torch.fx.Node,
-        x: Any,
-        weight: Any,
-        bias: Any = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        output_padding: Any = 0,
-        groups: int = 1,
-        dilation: Any = 1,
-    ) -> None:
-        kernel = self.tensors[weight.name]
-        name = self.paths[weight.name].removesuffix(".weight")
-        self._add(
-            node,
-            "conv_transpose",
-            [x],
-            name,
-            stride=_pair(stride),
-            padding=_pair(padding),
-            output_padding=_pair(output_padding),
-            dilation=_pair(dilation),
-            groups=groups,
-        )
-        given = self.tensor(bias)
-        self.weights[self.names[node]] = (kernel, torch.zeros(kernel.shape[1] * groups) if given is None else given)
+    def conv_transpose(self, node: torch.fx.Node, a: Arguments) -> None:
+        outputs = self.tensors[a["weight"].name].shape[1] * a["groups"]
+        padding, extra = _pair(a["padding"]), _pair(a["output_padding"])
+        self._filter(node, "conv_transpose", a, outputs, padding=padding, output_padding=extra)
 
-    def batch_norm(
-        self,
-        node: torch.fx.Node,
-        x: Any,
-        weight: Any,
-        bias: Any,
-        mean: Any,
-        var: Any,
-        training: bool,
-        momentum: float,
-        eps: float,
-        *_: Any,
-    ) -> None:
-        centre, spread = self.tensors[mean.name], self.tensors[var.name]
-        scale = 1 / torch.sqrt(spread + eps)
-        if weight is not None:
-            scale = scale * self.tensors[weight.name]
+    def batch_norm(self, node: torch.fx.Node, a: Arguments) -> None:
+        centre, spread = self.tensors[a["running_mean"].name], self.tensors[a["running_var"].name]
+        scale = 1 / torch.sqrt(spread + a["eps"])
+        if a["weight"] is not None:
+            scale = scale * self.tensors[a["weight"].name]
         shift = -centre * scale
-        if bias is not None:
-            shift = shift + self.tensors[bias.name]
+        if a["bias"] is not None:
+            shift = shift + self.tensors[a["bias"].name]
         source = self.nodes[-1]
-        if source.name == self.names[x] and source.op in CONVS and len(x.users) == 1:
-            kernel, offset = self.weights[source.name]
-            by_output = (1, -1, 1, 1) if source.op == "conv_transpose" else (-1, 1, 1, 1)
-            groups = source.attrs["groups"]
-            if source.op == "conv_transpose" and groups > 1:
-                folded = (kernel.reshape(groups, -1, *kernel.shape[1:]) * scale.reshape(groups, 1, -1, 1, 1)).reshape(
-                    kernel.shape
-                )
-            else:
-                folded = kernel * scale.reshape(by_output)
-            self.weights[source.name] = (folded, offset * scale + shift)
+        if source.name == self.names[a["input"]] and source.op in CONVS and len(a["input"].users) == 1:
+            weight, offset = self.weights[source.name]
+            self.weights[source.name] = (
+                scale_outputs(source.op, weight, source.attrs["groups"], scale),
+                offset * scale + shift,
+            )
             self.names[node] = source.name
         else:
             name = self._unique(_layer(node))
-            self._affine(name, self.names[x], scale, shift)
+            self._affine(name, self.names[a["input"]], scale, shift)
             self.names[node] = name
 
-    def hardtanh(self, node: torch.fx.Node, x: Any, low: float = -1, high: float = 1) -> None:
-        if (low, high) != (0, 6):
-            raise _unknown(node, f"with limits {low}..{high}")
-        self._add(node, "relu6", [x])
+    def hardtanh(self, node: torch.fx.Node, a: Arguments) -> None:
+        if (a["min_val"], a["max_val"]) != (0, 6):
+            raise _unknown(node, f"with limits {a['min_val']}..{a['max_val']}")
+        self._add(node, "relu6", [a["self"]])
 
-    def concat(self, node: torch.fx.Node, parts: Any, dim: int = 0) -> None:
-        if dim not in (1, -3):
-            raise _unknown(node, f"along dimension {dim}")
-        self._add(node, "concat", list(parts))
+    def concat(self, node: torch.fx.Node, a: Arguments) -> None:
+        self._over_channels(node, a)
+        self._add(node, "concat", list(a["tensors"]))
 
-    def softmax(self, node: torch.fx.Node, x: Any, dim: int, *_: Any) -> None:
-        if dim not in (1, -3):
-            raise _unknown(node, f"along dimension {dim}")
-        self._add(node, "softmax", [x])
+    def softmax(self, node: torch.fx.Node, a: Arguments) -> None:
+        self._over_channels(node, a)
+        self._add(node, "softmax", [a["self"]])
 
-    def max_pool(
-        self,
-        node: torch.fx.Node,
-        x: Any,
-        kernel: Any,
-        stride: Any = (),
-        padding: Any = 0,
-        dilation: Any = 1,
-        ceil: bool = False,
-    ) -> None:
-        if _pair(dilation) != (1, 1):
+    def _over_channels(self, node: torch.fx.Node, a: Arguments) -> None:
+        if a["dim"] not in (1, -3):
+            raise _unknown(node, f"along dimension {a['dim']}")
+
+    def max_pool(self, node: torch.fx.Node, a: Arguments) -> None:
+        if _pair(a["dilation"]) != (1, 1):
             raise _unknown(node, "with dilation")
-        self._add(
-            node,
-            "max_pool",
-            [x],
-            kernel=_pair(kernel),
-            stride=_pair(stride or kernel),
-            padding=_pair(padding),
-            ceil=bool(ceil),
-        )
+        self._pool(node, "max_pool", a)
 
-    def avg_pool(
-        self,
-        node: torch.fx.Node,
-        x: Any,
-        kernel: Any,
-        stride: Any = (),
-        padding: Any = 0,
-        ceil: bool = False,
-        count_pad: bool = True,
-        divisor: Any = None,
-    ) -> None:
-        if divisor or (count_pad and _pair(padding) != (0, 0)):
+    def avg_pool(self, node: torch.fx.Node, a: Arguments) -> None:
+        if a["divisor_override"] or (a["count_include_pad"] and _pair(a["padding"]) != (0, 0)):
             raise _unknown(node, "that counts padded pixels")
-        self._add(
-            node,
-            "avg_pool",
-            [x],
-            kernel=_pair(kernel),
-            stride=_pair(stride or kernel),
-            padding=_pair(padding),
-            ceil=bool(ceil),
-        )
+        self._pool(node, "avg_pool", a)
 
-    def mean(self, node: torch.fx.Node, x: Any, dims: Any, keepdim: bool = False, *_: Any) -> None:
-        if sorted(d % 4 for d in dims) != [2, 3] or not keepdim:
-            raise _unknown(node, f"over dimensions {dims}")
-        self._add(node, "mean", [x])
+    def _pool(self, node: torch.fx.Node, op: str, a: Arguments) -> None:
+        kernel, stride = _pair(a["kernel_size"]), _pair(a["stride"] or a["kernel_size"])
+        padding, ceil = _pair(a["padding"]), bool(a["ceil_mode"])
+        self._add(node, op, [a["self"]], kernel=kernel, stride=stride, padding=padding, ceil=ceil)
 
-    def adaptive_pool(self, node: torch.fx.Node, x: Any, size: Any) -> None:
-        if _pair(size) != (1, 1):
-            raise _unknown(node, f"to {size}")
-        self._add(node, "mean", [x])
+    def mean(self, node: torch.fx.Node, a: Arguments) -> None:
+        if sorted(d % 4 for d in a["dim"]) != [2, 3] or not a["keepdim"]:
+            raise _unknown(node, f"over dimensions {a['dim']}")
+        self._add(node, "mean", [a["self"]])
 
-    def bilinear(self, node: torch.fx.Node, x: Any, size: Any, align_corners: bool = False, *_: Any) -> None:
-        if align_corners:
+    def adaptive_pool(self, node: torch.fx.Node, a: Arguments) -> None:
+        if _pair(a["output_size"]) != (1, 1):
+            raise _unknown(node, f"to {a['output_size']}")
+        self._add(node, "mean", [a["self"]])
+
+    def bilinear(self, node: torch.fx.Node, a: Arguments) -> None:
+        if a["align_corners"]:
             raise _unknown(node, "with align_corners=True")
-        self._resize(node, x, "bilinear")
+        self._resize(node, "bilinear")
 
-    def nearest(self, node: torch.fx.Node, x: Any, *_: Any) -> None:
-        self._resize(node, x, "nearest")
+    def nearest(self, node: torch.fx.Node, a: Arguments) -> None:
+        self._resize(node, "nearest")
 
-    def _resize(self, node: torch.fx.Node, x: torch.fx.Node, mode: str) -> None:
+    def _resize(self, node: torch.fx.Node, mode: str) -> None:
+        (x,) = node.all_input_nodes
         after, before = node.meta["val"].shape[2:], x.meta["val"].shape[2:]
         if after == before:
             self.names[node] = self.names[x]
@@ -378,12 +294,12 @@ def fold_normalisation(net: Network) -> Network:
     return net.rewritten(weights, nodes)
 
 
-def _arguments(node: torch.fx.Node) -> tuple[Any, ...]:
-    """Positional arguments with the keyword ones put in their places."""
+def _arguments(node: torch.fx.Node) -> Arguments:
+    """Every argument of the operator by its name, defaults included."""
     target: Any = node.target
     schema = target._schema.arguments
-    given = list(node.args) + [node.kwargs.get(a.name, a.default_value) for a in schema[len(node.args) :]]
-    return tuple(given)
+    given = [*node.args, *(node.kwargs.get(a.name, a.default_value) for a in schema[len(node.args) :])]
+    return {argument.name: value for argument, value in zip(schema, given)}
 
 
 def _layer(node: torch.fx.Node) -> str:

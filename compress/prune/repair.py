@@ -103,7 +103,7 @@ class _Activations:
 @dataclass(frozen=True)
 class _Samples:
     """features [G, n, f] and the wanted results [G, n, o] at n positions, for each of G filter groups;
-    `wanted` is after the rectifier (None, "relu" or "relu6"), `negative` the teacher's value before it."""
+    `before` is the teacher's value before the rectifier (None, "relu" or "relu6"), `wanted` what should follow it."""
 
     features: Tensor
     before: Tensor

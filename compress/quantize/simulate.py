@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compress.network import COMPUTE, CONVS
+from compress.network import COMPUTE, CONVS, scale_outputs
 from compress.quantize.graph import Operator, QuantizedGraph, TensorSpec
 
 LOWEST, HIGHEST = -128, 127
@@ -55,8 +55,4 @@ def _weights(graph: QuantizedGraph, operator: Operator) -> tuple[Tensor, Tensor]
         return weight, bias
     steps = torch.from_numpy(operator.weight_scale).double()
     scale = float(np.float32(graph.tensors[operator.inputs[0]].scale))
-    if operator.op == "conv_transpose":
-        groups = operator.attrs["groups"]
-        by_group = steps.reshape(groups, 1, -1, 1, 1)
-        return (weight.reshape(groups, -1, *weight.shape[1:]) * by_group).reshape(weight.shape), bias * steps * scale
-    return weight * steps.reshape(-1, 1, 1, 1), bias * steps * scale
+    return scale_outputs(operator.op, weight, operator.attrs["groups"], steps), bias * steps * scale
