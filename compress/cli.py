@@ -39,6 +39,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
         unlabelled=options.unlabelled,
         minutes=options.minutes,
         seed=options.seed,
+        quantize=options.quantize,
         formats=options.formats.split(",") if options.formats else None,
     )
     Budget.parse(recipe.budget)
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: export/NAME)")
     run.add_argument("--minutes", type=float, metavar="N", help="training time (default: the recipe's)")
     run.add_argument("--seed", type=int, metavar="N", help="seed of every random choice (default: the recipe's)")
+    run.add_argument("--quantize", metavar="HOW", help="qat trains with int8, ptq calibrates only (default: qat)")
     run.add_argument("--formats", metavar="LIST", help="of onnx, tflite, ort (default: the recipe's)")
     return parser
 

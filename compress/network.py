@@ -29,6 +29,9 @@ class Node:
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
+Visitor = Callable[[Node, Tensor], Tensor]
+
+
 def _conv(x: list[Tensor], a: Mapping[str, Any], w: Tensor, b: Tensor) -> Tensor:
     return F.conv2d(x[0], w, b, a["stride"], a["padding"], a["dilation"], a["groups"])
 
@@ -105,8 +108,9 @@ class Network(nn.Module):
     def traced_size(self) -> tuple[int, int]:
         return self.input.attrs["size"]
 
-    def run(self, image: Tensor, keep: Collection[str] = ()) -> dict[str, Tensor]:
-        """Real image values [N, 3, H, W] -> the tensors named in `keep` and the output, by name."""
+    def run(self, image: Tensor, keep: Collection[str] = (), visit: Visitor | None = None) -> dict[str, Tensor]:
+        """Real image values [N, 3, H, W] -> the tensors named in `keep` and the output, by name. `visit` sees the
+        result of each operator and gives what its readers are to see."""
         waiting = dict(self.readers)
         values = {self.input.name: image}
         kept = {}
@@ -114,6 +118,8 @@ class Network(nn.Module):
             if node.op != "input":
                 size = (image.shape[2], image.shape[3])
                 values[node.name] = self.compute(node, [values[name] for name in node.inputs], size)
+                if visit:
+                    values[node.name] = visit(node, values[node.name])
             if node.name in keep or node.name == self.output:
                 kept[node.name] = values[node.name]
             for name in node.inputs:

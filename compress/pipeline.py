@@ -41,10 +41,11 @@ from compress.prune.cut import cut
 from compress.prune.groups import Channels, find_groups
 from compress.prune.plan import CHANNEL_BYTES, PrunePlan, check_budget, choose, measure_damage
 from compress.prune.repair import repair
+from compress.quantize.calibration import calibrate, correct_biases
 from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.graph import QuantizedGraph
 from compress.quantize.placement import place
-from compress.quantize.training import QuantizedNetwork, calibrate
+from compress.quantize.training import QuantizedNetwork
 from compress.recipe import Recipe
 from compress.report.pictures import Picture
 from compress.report.record import LayerSize, Moment, RunRecord
@@ -58,6 +59,8 @@ Net = TypeVar("Net", bound=Network)
 
 PICTURES = 12
 COMPARED = 50
+CALIBRATION = 32
+PERCENTILES = (99.9, 99.99, 100.0)
 CORRECTIONS = 4
 PLANNED = 0.95
 """Share of the budget that a plan must use at least."""
@@ -101,14 +104,12 @@ def run(recipe: Recipe, model: Path, out: Path, *, command: str = "", trust_pick
         with diary.stage("distil"):
             student = _fit(student, lesson, recipe, "distil", diary, out)
 
-    with diary.stage("quantize"):
-        sample = _random_pixels(lesson, 32, lesson.pixels.shape[1:3], recipe.seed)
-        quantized = QuantizedNetwork(student, calibrate(student, [student.real(one[None]) for one in sample]))
-    if recipe.train.minutes:
+    with diary.stage("ptq"):
+        quantized, iou = _calibrated(student, lesson, recipe)
+    diary.moment("ptq", iou)
+    if recipe.qat_minutes:
         with diary.stage("qat"):
             quantized = _fit(quantized, lesson, recipe, "qat", diary, out)
-    else:
-        diary.moment("ptq", held_out_iou(quantized, lesson))
 
     with diary.stage("export"):
         graph = quantized_graph(quantized, recipe.name)
@@ -276,9 +277,24 @@ def _with_features(lesson: Lesson, teacher: Trained, channels: Channels, plan: P
     return Lesson(lesson.pixels, lesson.maps, lesson.labels, features, lesson.held_out, lesson.size, lesson.classes)
 
 
+def _calibrated(student: Network, lesson: Lesson, recipe: Recipe) -> tuple[QuantizedNetwork, float]:
+    """The student with int8 ranges from real images: those of the percentile that does best on the held-out images,
+    biases corrected; and its IoU there."""
+    sample = _random_pixels(lesson, CALIBRATION, lesson.pixels.shape[1:3], recipe.seed)
+    images = [student.real(one[None]) for one in sample]
+    tried = []
+    for percentile in PERCENTILES:
+        quantized = QuantizedNetwork(student, calibrate(student, images, percentile))
+        correct_biases(quantized, student, torch.cat(images[:8]))
+        tried.append((held_out_iou(quantized, lesson), percentile, quantized))
+    iou, percentile, best = max(tried, key=lambda attempt: attempt[0])
+    log.info("ptq: ranges hold %s %% of an image's values", percentile)
+    return best, iou
+
+
 def _fit(net: Net, lesson: Lesson, recipe: Recipe, stage: str, diary: _Diary, out: Path) -> Net:
     train = recipe.train
-    share = train.qat_share if stage == "qat" else 1 - train.qat_share
+    allowed = recipe.qat_minutes if stage == "qat" else train.minutes - recipe.qat_minutes
 
     def on_check(best: Net, minutes: float, iou: float, loss: float) -> None:
         diary.moment(stage, iou, minutes, loss)
@@ -287,14 +303,14 @@ def _fit(net: Net, lesson: Lesson, recipe: Recipe, stage: str, diary: _Diary, ou
     best, _ = fit(
         net,
         lesson,
-        minutes=train.minutes * share,
+        minutes=allowed,
         batch=train.batch,
         learning_rate=train.qat_learning_rate if stage == "qat" else train.learning_rate,
         seed=recipe.seed,
         desc=stage,
         on_check=on_check,
     )
-    diary.trained += train.minutes * share
+    diary.trained += allowed
     return best
 
 

@@ -52,9 +52,9 @@ class TrainSection(_Section):
 
     minutes: float = Field(6.0, ge=0)
     batch: int = Field(8, ge=1)
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(2e-4, gt=0)
     size: tuple[int, int] = (192, 192)
-    features: int = Field(1500, ge=0)
+    features: int = Field(800, ge=0)
     qat_share: float = Field(0.4, ge=0, le=1)
     qat_learning_rate: float = Field(1e-4, gt=0)
 
@@ -87,6 +87,7 @@ class Recipe(_Section):
     measure: MeasureSection = MeasureSection()
     budget: list[str] = []
     formats: list[Literal["onnx", "tflite", "ort"]] = ["onnx", "tflite"]
+    quantize: Literal["qat", "ptq"] = "qat"
     seed: int = 0
     folder: Path = Field(Path("."), exclude=True)
 
@@ -97,9 +98,14 @@ class Recipe(_Section):
                 raise ValueError(f"a size of {size[0]}x{size[1]} is empty or larger than model.input_size")
         return self
 
+    @property
+    def qat_minutes(self) -> float:
+        """Minutes of quantization-aware training; all others are distillation of the float student."""
+        return self.train.minutes * self.train.qat_share if self.quantize == "qat" else 0.0
+
     def with_flags(self, **flags: Any) -> "Recipe":
         """A copy in which every flag that is not None replaces what the recipe says: data, unlabelled, minutes,
-        seed, budget, formats. Raises RecipeError."""
+        seed, budget, formats, quantize. Raises RecipeError."""
         given = {key: value for key, value in flags.items() if value is not None}
         document = self.model_dump()
         for key, section in {"data": "folder", "unlabelled": "unlabelled"}.items():

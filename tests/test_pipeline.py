@@ -50,7 +50,7 @@ def test_the_student_still_segments(finished):
 def test_history_has_cut_repair_distillation_and_qat_in_order(finished):
     _, out = finished
     history = json.loads((out / "report.json").read_text())["history"]
-    assert list(dict.fromkeys(moment["stage"] for moment in history)) == ["cut", "repair", "distil", "qat"]
+    assert list(dict.fromkeys(moment["stage"] for moment in history)) == ["cut", "repair", "distil", "ptq", "qat"]
     minutes = [moment["minutes"] for moment in history]
     assert minutes == sorted(minutes)
 
@@ -111,3 +111,13 @@ def test_the_same_from_python(tiny_model, tiny_data, tmp_path):
     record = compress.run(recipe.with_flags(**flags), tiny_model, tmp_path / "out")
     assert record.verdict.passed
     assert record.measurements["tflite"].size_bytes == (tmp_path / "out" / "model.tflite").stat().st_size
+
+
+def test_without_quantization_aware_training_all_minutes_are_distillation(tiny_model, tiny_data, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--budget", "20KB", "--data", str(tiny_data), "--minutes", "0.05", "--quantize", "ptq"]
+    assert main(["run", str(tiny_model), *arguments, "--formats", "tflite", "--out", str(out)]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert "qat" not in report["minutes"]
+    assert report["history"][-1]["stage"] == "ptq"
+    assert report["measurements"]["tflite"]["iou"]["mean"] > 0.8 * report["measurements"]["teacher"]["iou"]["mean"]

@@ -1,10 +1,9 @@
 """A network that computes as its int8 file will: fake-quantized weights and activations, learned ranges."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from compress.network import CONVS, Network, Node
 from compress.quantize.placement import Placement, place
@@ -108,29 +107,3 @@ def affine(low: float, high: float) -> tuple[float, int]:
         low, high = 0.0, 1.0
     scale = (high - low) / (HIGHEST - LOWEST)
     return scale, round(LOWEST - low / scale)
-
-
-def calibrate(net: Network, images: Sequence[Tensor], percentile: float = 99.99) -> dict[str, tuple[float, float]]:
-    """Lowest and highest value of each scale group that is not fixed, over real values [N, 3, H, W]; the
-    average over images of each image's percentile, which a single outlier cannot stretch."""
-    placement = place(net)
-    wanted = {name for name, group in placement.group_of.items() if group not in placement.fixed}
-    sums: dict[str, list[tuple[float, float]]] = {}
-    with torch.no_grad():
-        for image in tqdm(images, desc="calibration", unit="image", delay=1):
-            seen: dict[str, tuple[float, float]] = {}
-            for name, value in net.run(image, keep=wanted).items():
-                if name not in wanted:
-                    continue
-                group, flat = placement.group_of[name], value.flatten()
-                count = max(1, round(flat.numel() * (1 - percentile / 100)))
-                high = float(torch.topk(flat, count).values[-1])
-                low = float(torch.topk(flat, count, largest=False).values[-1])
-                known = seen.get(group, (low, high))
-                seen[group] = (min(low, known[0]), max(high, known[1]))
-            for group, bounds in seen.items():
-                sums.setdefault(group, []).append(bounds)
-    return {
-        group: (sum(b[0] for b in all_) / len(all_), sum(b[1] for b in all_) / len(all_))
-        for group, all_ in sums.items()
-    }

@@ -19,7 +19,13 @@ from compress.report.summary import NOT_MEASURED, columns, headline, interval, m
 
 LAYERS_SHOWN = 40
 _TITLES = {"teacher": "Teacher", "onnx": "ONNX", "tflite": "TFLite"}
-_STAGES = {"cut": "after the cut", "repair": "after the repair", "distil": "distillation", "qat": "QAT"}
+_STAGES = {
+    "cut": "after the cut",
+    "repair": "after the repair",
+    "distil": "distillation",
+    "ptq": "int8 without training",
+    "qat": "QAT",
+}
 
 Cell = tuple[str, str]  # what is read first, and what is read under it
 

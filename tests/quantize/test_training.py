@@ -7,8 +7,9 @@ from integer_reference import run_reference
 from tiny import TinyNet
 
 from compress.load.trace import fold_normalisation, trace
+from compress.quantize.calibration import calibrate, correct_biases
 from compress.quantize.convert import float_graph, quantized_graph
-from compress.quantize.training import QuantizedNetwork, _FakeQuantize, affine, calibrate
+from compress.quantize.training import QuantizedNetwork, _FakeQuantize, affine
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +108,18 @@ def test_scales_are_learned(quantized, net, pixels):
     learner(net.real(pixels[:2])).square().mean().backward()
     optimizer.step()
     assert sum(value.item() != before[name] for name, value in learner.log_scales.items()) >= len(before) - 1
+
+
+def test_corrected_biases_give_each_channel_the_mean_that_it_had(net, pixels):
+    coarse = {group: (low / 4, high / 4) for group, (low, high) in calibrate(net, [net.real(pixels)]).items()}
+    quantized = QuantizedNetwork(net, coarse)
+    image = net.real(pixels)
+
+    def apart():
+        with torch.no_grad():
+            ours, theirs = (n.run(image, keep={"merge"})["merge"].mean((0, 2, 3)) for n in (quantized, net))
+        return float((ours - theirs).abs().mean())
+
+    before = apart()
+    correct_biases(quantized, net, image)
+    assert apart() < 0.05 * before  # what is left is rounding in the layers before

@@ -96,6 +96,6 @@ def test_map_loss_by_hand():
     """One pixel of logit 0 against certainty: log 2; soft IoU with the one that keeps empty maps defined."""
     logits = torch.zeros(1, 2, 1, 1)
     target = torch.tensor([0.0, 1.0]).reshape(1, 2, 1, 1)
-    expected = np.log(2) + 0.3 * (1 - (0.5 + 1) / (1 + 1))
+    expected = np.log(2) + 1.0 * (1 - (0.5 + 1) / (1 + 1))
     assert map_loss(logits, torch.sigmoid(logits), target, "sigmoid").item() == pytest.approx(expected)
     assert map_loss(logits, F.softmax(logits, 1), target, "softmax").item() == pytest.approx(expected)
