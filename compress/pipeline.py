@@ -310,7 +310,7 @@ def _fit(net: Net, lesson: Lesson, recipe: Recipe, stage: str, diary: _Diary, ou
         desc=stage,
         on_check=on_check,
     )
-    diary.trained += allowed
+    diary.trained = diary.moments[-1].minutes
     return best
 
 
