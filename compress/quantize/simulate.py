@@ -1,4 +1,4 @@
-"""The integers that an int8 graph computes, in torch: one rounding for each operator, exact sums."""
+"""The integers that an int8 graph computes, in torch, with one rounding for each operator."""
 
 from collections.abc import Sequence
 
@@ -14,19 +14,25 @@ LOWEST, HIGHEST = -128, 127
 
 
 def simulate(graph: QuantizedGraph, pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """uint8 [1, 3, H, W] -> every tensor of the graph, int8 NCHW (float32 where it has no scale)."""
+    """uint8 [1, 3, H, W] -> every tensor of the graph, int8 NCHW (float32 where it has no scale).
+
+    Sums are float32, as in training: off by at most some 1e-6 of themselves, which moves a value in a million.
+    """
     values = {graph.input: (pixels.astype(np.int16) - 128).astype(np.int8)}
     for operator in graph.operators:
-        values[operator.output] = simulate_operator(graph, operator, [values[name] for name in operator.inputs])
+        inputs = [values[name] for name in operator.inputs]
+        values[operator.output] = simulate_operator(graph, operator, inputs, torch.float32)
     return values
 
 
-def simulate_operator(graph: QuantizedGraph, operator: Operator, inputs: Sequence[np.ndarray]) -> np.ndarray:
-    """One operator on the given integers, in float64, which holds every sum of products of int8 exactly."""
+def simulate_operator(
+    graph: QuantizedGraph, operator: Operator, inputs: Sequence[np.ndarray], dtype: torch.dtype = torch.float64
+) -> np.ndarray:
+    """One operator on the given integers; float64 holds every sum of products of int8 exactly."""
     result = graph.tensors[operator.output]
-    real = [_real(value, graph.tensors[name]) for value, name in zip(inputs, operator.inputs)]
+    real = [_real(value, graph.tensors[name]).to(dtype) for value, name in zip(inputs, operator.inputs)]
     if operator.op in CONVS:
-        weight, bias = _weights(graph, operator)
+        weight, bias = (part.to(dtype) for part in _weights(graph, operator))
         value = CONVS[operator.op](real, operator.attrs, weight, bias)
     elif operator.op == "resize":
         smooth = {"align_corners": False} if operator.attrs["mode"] == "bilinear" else {}
@@ -37,7 +43,7 @@ def simulate_operator(graph: QuantizedGraph, operator: Operator, inputs: Sequenc
         value = COMPUTE[operator.activation]([value], {})
     if result.scale is None:
         return value.float().numpy()
-    steps = (value / float(np.float32(result.scale))).round() + result.zero_point
+    steps = (value.double() / float(np.float32(result.scale))).round() + result.zero_point
     return steps.clamp(LOWEST, HIGHEST).to(torch.int8).numpy()
 
 
