@@ -11,7 +11,7 @@ HASH_DISTANCE = 10
 CORRELATION = 0.95
 _FREQUENCIES = 8
 _FLATTEST = 2.0  # grey levels, standard deviation
-_CHUNK = 1024
+_CHUNK = 256
 
 
 @dataclass(frozen=True)
