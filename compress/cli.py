@@ -74,6 +74,18 @@ def _verify(options: argparse.Namespace, command: str) -> int:
     return 0 if parity is not None and parity.passed else 1
 
 
+def _mine(options: argparse.Namespace, command: str) -> int:
+    from compress.formats.artifact import check_writable
+    from compress.mine.mining import mine
+    from compress.mine.sheet import describe_mined, write_sheet
+
+    check_writable(options.out)
+    found = mine(options.teacher, options.student, options.unlabelled, options.top, trust_pickle=options.trust_pickle)
+    write_sheet(found, options.out)
+    print(describe_mined(found, options.out))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     from importlib.metadata import version
 
@@ -96,6 +108,18 @@ def _parser() -> argparse.ArgumentParser:
     verify.set_defaults(call=_verify)
     verify.add_argument("folder", type=Path, metavar="DIR", help="output folder of compress run")
     verify.add_argument("--images", type=Path, metavar="DIR", help="compare on 50 of these (default: golden.npz)")
+
+    mine = commands.add_parser("mine", help="find the images that are most worth a human's labelling")
+    mine.set_defaults(call=_mine)
+    model = "a .pt with its recipe beside it, or an exported file"
+    mine.add_argument(
+        "--teacher", type=Path, action="append", required=True, metavar="FILE", help=f"{model}; repeatable"
+    )
+    mine.add_argument("--student", type=Path, required=True, metavar="FILE", help=model)
+    mine.add_argument("--unlabelled", type=Path, required=True, metavar="DIR", help="folder of images to choose from")
+    mine.add_argument("--top", type=int, default=100, metavar="N", help="how many images to choose (default: 100)")
+    mine.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for mine.csv and mine.html")
+    mine.add_argument("--trust-pickle", action="store_true", help="also load a whole pickled module, which is code")
 
     run = commands.add_parser("run", parents=[common], help="compress a model to a budget, export and measure it")
     run.set_defaults(call=_run)
