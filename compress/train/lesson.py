@@ -79,8 +79,8 @@ class Lesson:
 
 
 def hopeless(maps: np.ndarray, doubt: np.ndarray, labelled: int) -> tuple[int, ...]:
-    """Unlabelled images on which the teacher is hopeless: more doubt than object. Three pixels in a hundred are granted,
-    so that an image without any object, of which it is sure, stays."""
+    """Unlabelled images on which the teacher is hopeless: much doubt for little object. Three pixels in a hundred count
+    as object at least, so that an image without any, of which it is sure, stays."""
     granted = 0.03 * 255 * doubt[0].size if len(doubt) else 0
     return tuple(
         index
