@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
-    from compress.budget import Budget
+    from compress.budget import TEACHER, Budget
     from compress.pipeline import run
     from compress.recipe import read_recipe
     from compress.report.summary import table
@@ -42,7 +42,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
         quantize=options.quantize,
         formats=options.formats.split(",") if options.formats else None,
     )
-    Budget.parse(recipe.budget)
+    Budget.parse(recipe.budget, [TEACHER])
     out = options.out or Path("export") / recipe.name
     record = run(recipe, options.model, out, command=command, trust_pickle=options.trust_pickle)
     print(table(record, out / "report.html"))
@@ -91,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", parents=[common], help="compress a model to a budget, export and measure it")
     run.set_defaults(call=_run)
-    run.add_argument("--budget", action="append", metavar="SIZE", help="of each exported file: 4MB, 4MiB (repeatable)")
+    run.add_argument(
+        "--budget", action="append", metavar="LIMIT", help="of each exported file: 4MB, 20ms, iou>=0.86 (repeatable)"
+    )
     run.add_argument("--data", type=Path, metavar="DIR", help="folder with train/ and val/, each images/ and masks/")
     run.add_argument("--unlabelled", type=Path, metavar="DIR", help="folder of more images, without masks")
     run.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: export/NAME)")

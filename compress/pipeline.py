@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from compress.budget import Budget, judge
+from compress.budget import TEACHER, Budget, judge
 from compress.data.folders import Dataset, open_dataset, open_unlabelled
 from compress.data.images import read_mask
 from compress.data.packed import Packed, cache_folder, pack_images, pack_masks
@@ -72,7 +72,7 @@ def run(recipe: Recipe, model: Path, out: Path, *, command: str = "", trust_pick
     Raises a CompressError, and writes nothing, when the model, the data, the budget or the folder cannot be used.
     Checkpoints of finished stages are in `out`/checkpoints, also after an interruption.
     """
-    budget = Budget.parse(recipe.budget)
+    budget = Budget.parse(recipe.budget, [TEACHER])
     if budget.size_bytes is None:
         raise BudgetError("no budget: give one, such as --budget 4MB")
     diary = _Diary()
@@ -136,7 +136,7 @@ def run(recipe: Recipe, model: Path, out: Path, *, command: str = "", trust_pick
         parity=asdict(parity),
         kernels={a.format: KERNELS[a.format](a.path) for a in artifacts if a.format in KERNELS},
         measurements=measurements,
-        verdict=judge({artifact.format: artifact.size_bytes for artifact in artifacts}, budget),
+        verdict=judge({a.format: measurements[a.format] for a in artifacts}, budget),
         machine=machine,
         minutes=diary.minutes,
         warnings=dataset.warnings,
