@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,10 +79,36 @@ def _first(widths: Callable[[int], dict[str, int]], count: int, fits: Fits) -> d
     return widths(low)
 
 
-def _step(width: int, group: ChannelGroup) -> int:
+def _step(width: float, group: ChannelGroup) -> int:
     """The nearest multiple of STEP, at least one, at most what the group has."""
     return min(group.width, max(STEP, round(width / STEP) * STEP))
 
 
 def _with_frozen(channels: Channels, order: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     return {g.name: order.get(g.name, tuple(range(g.width))) for g in channels.groups.values()}
+
+
+def random_widths(
+    channels: Channels, pixels: Mapping[str, int], rng: np.random.Generator, fits: Fits
+) -> dict[str, int]:
+    """Widths to time: each group's share is drawn around a common one, the largest that fits, and differs between
+    fine and coarse layers by chance too, so that bytes and multiply-accumulates do not go hand in hand.
+
+    `pixels`: height times width of every tensor.
+    """
+    tilt = rng.uniform(-0.1, 0.3)
+    coarsest = min(pixels[group.name] for group in channels.groups.values())
+    weight = {
+        group.name: np.exp(rng.normal(0, 0.4)) * (pixels[group.name] / coarsest) ** -tilt
+        for group in channels.prunable()
+    }
+    steps = 1000
+
+    def widths(cut: int) -> dict[str, int]:
+        share = 2 * (1 - cut / steps)
+        return {
+            g.name: g.width if g.frozen else _step(g.width * share * weight[g.name], g)
+            for g in channels.groups.values()
+        }
+
+    return _first(widths, steps, fits)
