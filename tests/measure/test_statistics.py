@@ -2,8 +2,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from compress.measure.statistics import bootstrap_mean, paired_difference, speedup
-from compress.measure.values import Latency
+from compress.measure.statistics import (
+    bootstrap,
+    bootstrap_mean,
+    change,
+    fold_means,
+    paired_difference,
+    speedup,
+    worst_decile,
+)
+from compress.measure.values import Change, Interval, Latency
 
 
 def latency(turns_ms):
@@ -47,6 +55,54 @@ def test_same_seed_same_interval():
     values = np.random.default_rng(0).random(30)
     assert bootstrap_mean(values, seed=3) == bootstrap_mean(values, seed=3)
     assert bootstrap_mean(values, seed=3) != bootstrap_mean(values, seed=4)
+
+
+def test_worst_decile_is_the_mean_of_the_lowest_tenth_rounded_up():
+    assert worst_decile(np.array([0.9, 0.1, 0.8])) == 0.1
+    assert worst_decile(np.arange(20.0)[::-1]) == 0.5
+    assert worst_decile(np.arange(21.0)) == 1.0
+
+
+def test_interval_of_a_paired_difference_of_tails_is_that_of_scipy():
+    rng = np.random.default_rng(4)
+    a = rng.beta(5, 1, 120)
+    b = a - rng.normal(0.05, 0.05, 120)
+    ours = bootstrap(lambda rows: worst_decile(rows[:, 0]) - worst_decile(rows[:, 1]), np.column_stack([a, b]))
+    theirs = stats.bootstrap(
+        (a, b),
+        lambda x, y: np.sort(x)[:12].mean() - np.sort(y)[:12].mean(),
+        n_resamples=10_000,
+        method="percentile",
+        paired=True,
+        vectorized=False,
+        rng=7,
+    ).confidence_interval
+    assert ours.mean == pytest.approx(np.sort(a)[:12].mean() - np.sort(b)[:12].mean())
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.05 * (theirs.high - theirs.low))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "meaning"),
+    [
+        (-0.004, 0.009, Change.SAME),
+        (0.001, 0.009, Change.SAME),  # surely lower, and surely not noticeably
+        (0.002, 0.03, Change.WORSE),
+        (-0.03, -0.002, Change.BETTER),
+        (-0.004, 0.02, Change.UNDECIDED),
+        (-0.02, 0.02, Change.UNDECIDED),
+    ],
+)
+def test_a_drop_is_judged_by_its_whole_interval(low, high, meaning):
+    assert change(Interval((low + high) / 2, low, high), margin=0.01) == meaning
+
+
+def test_folds_are_disjoint_and_hold_every_value():
+    values = np.random.default_rng(0).random(10)
+    means = fold_means(values, 5)
+    assert np.mean(means) == pytest.approx(values.mean())
+    assert fold_means(values, 5) == means != fold_means(values, 5, seed=1)
+    assert sorted(fold_means(values, 10)) == sorted(values)
+    assert len(fold_means(values, 3)) == 3
 
 
 def test_speedup_within_one_turn_is_that_of_scipy():
