@@ -8,13 +8,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from compress.formats.artifact import Artifact
+from compress.formats.artifact import LOGITS, Artifact
 from compress.measure.boundary import boundary_image_iou
 from compress.measure.child import Child
 from compress.measure.objects import small_objects_found
-
-LOGITS = "logits"
-"""Activation of an output that has none: a single channel of it is an object above 0, not above 0.5."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from compress.formats.artifact import Artifact
-from compress.measure.accuracy import LOGITS, class_ids
+from compress.formats.artifact import LOGITS, Artifact
+from compress.measure.accuracy import class_ids
 from compress.measure.child import Child
 
 IMAGES = 32

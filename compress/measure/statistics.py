@@ -1,4 +1,4 @@
-"""Intervals: 95 % by the percentile bootstrap (Efron and Tibshirani 1993, chapter 13)."""
+"""Intervals: 95 % by the percentile bootstrap (Efron and Tibshirani 1993, chapter 13), but for ratios of latencies."""
 
 from collections.abc import Callable, Sequence
 
@@ -55,26 +55,39 @@ def fold_means(values: Sequence[float], folds: int, seed: int = 0) -> tuple[floa
     return tuple(float(part.mean()) for part in np.array_split(shuffled, folds))
 
 
-def speedup(base: Latency, other: Latency, seed: int = 0, resamples: int = 10_000) -> Interval:
-    """How many times faster `other` is: ratio of the median latencies, both from one `take_turns`.
+def speedup(base: Latency, other: Latency) -> Interval:
+    """How many times faster `other` is, both from one `take_turns`: what its turns say, each the ratio of the two
+    medians in that turn.
 
-    Turns are resampled in pairs and inferences within them, because inferences of one turn share the
-    state that the machine was in.
+    Inferences of one turn share the state that the machine was in, so turns are what is counted, in pairs. Estimate
+    and interval are those of Hodges and Lehmann (1963) for the logarithm of the ratio, exact by Wilcoxon's signed
+    ranks: the bootstrap of ten turns promises 95 % and keeps 90 (benchmarks/aa_test.py), and one turn in which the
+    machine was busy elsewhere moves the middle little. Under 6 turns the interval is all that the turns said, which is
+    less than 95 %.
     """
     if base.turns != other.turns:
         raise ValueError("latencies of different runs cannot be paired")
-
-    def resampled_ratio(rng: np.random.Generator) -> float:
-        turns = rng.integers(0, base.turns, base.turns)
-        return _resampled_median(base, turns, rng) / _resampled_median(other, turns, rng)
-
-    return _interval(base.p50_ms / other.p50_ms, resampled_ratio, seed, resamples)
+    logs = np.log(turn_medians_ms(base) / turn_medians_ms(other))
+    pairs = np.sort((logs[:, None] + logs)[np.triu_indices(len(logs))] / 2)
+    beyond = _signed_rank_limit(len(logs))
+    return Interval(*(float(np.exp(log)) for log in (np.median(pairs), pairs[beyond], pairs[-1 - beyond])))
 
 
-def _resampled_median(latency: Latency, turns: np.ndarray, rng: np.random.Generator) -> float:
-    samples = np.reshape(latency.samples_ms, (latency.turns, -1))
-    picked = rng.integers(0, samples.shape[1], samples.shape)
-    return float(np.median(samples[turns[:, None], picked]))
+def turn_medians_ms(latency: Latency) -> np.ndarray:
+    """float64 [turns]"""
+    return np.median(np.reshape(latency.samples_ms, (latency.turns, -1)), axis=1)
+
+
+def _signed_rank_limit(n: int, alpha: float = 0.05) -> int:
+    """How many pairs lie outside the interval at either end: the largest c with P(T <= c) <= alpha / 2, or 0.
+
+    T is the sum of those ranks 1..n that have a plus: `ways` counts the subsets of them with each sum.
+    """
+    ways = np.zeros(n * (n + 1) // 2 + 1)
+    ways[0] = 1
+    for rank in range(1, n + 1):
+        ways[rank:] += ways[:-rank].copy()
+    return max(0, int(np.searchsorted(np.cumsum(ways) / 2.0**n, alpha / 2, side="right")) - 1)
 
 
 def _interval(

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, or a ratio of medians, with its 95 % bootstrap interval."""
+    """An estimate with its 95 % interval: of a mean or another statistic of images, or of a ratio of latencies."""
 
     mean: float
     low: float
@@ -33,6 +33,16 @@ class Latency:
     threads: int
     runtime: str
     turns: int = 1
+
+
+@dataclass(frozen=True)
+class Cold:
+    """Opening a file in a fresh process, medians of several: what the runtime takes to open it, what the first
+    inference takes, and the most that the process grew by meanwhile (None where the system does not say)."""
+
+    load_ms: float
+    first_ms: float
+    memory_bytes: int | None
 
 
 @dataclass(frozen=True)

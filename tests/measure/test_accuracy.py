@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from compress.errors import MeasureError
+from compress.formats.artifact import LOGITS
 from compress.measure.accuracy import (
-    LOGITS,
     Evaluation,
     agreement,
     class_ids,
