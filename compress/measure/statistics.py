@@ -36,6 +36,13 @@ def bootstrap(
     )
 
 
+def tail_difference(a: Sequence[float], b: Sequence[float], seed: int = 0, resamples: int = 10_000) -> Interval:
+    """`worst_decile` of a minus that of b, each over its own worst, where both hold one value for each of the same
+    images, which are drawn in pairs."""
+    rows = np.column_stack([a, b])
+    return bootstrap(lambda drawn: worst_decile(drawn[:, 0]) - worst_decile(drawn[:, 1]), rows, seed, resamples)
+
+
 def change(drop: Interval, margin: float) -> Change:
     """What a drop (reference minus file, so that more is worse) means where less than `margin` cannot be noticed.
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from compress.measure.accuracy import Evaluation
 from compress.measure.stability import Stability
-from compress.measure.statistics import bootstrap, bootstrap_mean, paired_difference, worst_decile
+from compress.measure.statistics import bootstrap, bootstrap_mean, paired_difference, tail_difference, worst_decile
 from compress.measure.values import Interval, Measurement
 
 
@@ -20,7 +20,7 @@ def accuracy(evaluation: Evaluation, base: Evaluation | None = None, stable: Sta
         boundary_iou=bootstrap_mean(evaluation.boundary_iou),
         boundary_iou_drop=paired_difference(base.boundary_iou, evaluation.boundary_iou) if base else None,
         worst_decile_iou=bootstrap(worst_decile, evaluation.iou),
-        worst_decile_iou_drop=_tail_drop(base.iou, evaluation.iou) if base else None,
+        worst_decile_iou_drop=tail_difference(base.iou, evaluation.iou) if base else None,
         small_object_recall=_recall(evaluation),
         shift_flips=bootstrap_mean(stable.shift) if stable else None,
         jpeg_flips=bootstrap_mean(stable.jpeg) if stable else None,
@@ -44,10 +44,6 @@ def _recall(evaluation: Evaluation) -> Interval | None:
     """Of all small objects together; images are drawn whole, since the objects of one image are alike."""
     rows = np.array([(sum(found), len(found)) for found in evaluation.small_found if found])
     return bootstrap(_ratio, rows) if len(rows) else None
-
-
-def _tail_drop(base: Sequence[float], other: Sequence[float]) -> Interval:
-    return bootstrap(lambda rows: worst_decile(rows[:, 0]) - worst_decile(rows[:, 1]), np.column_stack([base, other]))
 
 
 def _ratio(rows: np.ndarray) -> float:
