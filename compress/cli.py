@@ -74,6 +74,34 @@ def _verify(options: argparse.Namespace, command: str) -> int:
     return 0 if parity is not None and parity.passed else 1
 
 
+def _bench(options: argparse.Namespace, command: str) -> int:
+    import json
+
+    from compress.bench import Options, bench
+    from compress.recipe import read_recipe
+    from compress.report.bench import describe_bench
+
+    record = bench(
+        options.files,
+        Options(
+            against=options.against,
+            data=options.data,
+            recipe=read_recipe(options.recipe) if options.recipe else None,
+            threads=options.threads,
+            seconds=options.seconds,
+            folds=options.folds,
+            mean=options.mean,
+            std=options.std,
+        ),
+    )
+    print(json.dumps(record.to_json(), indent=2) if options.json else describe_bench(record))
+    return 0
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
 def _mine(options: argparse.Namespace, command: str) -> int:
     from compress.formats.artifact import check_writable
     from compress.mine.mining import mine
@@ -108,6 +136,21 @@ def _parser() -> argparse.ArgumentParser:
     verify.set_defaults(call=_verify)
     verify.add_argument("folder", type=Path, metavar="DIR", help="output folder of compress run")
     verify.add_argument("--images", type=Path, metavar="DIR", help="compare on 50 of these (default: golden.npz)")
+
+    bench = commands.add_parser("bench", help="measure any TFLite, ONNX or ORT files, side by side")
+    bench.set_defaults(call=_bench)
+    bench.add_argument("files", type=Path, nargs="+", metavar="FILE", help=".tflite, .onnx or .ort")
+    bench.add_argument(
+        "--data", type=Path, metavar="DIR", help="measure accuracy on its val/, or its images/ and masks/"
+    )
+    bench.add_argument("--against", type=Path, metavar="FILE", help="state speed and accuracy relative to this file")
+    bench.add_argument("--threads", type=int, default=2, metavar="N", help="of the runtime (default: 2)")
+    bench.add_argument("--seconds", type=float, metavar="S", help="of counted inferences for each file (default: 5)")
+    bench.add_argument("--folds", type=int, metavar="K", help="also IoU of each of K parts of the images")
+    bench.add_argument("--recipe", type=Path, help="TOML recipe for classes, preprocessing and measure.margin")
+    bench.add_argument("--mean", type=_numbers, metavar="R,G,B", help="of a float32 input: (pixel / 255 - mean) / std")
+    bench.add_argument("--std", type=_numbers, metavar="R,G,B", help="of a float32 input")
+    bench.add_argument("--json", action="store_true", help="print JSON, with every sample, in place of a table")
 
     mine = commands.add_parser("mine", help="find the images that are most worth a human's labelling")
     mine.set_defaults(call=_mine)

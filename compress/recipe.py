@@ -76,9 +76,10 @@ class RepairSection(_Section):
 
 
 class MeasureSection(_Section):
-    """`seconds`: of counted inferences for each file."""
+    """`seconds`: of counted inferences for each file. `margin`: a difference of IoU that nobody notices."""
 
     seconds: float = Field(5.0, gt=0)
+    margin: float = Field(0.01, ge=0, le=1)
 
 
 class Recipe(_Section):

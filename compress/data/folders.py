@@ -3,6 +3,8 @@
 train/images/*.jpg   train/masks/*.png    the same stem; 8-bit class ids, 255 is void
 val/images/*.jpg     val/masks/*.png
 unlabelled/**/*.jpg                       optional: images alone
+
+To measure on, a folder that has images/ and masks/ itself will do.
 """
 
 import random
@@ -79,6 +81,28 @@ def open_dataset(folder: Path, classes: Sequence[str], unlabelled: Path | None =
     if not dataset.val:
         raise DataError(f"{folder / 'val'}: no images to measure on; put them in val/images and val/masks")
     return _with_something_to_learn_from(dataset, folder, copies)
+
+
+def open_labelled(folder: Path, classes: Sequence[str]) -> Dataset:
+    """What there is to measure on alone, as `val`: that of `folder`, or `folder` itself where it has images/.
+
+    Raises DataError as `open_dataset` does, and where the masks hold none of the classes but background.
+    """
+    part = folder if (_existing(folder) / "images").is_dir() else folder / "val"
+    pairs = _pairs(part)
+    for sample in pairs:
+        if not sample.mask:
+            raise DataError(f"{sample.image}: no mask {sample.image.stem}.png in {part / 'masks'}; add it")
+    samples, ids, warnings = _readable(pairs, len(classes))
+    if not samples:
+        raise DataError(f"{part}: no images to measure on; put them in {part / 'images'} and {part / 'masks'}")
+    object_is_255 = len(classes) == 2 and VOID in ids and 1 not in ids
+    if not ids - {0, VOID} and not object_is_255:
+        raise DataError(
+            f"{part / 'masks'}: no pixel of a class but background; the file's classes are {', '.join(classes)}: "
+            "give the data set that it was made for"
+        )
+    return Dataset((), tuple(samples), (), tuple(classes), "labels", object_is_255, tuple(warnings))
 
 
 def open_unlabelled(folder: Path, classes: Sequence[str], seed: int) -> Dataset:

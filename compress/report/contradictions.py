@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
-import numpy as np
-
 from compress.budget import Verdict
-from compress.measure.statistics import paired_difference
+from compress.measure.statistics import paired_difference, tail_difference
 from compress.measure.values import Interval, Measurement
 
 MARGIN = 0.01
@@ -118,21 +116,10 @@ def iou_gain(ours: Measurement, theirs: Measurement) -> Interval | None:
     return paired_difference(a, b, resamples=_RESAMPLES) if a and len(a) == len(b) else None
 
 
-def tail_gain(ours: Measurement, theirs: Measurement, seed: int = 0) -> Interval | None:
+def tail_gain(ours: Measurement, theirs: Measurement) -> Interval | None:
     """The same of the mean over each file's own worst tenth of images."""
-    a, b = np.asarray(ours.per_image_iou), np.asarray(theirs.per_image_iou)
-    if not len(a) or len(a) != len(b):
-        return None
-    rng = np.random.default_rng(seed)
-    drawn = [rng.integers(0, len(a), len(a)) for _ in range(_RESAMPLES)]
-    low, high = np.percentile([worst_tenth(a[each]) - worst_tenth(b[each]) for each in drawn], [2.5, 97.5])
-    return Interval(worst_tenth(a) - worst_tenth(b), float(low), float(high))
-
-
-def worst_tenth(iou: np.ndarray) -> float:
-    """Mean of the lowest tenth of the values, of at least one."""
-    count = -(-len(iou) // 10)
-    return float(np.partition(iou, count - 1)[:count].mean())
+    a, b = ours.per_image_iou, theirs.per_image_iou
+    return tail_difference(a, b, resamples=_RESAMPLES) if a and len(a) == len(b) else None
 
 
 def _size(ours: Measurement, theirs: Measurement) -> Finding | None:

@@ -11,6 +11,17 @@ from compress.formats.kernels import Kernels
 from compress.measure.values import Measurement
 
 
+def plain(value: Any) -> Any:
+    """What JSON can hold: paths become file names, and what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.name if isinstance(value, Path) else value
+
+
 @dataclass(frozen=True)
 class Moment:
     """A point of the run's history: IoU against the teacher's or the labels' masks on the images
@@ -57,17 +68,7 @@ class RunRecord:
     kernels: dict[str, Kernels] = field(default_factory=dict)  # by format: what each runtime runs it with
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for report.json; paths become file names, and what is not finite becomes null, as JSON asks."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: plain(item) for key, item in value.items()}
-            if isinstance(value, list | tuple):
-                return [plain(item) for item in value]
-            if isinstance(value, float) and not math.isfinite(value):
-                return None
-            return value.name if isinstance(value, Path) else value
-
+        """Plain values for report.json."""
         document = plain(asdict(self))
         document["schema"] = 1
         document["verdict"]["passed"] = self.verdict.passed
