@@ -37,6 +37,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
         budget=options.budget,
         data=options.data,
         unlabelled=options.unlabelled,
+        pictures=options.pictures,
         minutes=options.minutes,
         seed=options.seed,
         quantize=options.quantize,
@@ -67,6 +68,19 @@ def _verify(options: argparse.Namespace, command: str) -> int:
     return 0 if parity is not None and parity.passed else 1
 
 
+def _report(options: argparse.Namespace, command: str) -> int:
+    from compress.report.write import rebuild, write_comparison
+
+    if len(options.folders) == 1:
+        print(f"report: {rebuild(options.folders[0], options.out)}")
+        return 0
+    page = options.out or Path("comparison.html")
+    for sentence in write_comparison(options.folders, page):
+        print(sentence)
+    print(f"report: {page}")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     from importlib.metadata import version
 
@@ -89,11 +103,19 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("folder", type=Path, metavar="DIR", help="output folder of compress run")
     verify.add_argument("--images", type=Path, metavar="DIR", help="compare on 50 of these (default: golden.npz)")
 
+    report = commands.add_parser("report", help="write the report of a run anew, or compare several runs on one page")
+    report.set_defaults(call=_report)
+    report.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="output folders; the first is the base")
+    report.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: DIR/report.html; of several: comparison.html"
+    )
+
     run = commands.add_parser("run", parents=[common], help="compress a model to a budget, export and measure it")
     run.set_defaults(call=_run)
     run.add_argument("--budget", action="append", metavar="SIZE", help="of each exported file: 4MB, 4MiB (repeatable)")
     run.add_argument("--data", type=Path, metavar="DIR", help="folder with train/ and val/, each images/ and masks/")
     run.add_argument("--unlabelled", type=Path, metavar="DIR", help="folder of more images, without masks")
+    run.add_argument("--pictures", type=Path, metavar="DIR", help="photographs for the report, not validation images")
     run.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: export/NAME)")
     run.add_argument("--minutes", type=float, metavar="N", help="training time (default: the recipe's)")
     run.add_argument("--seed", type=int, metavar="N", help="seed of every random choice (default: the recipe's)")

@@ -1,5 +1,6 @@
 """The story, top to bottom: a heavy model goes in, measured files come out."""
 
+import hashlib
 import importlib.metadata
 import io
 import logging
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from compress.album import Album, open_album, pictures_of_album, pictures_of_validation
 from compress.budget import Budget, judge
 from compress.data.folders import Dataset, open_dataset, open_unlabelled
 from compress.data.images import read_mask
@@ -34,6 +36,7 @@ from compress.load.model import Trained, load
 from compress.load.trace import fold_normalisation
 from compress.measure.accuracy import Evaluation, agreement, evaluate
 from compress.measure.latency import take_turns
+from compress.measure.layers import SUFFIXES, LayerTime, layer_times
 from compress.measure.statistics import bootstrap_mean, paired_difference, speedup
 from compress.measure.values import Measurement
 from compress.network import Network, out_channels
@@ -48,6 +51,7 @@ from compress.quantize.placement import place
 from compress.quantize.training import QuantizedNetwork
 from compress.recipe import Recipe
 from compress.report.pictures import Picture
+from compress.report.read import earlier_runs
 from compress.report.record import LayerSize, Moment, RunRecord
 from compress.report.write import write_report
 from compress.train.loop import Lesson, fit, held_out_iou
@@ -57,7 +61,6 @@ from compress.verify import GRAPH, compare, describe_parity
 log = logging.getLogger("compress")
 Net = TypeVar("Net", bound=Network)
 
-PICTURES = 12
 COMPARED = 50
 CALIBRATION = 32
 PERCENTILES = (99.9, 99.99, 100.0)
@@ -82,6 +85,7 @@ def run(recipe: Recipe, model: Path, out: Path, *, command: str = "", trust_pick
         teacher = load(model, recipe, trust_pickle)
         check_budget(teacher.network, find_groups(teacher.network), budget.size_bytes)
         dataset = _dataset(recipe)
+        album = open_album(recipe.report.pictures, recipe.model.input_size) if recipe.report.pictures else None
         torch.manual_seed(recipe.seed)
 
     with diary.stage("teacher"):
@@ -115,7 +119,7 @@ def run(recipe: Recipe, model: Path, out: Path, *, command: str = "", trust_pick
         graph = quantized_graph(quantized, recipe.name)
         artifacts = _export(graph, recipe, out)
         write_graph(graph, out / GRAPH)
-        _golden(images[0], artifacts, out)
+        _golden(album.pixels[0] if album else images[0], artifacts, out)
 
     with diary.stage("verify"):
         parity = compare(graph, {artifact.format: artifact.path for artifact in artifacts}, images[:COMPARED])
@@ -124,10 +128,11 @@ def run(recipe: Recipe, model: Path, out: Path, *, command: str = "", trust_pick
     with diary.stage("measure"):
         heavy = _teacher_file(teacher, recipe, cache)
         measurements, answers, machine = _measure(heavy, artifacts, dataset, images, recipe)
+        pictures = _shown(album, dataset, heavy, artifacts, answers)
 
     pairs = zip(artifacts, artifacts[1:])
     record = RunRecord(
-        **_origin(recipe, model, teacher, dataset, lesson, command),
+        **_origin(recipe, model, teacher, dataset, images, lesson, command),
         predicted_bytes=plan.predicted_bytes,
         layers=_layers(teacher.network, student),
         history=tuple(diary.moments),
@@ -140,13 +145,21 @@ def run(recipe: Recipe, model: Path, out: Path, *, command: str = "", trust_pick
         machine=machine,
         minutes=diary.minutes,
         warnings=dataset.warnings,
+        layer_times=_profiled(artifacts),
+        earlier=earlier_runs(out, teacher.sha256),
     )
-    write_report(record, _pictures(dataset, images, answers, measurements), out)
+    write_report(record, pictures, out)
     return record
 
 
 def _origin(
-    recipe: Recipe, model: Path, teacher: Trained, dataset: Dataset, lesson: Lesson, command: str
+    recipe: Recipe,
+    model: Path,
+    teacher: Trained,
+    dataset: Dataset,
+    images: np.ndarray,
+    lesson: Lesson,
+    command: str,
 ) -> dict[str, Any]:
     """What went into a run, as its record states it."""
     return {
@@ -170,6 +183,7 @@ def _origin(
             "unlabelled": len(dataset.unlabelled),
             "held_out": len(lesson.held_out),
             "reference": dataset.reference,
+            "val_sha256": hashlib.sha256(images.tobytes()).hexdigest(),
         },
     }
 
@@ -387,28 +401,20 @@ def _measure(
     return measurements, answers, machine
 
 
-def _pictures(
-    dataset: Dataset, images: np.ndarray, answers: Mapping[str, Evaluation], measurements: Mapping[str, Measurement]
+def _shown(
+    album: Album | None, dataset: Dataset, heavy: Artifact, artifacts: list[Artifact], answers: Mapping[str, Evaluation]
 ) -> list[Picture]:
-    """A dozen images, from the student's worst to its best."""
-    student = "tflite" if "tflite" in answers else next(name for name in answers if name != "teacher")
-    ranked = np.argsort(measurements[student].per_image_iou)
-    picked = ranked[np.unique(np.linspace(0, len(ranked) - 1, min(PICTURES, len(ranked))).round().astype(int))]
-    pictures = []
-    for index in picked:
-        mask = dataset.val[index].mask
-        reference = read_mask(mask, dataset.object_is_255, images.shape[1:3]) if mask else None
-        pictures.append(
-            Picture(
-                dataset.val[index].image.name,
-                images[index],
-                answers["teacher"].predictions[index],
-                answers[student].predictions[index],
-                reference,
-                measurements[student].per_image_iou[index],
-            )
-        )
-    return pictures
+    """The images of the report, with the masks of the TFLite file, or of the first one."""
+    student = next((each for each in artifacts if each.format == "tflite"), artifacts[0])
+    if album:
+        return pictures_of_album(album, heavy, student, len(dataset.classes))
+    return pictures_of_validation(dataset, answers["teacher"], answers[student.format])
+
+
+def _profiled(artifacts: list[Artifact]) -> dict[str, tuple[LayerTime, ...]]:
+    """Latency by layer of the first file that onnxruntime runs."""
+    profilable = [artifact for artifact in artifacts if artifact.path.suffix in SUFFIXES]
+    return {artifact.format: layer_times(artifact.path) for artifact in profilable[:1]}
 
 
 def _layers(heavy: Network, student: Network) -> tuple[LayerSize, ...]:
@@ -425,7 +431,8 @@ def _layers(heavy: Network, student: Network) -> tuple[LayerSize, ...]:
 def _public(recipe: Recipe) -> dict[str, object]:
     """The recipe as it went into the run; folders by name alone, since a report travels."""
     document = recipe.model_dump(mode="json")
-    document["data"] = {key: Path(value).name if value else None for key, value in document["data"].items()}
+    for section in ("data", "report"):
+        document[section] = {key: Path(value).name if value else None for key, value in document[section].items()}
     return document
 
 

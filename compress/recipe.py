@@ -70,6 +70,13 @@ class MeasureSection(_Section):
     seconds: float = Field(5.0, gt=0)
 
 
+class ReportSection(_Section):
+    """`pictures`: a folder of photographs that the report and the golden input use instead of validation images, so
+    that both can be published."""
+
+    pictures: Path | None = None
+
+
 class Recipe(_Section):
     """Everything that decides a run, but for the machine."""
 
@@ -85,6 +92,7 @@ class Recipe(_Section):
     repair: RepairSection = RepairSection()
     train: TrainSection = TrainSection()
     measure: MeasureSection = MeasureSection()
+    report: ReportSection = ReportSection()
     budget: list[str] = []
     formats: list[Literal["onnx", "tflite", "ort"]] = ["onnx", "tflite"]
     quantize: Literal["qat", "ptq"] = "qat"
@@ -104,13 +112,14 @@ class Recipe(_Section):
         return self.train.minutes * self.train.qat_share if self.quantize == "qat" else 0.0
 
     def with_flags(self, **flags: Any) -> "Recipe":
-        """A copy in which every flag that is not None replaces what the recipe says: data, unlabelled, minutes,
-        seed, budget, formats, quantize. Raises RecipeError."""
+        """A copy in which every flag that is not None replaces what the recipe says: data, unlabelled, pictures,
+        minutes, seed, budget, formats, quantize. Raises RecipeError."""
         given = {key: value for key, value in flags.items() if value is not None}
         document = self.model_dump()
-        for key, section in {"data": "folder", "unlabelled": "unlabelled"}.items():
+        places = {"data": ("data", "folder"), "unlabelled": ("data", "unlabelled"), "pictures": ("report", "pictures")}
+        for key, (section, name) in places.items():
             if key in given:
-                document["data"][section] = given.pop(key)
+                document[section][name] = given.pop(key)
         if "minutes" in given:
             document["train"]["minutes"] = given.pop("minutes")
         return _validated({**document, **given, "folder": self.folder}, "options")
@@ -130,9 +139,9 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path}: {error}") from None
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from None
-    for key in ("folder", "unlabelled"):
-        if key in document.get("data", {}):
-            document["data"][key] = path.parent / document["data"][key]
+    for section, key in (("data", "folder"), ("data", "unlabelled"), ("report", "pictures")):
+        if isinstance(document.get(section), dict) and key in document[section]:
+            document[section][key] = path.parent / document[section][key]
     return _validated({**document, "folder": path.parent}, str(path))
 
 

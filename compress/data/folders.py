@@ -97,6 +97,14 @@ def open_unlabelled(folder: Path, classes: Sequence[str], seed: int) -> Dataset:
     return _with_something_to_learn_from(dataset, folder)
 
 
+def photographs(folder: Path) -> list[Path]:
+    """Images at any depth of `folder`, by name. Raises DataError for a missing folder and for one without images."""
+    found = _images_under(_existing(folder))
+    if not found:
+        raise DataError(f"{folder}: no images; put .jpg or .png files in it")
+    return found
+
+
 def _existing(folder: Path) -> Path:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give one that holds train/ and val/, or images alone")

@@ -4,14 +4,13 @@ A difference counts only where it was shown: its 95 % interval excludes "no diff
 `margin`, which nobody would notice. So a sentence never rests on noise, and a figure that is missing says nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
 
 from compress.budget import Verdict
-from compress.measure.statistics import paired_difference
 from compress.measure.values import Interval, Measurement
 
 MARGIN = 0.01
@@ -40,7 +39,7 @@ def in_run(
     margin: float = MARGIN,
 ) -> list[str]:
     """Sentences on the files of one run: "teacher" and one for each format, measured on the same images and in the
-    same turns; then on what else was made of the same teacher, where there is any."""
+    same turns; then, of the TFLite file or the first one, on what else was made of the same teacher."""
     formats = {name: each for name, each in measurements.items() if name != "teacher"}
     sentences = of_checks(verdict)
     sentences += _across_runtimes("the teacher", {name: each.speedup for name, each in formats.items()})
@@ -48,7 +47,8 @@ def in_run(
     for name, each in formats.items():
         found = findings(each, teacher, each.speedup, margin)
         sentences += _opposites(_name(name), "the teacher", found, _OF_STUDENT)
-    pairs = list(combinations(formats.items(), 2)) + list(product(formats.items(), (controls or {}).items()))
+    first = [(name, formats[name]) for name in sorted(formats, key=lambda name: name != "tflite")[:1]]
+    pairs = list(combinations(formats.items(), 2)) + list(product(first, (controls or {}).items()))
     for (name, each), (other, theirs) in pairs:
         found = findings(each, theirs, relative_speed(each, theirs), margin)
         sentences += _opposites(_name(name), _name(other), found, _OF_EQUALS)
@@ -114,25 +114,30 @@ def relative_speed(ours: Measurement, theirs: Measurement) -> Interval | None:
 
 def iou_gain(ours: Measurement, theirs: Measurement) -> Interval | None:
     """Mean IoU of ours minus theirs, paired by image; None where the images cannot be the same."""
-    a, b = ours.per_image_iou, theirs.per_image_iou
-    return paired_difference(a, b, resamples=_RESAMPLES) if a and len(a) == len(b) else None
+    return _gain(ours, theirs, lambda iou: iou.mean(-1))
 
 
-def tail_gain(ours: Measurement, theirs: Measurement, seed: int = 0) -> Interval | None:
+def tail_gain(ours: Measurement, theirs: Measurement) -> Interval | None:
     """The same of the mean over each file's own worst tenth of images."""
+    return _gain(ours, theirs, worst_tenth)
+
+
+def worst_tenth(iou: np.ndarray) -> np.ndarray:
+    """[..., N] -> [...]: mean of the lowest tenth of the values, of at least one."""
+    count = -(-iou.shape[-1] // 10)
+    return np.partition(iou, count - 1)[..., :count].mean(-1)
+
+
+def _gain(
+    ours: Measurement, theirs: Measurement, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
+) -> Interval | None:
+    """Difference of a statistic over the images, by the paired percentile bootstrap, all resamples at once."""
     a, b = np.asarray(ours.per_image_iou), np.asarray(theirs.per_image_iou)
     if not len(a) or len(a) != len(b):
         return None
-    rng = np.random.default_rng(seed)
-    drawn = [rng.integers(0, len(a), len(a)) for _ in range(_RESAMPLES)]
-    low, high = np.percentile([worst_tenth(a[each]) - worst_tenth(b[each]) for each in drawn], [2.5, 97.5])
-    return Interval(worst_tenth(a) - worst_tenth(b), float(low), float(high))
-
-
-def worst_tenth(iou: np.ndarray) -> float:
-    """Mean of the lowest tenth of the values, of at least one."""
-    count = -(-len(iou) // 10)
-    return float(np.partition(iou, count - 1)[:count].mean())
+    drawn = np.random.default_rng(seed).integers(0, len(a), (_RESAMPLES, len(a)))
+    low, high = np.percentile(statistic(a[drawn]) - statistic(b[drawn]), [2.5, 97.5])
+    return Interval(float(statistic(a) - statistic(b)), float(low), float(high))
 
 
 def _size(ours: Measurement, theirs: Measurement) -> Finding | None:
@@ -166,13 +171,17 @@ def _shown(gain: Interval | None, margin: float, where: str, what: str) -> Findi
 
 
 def _opposites(name: str, other: str, found: Mapping[str, Finding], pairs: Sequence[tuple[str, str]]) -> list[str]:
-    sentences = []
+    """One sentence, of every finding that another one of its pairs contradicts."""
+    good: dict[str, str] = {}
+    bad: dict[str, str] = {}
     for kinds in pairs:
-        both = [found[kind] for kind in kinds if kind in found]
-        if len(both) == 2 and both[0].better != both[1].better:
-            good, bad = sorted(both, key=lambda finding: not finding.better)
-            sentences.append(f"{name} against {other}: {good.words}, but {bad.words}.")
-    return sentences
+        both = {kind: found[kind] for kind in kinds if kind in found}
+        if len({finding.better for finding in both.values()}) == 2:
+            for kind, finding in both.items():
+                (good if finding.better else bad)[kind] = finding.words
+    return (
+        [f"{name} against {other}: {_listed(list(good.values()))}, but {_listed(list(bad.values()))}."] if good else []
+    )
 
 
 def _across_runtimes(other: str, speeds: Mapping[str, Interval | None]) -> list[str]:
