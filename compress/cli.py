@@ -21,18 +21,23 @@ def main(argv: list[str] | None = None) -> int:
         print(f"compress: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "compress: stopped; finished stages are kept in the cache and in the output's checkpoints", file=sys.stderr
-        )
+        print("compress: stopped; what is finished is kept: go on with compress run --resume DIR", file=sys.stderr)
         return 130
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
-    from compress.budget import Budget
-    from compress.pipeline import run
+    from compress.budget import TEACHER, Budget
+    from compress.errors import RecipeError
+    from compress.pipeline import resume, run
     from compress.recipe import read_recipe
     from compress.report.summary import table
 
+    if options.resume:
+        record = resume(options.resume, trust_pickle=options.trust_pickle)
+        print(table(record, options.resume / "report.html"))
+        return 0 if record.verdict.passed else 1
+    if options.model is None:
+        raise RecipeError("no model: compress run MODEL --budget 4MB, or compress run --resume DIR")
     recipe = read_recipe(options.recipe or options.model.with_suffix(".toml")).with_flags(
         budget=options.budget,
         data=options.data,
@@ -41,9 +46,11 @@ def _run(options: argparse.Namespace, command: str) -> int:
         minutes=options.minutes,
         seed=options.seed,
         quantize=options.quantize,
+        teachers=options.teacher,
+        tta=options.tta.split(",") if options.tta else None,
         formats=options.formats.split(",") if options.formats else None,
     )
-    Budget.parse(recipe.budget)
+    Budget.parse(recipe.budget, [TEACHER])
     out = options.out or Path("export") / recipe.name
     record = run(recipe, options.model, out, command=command, trust_pickle=options.trust_pickle)
     print(table(record, out / "report.html"))
@@ -81,6 +88,18 @@ def _report(options: argparse.Namespace, command: str) -> int:
     return 0
 
 
+def _mine(options: argparse.Namespace, command: str) -> int:
+    from compress.formats.artifact import check_writable
+    from compress.mine.mining import mine
+    from compress.mine.sheet import describe_mined, write_sheet
+
+    check_writable(options.out)
+    found = mine(options.teacher, options.student, options.unlabelled, options.top, trust_pickle=options.trust_pickle)
+    write_sheet(found, options.out)
+    print(describe_mined(found, options.out))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     from importlib.metadata import version
 
@@ -90,13 +109,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"compress {version('compress-mobile')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    file_help = "file that torch.save(model.state_dict()) wrote"
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("model", type=Path, metavar="MODEL", help="file that torch.save(model.state_dict()) wrote")
     common.add_argument("--recipe", type=Path, help="TOML recipe (default: beside the model)")
     common.add_argument("--trust-pickle", action="store_true", help="also load a whole pickled module, which is code")
 
     inspect = commands.add_parser("inspect", parents=[common], help="say what a model is and what can be pruned")
     inspect.set_defaults(call=_inspect)
+    inspect.add_argument("model", type=Path, metavar="MODEL", help=file_help)
 
     verify = commands.add_parser("verify", help="show that the files of a run are one and the same int8 network")
     verify.set_defaults(call=_verify)
@@ -110,15 +130,35 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE", help="default: DIR/report.html; of several: comparison.html"
     )
 
+    mine = commands.add_parser("mine", help="find the images that are most worth a human's labelling")
+    mine.set_defaults(call=_mine)
+    model = "a .pt with its recipe beside it, or an exported file"
+    mine.add_argument(
+        "--teacher", type=Path, action="append", required=True, metavar="FILE", help=f"{model}; repeatable"
+    )
+    mine.add_argument("--student", type=Path, required=True, metavar="FILE", help=model)
+    mine.add_argument("--unlabelled", type=Path, required=True, metavar="DIR", help="folder of images to choose from")
+    mine.add_argument("--top", type=int, default=100, metavar="N", help="how many images to choose (default: 100)")
+    mine.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for mine.csv and mine.html")
+    mine.add_argument("--trust-pickle", action="store_true", help="also load a whole pickled module, which is code")
+
     run = commands.add_parser("run", parents=[common], help="compress a model to a budget, export and measure it")
     run.set_defaults(call=_run)
-    run.add_argument("--budget", action="append", metavar="SIZE", help="of each exported file: 4MB, 4MiB (repeatable)")
+    run.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=file_help)
+    run.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this output folder")
+    run.add_argument(
+        "--budget", action="append", metavar="LIMIT", help="of each exported file: 4MB, 20ms, iou>=0.86 (repeatable)"
+    )
     run.add_argument("--data", type=Path, metavar="DIR", help="folder with train/ and val/, each images/ and masks/")
     run.add_argument("--unlabelled", type=Path, metavar="DIR", help="folder of more images, without masks")
     run.add_argument("--pictures", type=Path, metavar="DIR", help="photographs for the report, not validation images")
     run.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: export/NAME)")
     run.add_argument("--minutes", type=float, metavar="N", help="training time (default: the recipe's)")
     run.add_argument("--seed", type=int, metavar="N", help="seed of every random choice (default: the recipe's)")
+    run.add_argument(
+        "--teacher", type=Path, action="append", metavar="FILE", help="model that teaches (repeatable; default: MODEL)"
+    )
+    run.add_argument("--tta", metavar="LIST", help="of flip, scale: views that each teacher averages (default: none)")
     run.add_argument("--quantize", metavar="HOW", help="qat trains with int8, ptq calibrates only (default: qat)")
     run.add_argument("--formats", metavar="LIST", help="of onnx, tflite, ort (default: the recipe's)")
     return parser

@@ -38,19 +38,30 @@ class DataSection(_Section):
     unlabelled: Path | None = None
 
 
-class PlanSection(_Section):
-    """`macs_share`: multiply-accumulates of the student, as a share of the heavy model's."""
+class TeacherSection(_Section):
+    """Who teaches: the model itself, or the files in `models`, each with a recipe beside it, whose logits are averaged.
+    `tta`: what each of them also looks at, the mirrored image and a smaller one."""
 
+    models: list[Path] = []
+    tta: list[Literal["flip", "scale"]] = []
+
+
+class PlanSection(_Section):
+    """`method`: "damage" weighs what each channel is worth; "uniform", "magnitude" and "random" are there to compare
+    with. `macs_share`: multiply-accumulates of the student, as a share of the heavy model's."""
+
+    method: Literal["damage", "uniform", "magnitude", "random"] = "damage"
     images: int = Field(32, ge=1)
     size: tuple[int, int] = (192, 192)
     macs_share: float = Field(0.115, gt=0, le=1)
 
 
 class TrainSection(_Section):
-    """Training after the repair. `minutes` is the time for distillation and quantization-aware
-    training together."""
+    """Training after the repair: `minutes` for distillation and quantization-aware training together, or a number of
+    `steps`, which gives the same result whatever the machine's speed. `qat_share` of either is quantization-aware."""
 
     minutes: float = Field(6.0, ge=0)
+    steps: int | None = Field(None, ge=0)
     batch: int = Field(8, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
     size: tuple[int, int] = (192, 192)
@@ -88,6 +99,7 @@ class Recipe(_Section):
     model: ModelSection
     preprocess: PreprocessSection = PreprocessSection()
     data: DataSection = DataSection()
+    teacher: TeacherSection = TeacherSection()
     plan: PlanSection = PlanSection()
     repair: RepairSection = RepairSection()
     train: TrainSection = TrainSection()
@@ -106,22 +118,26 @@ class Recipe(_Section):
                 raise ValueError(f"a size of {size[0]}x{size[1]} is empty or larger than model.input_size")
         return self
 
-    @property
-    def qat_minutes(self) -> float:
-        """Minutes of quantization-aware training; all others are distillation of the float student."""
-        return self.train.minutes * self.train.qat_share if self.quantize == "qat" else 0.0
+    def schedule(self, stage: Literal["distil", "qat"]) -> tuple[float, int | None]:
+        """Minutes of one kind of training, or its steps where the recipe states steps."""
+        qat = self.train.qat_share if self.quantize == "qat" else 0.0
+        share = qat if stage == "qat" else 1 - qat
+        return share * self.train.minutes, None if self.train.steps is None else round(share * self.train.steps)
 
     def with_flags(self, **flags: Any) -> "Recipe":
         """A copy in which every flag that is not None replaces what the recipe says: data, unlabelled, pictures,
-        minutes, seed, budget, formats, quantize. Raises RecipeError."""
+        minutes (which replaces steps too), teachers, tta, seed, budget, formats, quantize. Raises RecipeError."""
         given = {key: value for key, value in flags.items() if value is not None}
         document = self.model_dump()
         places = {"data": ("data", "folder"), "unlabelled": ("data", "unlabelled"), "pictures": ("report", "pictures")}
         for key, (section, name) in places.items():
             if key in given:
                 document[section][name] = given.pop(key)
+        for key, name in {"teachers": "models", "tta": "tta"}.items():
+            if key in given:
+                document["teacher"][name] = given.pop(key)
         if "minutes" in given:
-            document["train"]["minutes"] = given.pop("minutes")
+            document["train"] |= {"minutes": given.pop("minutes"), "steps": None}
         return _validated({**document, **given, "folder": self.folder}, "options")
 
 
@@ -140,9 +156,17 @@ def read_recipe(path: Path) -> Recipe:
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from None
     for section, key in (("data", "folder"), ("data", "unlabelled"), ("report", "pictures")):
-        if isinstance(document.get(section), dict) and key in document[section]:
+        if isinstance(document.get(section), dict) and isinstance(document[section].get(key), str):
             document[section][key] = path.parent / document[section][key]
+    teacher = document.get("teacher", {})
+    if isinstance(teacher, dict) and isinstance(teacher.get("models"), list):
+        teacher["models"] = [path.parent / name if isinstance(name, str) else name for name in teacher["models"]]
     return _validated({**document, "folder": path.parent}, str(path))
+
+
+def restored_recipe(document: dict[str, Any], folder: Path) -> Recipe:
+    """The recipe that `Recipe.model_dump` wrote, of a file in `folder`. Raises RecipeError."""
+    return _validated({**document, "folder": folder}, "checkpoints")
 
 
 def _validated(document: dict[str, Any], where: str) -> Recipe:

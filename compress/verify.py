@@ -16,7 +16,7 @@ from compress.errors import ExportError
 from compress.formats.artifact import sha256_of
 from compress.formats.export import EXPORTERS
 from compress.formats.graph import read_graph
-from compress.formats.runtime import Session, open_model
+from compress.formats.runtime import Session, open_model, saturates
 from compress.formats.stored import differences
 from compress.measure.accuracy import class_ids
 from compress.quantize.graph import Operator, QuantizedGraph
@@ -60,11 +60,13 @@ class EndParity:
 
 @dataclass(frozen=True)
 class Parity:
-    """`stored` lists integers and scales in a file that are not the graph's; `layers` are in execution order."""
+    """`stored` lists integers and scales in a file that are not the graph's; `layers` are in execution order;
+    `not_run` says which file this machine cannot run exactly, and why."""
 
     stored: tuple[str, ...]
     layers: tuple[LayerParity, ...]
     ends: tuple[EndParity, ...]
+    not_run: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -133,11 +135,17 @@ def compare(graph: QuantizedGraph, paths: dict[str, Path], images: np.ndarray) -
     `images` are uint8 [N, H, W, 3] at the network's size.
     """
     stored = tuple(line for path in paths.values() for line in differences(graph, path))
+    not_run = tuple(
+        f"{path.name}: its integers are compared but it is not run: onnxruntime saturates on a processor without VNNI"
+        for path in paths.values()
+        if saturates(path)
+    )
+    paths = {name: path for name, path in paths.items() if not saturates(path)}
     with TemporaryDirectory(prefix="compress-") as folder:
         layers = [layer for name in paths for layer in _layers(graph, name, Path(folder), images[0])]
     order = {operator.name: index for index, operator in enumerate(graph.operators)}
     layers.sort(key=lambda layer: order[layer.layer])
-    return Parity(stored, tuple(layers), tuple(_ends(graph, paths, images)))
+    return Parity(stored, tuple(layers), tuple(_ends(graph, paths, images)), not_run)
 
 
 def _layers(graph: QuantizedGraph, name: str, folder: Path, image: np.ndarray) -> Iterator[LayerParity]:
@@ -199,6 +207,7 @@ def _end(a: str, b: str, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray
 def describe_parity(parity: Parity) -> str:
     """Lines for the terminal."""
     lines = list(parity.stored) or ["weights, biases, scales and zero points: equal to the graph's in every file"]
+    lines += parity.not_run
     for runtime in dict.fromkeys(layer.runtime for layer in parity.layers):
         layers = [layer for layer in parity.layers if layer.runtime == runtime]
         worst = min(layers, key=lambda layer: layer.within_one)

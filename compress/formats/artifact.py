@@ -56,3 +56,12 @@ def write_whole(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def check_writable(out: Path) -> None:
+    """Raises ExportError where the folder `out` cannot be made or written, before hours go into what it is for."""
+    folder = out
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ExportError(f"{out}: cannot be written; choose another folder with --out")

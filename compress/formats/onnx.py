@@ -129,28 +129,29 @@ class _Writer:
 
     def weights(self, operator: Operator, weight: np.ndarray, axis: int) -> list[str]:
         """Inputs for the weight and the bias; int8 and int32 ones go through a DequantizeLinear."""
-        stored = [self.constant(weight, f"{operator.name}.weight")]
-        if operator.bias is not None:
-            stored.append(self.constant(operator.bias, f"{operator.name}.bias"))
+        named = [(weight, f"{operator.name}.weight"), (operator.bias, f"{operator.name}.bias")]
+        stored = [self.constant(value, name, own=True) for value, name in named if value is not None]
         if operator.weight_scale is None:
             return stored
         weight_scale = operator.weight_scale.astype(np.float32)
         bias_scale = np.float32(self.graph.tensors[operator.inputs[0]].scale) * weight_scale
         ways = [(weight_scale, axis, np.int8), (bias_scale, 0, np.int32)]
         return [
-            self.node("DequantizeLinear", [name, self.constant(scale), self.zeros(len(scale), dtype)], axis=axis)
+            self.node("DequantizeLinear", [name, self.constant(scale), self.zeros(name, len(scale), dtype)], axis=axis)
             for name, (scale, axis, dtype) in zip(stored, ways, strict=False)
         ]
 
-    def zeros(self, count: int, dtype: Any) -> str:
-        return self.constant(np.zeros(count, dtype))
+    def zeros(self, of: str, count: int, dtype: Any) -> str:
+        return self.constant(np.zeros(count, dtype), f"{of}.0", own=dtype == np.int8)
 
-    def constant(self, value: Any, name: str = "") -> str:
-        """Name of an initializer with this value; equal values are stored once. None: the empty input."""
+    def constant(self, value: Any, name: str = "", own: bool = False) -> str:
+        """Name of an initializer with this value; equal values are stored once, unless each is its operator's own:
+        onnxruntime rewrites int8 weights and their zero points on x86 without VNNI, and refuses to do so twice.
+        None: the empty input."""
         if value is None:
             return ""
         array = np.ascontiguousarray(value).reshape(np.shape(value))
-        key = (array.dtype.str, array.shape, array.tobytes())
+        key = (array.dtype.str, array.shape, array.tobytes(), name if own else "")
         if key not in self.constants:
             self.constants[key] = numpy_helper.from_array(array, name or f"_c{len(self.constants)}")
         return self.constants[key].name

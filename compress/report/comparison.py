@@ -7,7 +7,7 @@ from typing import Any
 from compress.measure.values import Measurement
 from compress.report import charts
 from compress.report.charts import Dot
-from compress.report.contradictions import between_runs, iou_gain, relative_speed, tail_gain
+from compress.report.contradictions import FLOAT, between_runs, iou_gain, relative_speed, tail_gain
 from compress.report.html import TITLES, Cell, dot_of, environment, iou_cell, same_images, times
 from compress.report.record import RunRecord
 from compress.report.summary import NOT_MEASURED, headline, megabytes
@@ -73,7 +73,7 @@ def _dots(runs: Mapping[str, RunRecord]) -> list[Dot]:
     for name, run in runs.items():
         kind = "student" if run is first else "earlier"
         for format, measured in run.measurements.items():
-            if format != "teacher":
+            if format not in FLOAT:
                 found.append(dot_of(f"{name}, {TITLES.get(format, format)}", kind, measured, teacher))
     return [dot for dot in found if dot is not None]
 
@@ -81,7 +81,7 @@ def _dots(runs: Mapping[str, RunRecord]) -> list[Dot]:
 def _rows(runs: Mapping[str, RunRecord]) -> list[dict[str, Any]]:
     """One row for each file, format by format, so that what is compared stands together."""
     first = next(iter(runs.values()))
-    formats = dict.fromkeys(name for run in runs.values() for name in run.measurements if name != "teacher")
+    formats = dict.fromkeys(name for run in runs.values() for name in run.measurements if name not in FLOAT)
     rows = []
     for format in formats:
         for name, run in runs.items():

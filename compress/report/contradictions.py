@@ -17,6 +17,8 @@ MARGIN = 0.01
 SAME_SIZE = 0.01
 """Share by which two sizes must differ to be called different."""
 TITLES = {"teacher": "the teacher", "onnx": "ONNX", "tflite": "TFLite", "ort": "ORT"}
+FLOAT = ("teacher", "source")
+"""Measurements that are no exported file: the teacher's, and the source's where others teach."""
 _RESAMPLES = 2_000
 
 # Against the teacher, smaller and faster but less accurate is the bargain itself, and no contradiction.
@@ -40,7 +42,7 @@ def in_run(
 ) -> list[str]:
     """Sentences on the files of one run: "teacher" and one for each format, measured on the same images and in the
     same turns; then, of the TFLite file or the first one, on what else was made of the same teacher."""
-    formats = {name: each for name, each in measurements.items() if name != "teacher"}
+    formats = {name: each for name, each in measurements.items() if name not in FLOAT}
     sentences = of_checks(verdict)
     sentences += _across_runtimes("the teacher", {name: each.speedup for name, each in formats.items()})
     teacher = measurements.get("teacher", Measurement())
@@ -65,7 +67,7 @@ def between_runs(
 ) -> list[str]:
     """Sentences on a run against another one of the same teacher, called `name`, format by format. IoU is compared only
     where both were measured on the same images."""
-    shared = [key for key in ours if key in theirs and key != "teacher"]
+    shared = [key for key in ours if key in theirs and key not in FLOAT]
     speeds = {key: relative_speed(ours[key], theirs[key]) for key in shared}
     sentences = _across_runtimes(name, speeds)
     for key in shared:
@@ -82,7 +84,7 @@ def of_checks(verdict: Verdict) -> list[str]:
         name, _, kind = check.name.partition(" ")
         if check.passed:
             met.setdefault(name, []).append(kind)
-        elif check.measured is not None:
+        elif check.measured is not None and not check.undecided:
             missed.setdefault(name, []).append(kind)
     return [
         f"{_name(name)} meets its budget for {_listed(met[name])}, but not for {_listed(kinds)}."

@@ -10,12 +10,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from compress.measure.values import Interval, Measurement
 from compress.report import charts
 from compress.report.charts import Dot
-from compress.report.contradictions import between_runs, in_run
+from compress.report.contradictions import FLOAT, between_runs, in_run
 from compress.report.pictures import IGNORED, Picture, colour_of, mask_uri, photo_uri, size_of
 from compress.report.record import Earlier, RunRecord
-from compress.report.summary import NOT_MEASURED, columns, headline, interval, megabytes, verdict_line
+from compress.report.summary import (
+    NOT_MEASURED,
+    columns,
+    headline,
+    interval,
+    limit_of,
+    megabytes,
+    outcome,
+    verdict_line,
+)
 
-TITLES = {"teacher": "Teacher", "onnx": "ONNX", "tflite": "TFLite", "ort": "ORT"}
+TITLES = {"teacher": "Teacher", "source": "Source", "onnx": "ONNX", "tflite": "TFLite", "ort": "ORT"}
 Cell = tuple[str, str]  # what is read first, and what is read under it
 
 
@@ -88,7 +97,7 @@ def dots_of(record: RunRecord) -> list[Dot]:
     teacher = record.measurements.get("teacher", Measurement())
     found = [
         *(
-            (TITLES.get(name, name), "teacher" if name == "teacher" else "student", each)
+            (TITLES.get(name, name), "teacher" if name in FLOAT else "student", each)
             for name, each in record.measurements.items()
         ),
         *((name, "control", each) for name, each in record.controls.items()),
@@ -109,7 +118,7 @@ def dot_of(label: str, kind: str, measured: Measurement, teacher: Measurement) -
 
 
 def _student(run: Earlier) -> Measurement:
-    formats = {name: each for name, each in run.measurements.items() if name != "teacher"}
+    formats = {name: each for name, each in run.measurements.items() if name not in FLOAT}
     return formats.get("tflite") or next(iter(formats.values()), Measurement())
 
 
@@ -182,8 +191,7 @@ def _budget_rows(record: RunRecord, names: list[str]) -> list[tuple[str, list[di
         check = checks.get((name, kind))
         if check is None:
             return None
-        word = NOT_MEASURED if check.measured is None else "within" if check.passed else "over"
-        return {"passed": check.passed, "word": word, "limit": f"{check.limit:,} {check.unit}"}
+        return {"passed": check.passed, "word": outcome(check).removesuffix(" budget"), "limit": limit_of(check)}
 
     return [(f"Budget: {kind}", [cell(name, kind) for name in names]) for kind in kinds]
 

@@ -45,10 +45,10 @@ class Picture:
     student_iou: float  # 0..1, of the student's mask with the labels, or with the teacher's mask where there are none
 
 
-def photo_of(image: np.ndarray) -> bytes:
-    """JPEG of an image (uint8 RGB [H, W, 3]), of at most 480 px either way."""
+def photo_of(image: np.ndarray, longest: int = PHOTO_PX) -> bytes:
+    """JPEG of an image (uint8 RGB [H, W, 3]), of at most `longest` pixels either way."""
     small = Image.fromarray(image)
-    small.thumbnail((PHOTO_PX, PHOTO_PX))
+    small.thumbnail((longest, longest))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

@@ -15,7 +15,7 @@ from operator_cases import u_shape
 from compress.errors import MeasureError
 from compress.formats.artifact import IOSpec
 from compress.formats.onnx import to_onnx
-from compress.formats.runtime import describe, open_model
+from compress.formats.runtime import describe, open_model, saturates
 from compress.formats.tflite import to_tflite
 
 EXPORTERS = {"onnx": to_onnx, "tflite": to_tflite}
@@ -95,6 +95,8 @@ def test_an_ort_file_says_and_does_the_same(tmp_path):
     sessions = [open_model(path), open_model(path.with_suffix(".ort"))]
     image = builder.image[0].transpose(1, 2, 0)
     assert sessions[0].output == sessions[1].output
+    if saturates(path.with_suffix(".ort")):
+        pytest.skip("onnxruntime saturates .ort files on a processor without VNNI: the answers are not compared")
     np.testing.assert_array_equal(*(session.probabilities(image) for session in sessions))
 
 

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,9 @@ def test_the_difference_from_onnxruntime_is_the_largest_over_all_outputs() -> No
 def test_another_file_than_the_published_one_is_refused() -> None:
     found = hashlib.sha256(b"something else").hexdigest()
     with pytest.raises(ModelError, match=f"sha256 {found}, expected 8d10d2f3"):
-        u2net.checked(b"something else")
+        u2net.checked(b"something else", u2net.LARGE)
+    with pytest.raises(ModelError, match="u2netp.onnx .*expected 309c8469"):
+        u2net.checked(b"something else", u2net.SMALL)
 
 
 def test_without_a_network_says_so_in_one_line(monkeypatch, tmp_path, capsys) -> None:
@@ -172,27 +175,26 @@ def test_without_a_network_says_so_in_one_line(monkeypatch, tmp_path, capsys) ->
 
 @pytest.mark.parametrize("difference", [1e-4, float("nan")])
 def test_weights_that_do_not_agree_are_not_written(monkeypatch, tmp_path, capsys, difference: float) -> None:
-    monkeypatch.setattr(u2net, "U2Net", u2net.U2NetP)
-    monkeypatch.setattr(u2net, "fetch_onnx", lambda: b"")
+    monkeypatch.setattr(u2net, "fetch_onnx", lambda _: b"")
     monkeypatch.setattr(u2net, "state_from_onnx", lambda model, _: model.state_dict())
     monkeypatch.setattr(u2net, "largest_difference", lambda *_: difference)
-    assert u2net.main(["--out", str(tmp_path / "u2net.pt")]) == 2
+    assert u2net.main(["--small", "--out", str(tmp_path / "u2net.pt")]) == 2
     assert "torch and onnxruntime differ" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_that_agree_are_written_and_the_next_run_leaves_them_alone(monkeypatch, tmp_path, capsys) -> None:
     model = u2net.U2NetP()
-    monkeypatch.setattr(u2net, "U2Net", u2net.U2NetP)
-    monkeypatch.setattr(u2net, "fetch_onnx", lambda: b"")
+    monkeypatch.setattr(u2net, "fetch_onnx", lambda _: b"")
     monkeypatch.setattr(u2net, "state_from_onnx", lambda *_: model.state_dict())
     monkeypatch.setattr(u2net, "largest_difference", lambda *_: 9e-5)
-    monkeypatch.setattr(u2net, "WEIGHTS_SHA256", u2net.weights_sha256(model.state_dict()))
-    out = tmp_path / "u2net.pt"
-    assert u2net.main(["--out", str(out)]) == 0
+    known = replace(u2net.SMALL, weights_sha256=u2net.weights_sha256(model.state_dict()))
+    monkeypatch.setattr(u2net, "SMALL", known)
+    out = tmp_path / "u2netp.pt"
+    assert u2net.main(["--small", "--out", str(out)]) == 0
     assert torch.equal(torch.load(out, weights_only=True)["fuse.weight"], model.fuse.weight)
     written = out.stat().st_mtime_ns
-    assert u2net.main(["--out", str(out)]) == 0
+    assert u2net.main(["--small", "--out", str(out)]) == 0
     assert "is complete" in capsys.readouterr().out
     assert out.stat().st_mtime_ns == written
     assert list(tmp_path.iterdir()) == [out]
@@ -202,7 +204,7 @@ def test_a_file_that_is_cut_short_does_not_pass_for_complete(tmp_path) -> None:
     out = tmp_path / "u2net.pt"
     torch.save(u2net.U2NetP().state_dict(), out)
     out.write_bytes(out.read_bytes()[:1000])
-    assert not u2net.is_complete(out)
+    assert not u2net.is_complete(out, u2net.SMALL)
 
 
 def test_an_unreadable_photograph_is_named(tmp_path) -> None:
@@ -212,21 +214,23 @@ def test_an_unreadable_photograph_is_named(tmp_path) -> None:
         u2net.read_batch(path)
 
 
-def test_the_recipe_names_the_network_and_its_preprocessing() -> None:
-    recipe = read_recipe(MODELS / "u2net.toml")
+@pytest.mark.parametrize(("toml", "network"), [("u2net.toml", "U2Net"), ("u2netp.toml", "U2NetP")])
+def test_the_recipe_names_the_network_and_its_preprocessing(toml: str, network: str) -> None:
+    recipe = read_recipe(MODELS / toml)
     file, name = recipe.model.architecture.split(":")
     assert (MODELS / file).is_file()
-    assert name == "U2Net"
+    assert name == network
     assert recipe.model.classes == ["background", "object"]
     assert (recipe.preprocess.mean, recipe.preprocess.std) == (u2net.MEAN, u2net.STD)
 
 
 @pytest.mark.slow
-def test_the_published_weights_can_be_fetched_and_fit(tmp_path) -> None:
-    out = tmp_path / "u2net.pt"
-    done = subprocess.run([sys.executable, MODELS / "u2net.py", "--out", out], capture_output=True, text=True)
+@pytest.mark.parametrize(("flags", "published"), [([], u2net.LARGE), (["--small"], u2net.SMALL)])
+def test_the_published_weights_can_be_fetched_and_fit(tmp_path, flags, published) -> None:
+    out = tmp_path / "weights.pt"
+    done = subprocess.run([sys.executable, MODELS / "u2net.py", *flags, "--out", out], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    model = u2net.U2Net().eval()
+    model = published.network().eval()
     model.load_state_dict(torch.load(out, weights_only=True))
     with torch.inference_mode():
         share = float((model(torch.from_numpy(u2net.read_batch(MODELS / "cat.jpg")))[0] > 0.5).float().mean())
