@@ -47,6 +47,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
         budget=options.budget,
         data=options.data,
         unlabelled=options.unlabelled,
+        pictures=options.pictures,
         minutes=options.minutes,
         seed=options.seed,
         quantize=options.quantize,
@@ -147,6 +148,19 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
+def _report(options: argparse.Namespace, command: str) -> int:
+    from compress.report.write import rebuild, write_comparison
+
+    if len(options.folders) == 1:
+        print(f"report: {rebuild(options.folders[0], options.out)}")
+        return 0
+    page = options.out or Path("comparison.html")
+    for sentence in write_comparison(options.folders, page):
+        print(sentence)
+    print(f"report: {page}")
+    return 0
+
+
 def _mine(options: argparse.Namespace, command: str) -> int:
     from compress.formats.artifact import check_writable
     from compress.mine.mining import mine
@@ -209,6 +223,13 @@ def _parser() -> argparse.ArgumentParser:
     gate.add_argument("--markdown", metavar="FILE", help="write it as a Markdown summary")
     gate.add_argument("--base", type=Path, metavar="FILE", help="report.json of the base branch, to state the change")
 
+    report = commands.add_parser("report", help="write the report of a run anew, or compare several runs on one page")
+    report.set_defaults(call=_report)
+    report.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="output folders; the first is the base")
+    report.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: DIR/report.html; of several: comparison.html"
+    )
+
     mine = commands.add_parser("mine", help="find the images that are most worth a human's labelling")
     mine.set_defaults(call=_mine)
     model = "a .pt with its recipe beside it, or an exported file"
@@ -228,6 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--budget", action="append", metavar="LIMIT", help=_LIMITS)
     run.add_argument("--data", type=Path, metavar="DIR", help="folder with train/ and val/, each images/ and masks/")
     run.add_argument("--unlabelled", type=Path, metavar="DIR", help="folder of more images, without masks")
+    run.add_argument("--pictures", type=Path, metavar="DIR", help="photographs for the report, not validation images")
     run.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: export/NAME)")
     run.add_argument("--minutes", type=float, metavar="N", help="training time (default: the recipe's)")
     run.add_argument("--seed", type=int, metavar="N", help="seed of every random choice (default: the recipe's)")

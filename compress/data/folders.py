@@ -141,6 +141,14 @@ def open_images(folder: Path) -> tuple[dict[Path, np.ndarray], list[str]]:
     return {sample.image: thumbnail for sample, thumbnail in thumbnails.items()}, warnings
 
 
+def photographs(folder: Path) -> list[Path]:
+    """Images at any depth of `folder`, by name. Raises DataError for a missing folder and for one without images."""
+    found = _images_under(_existing(folder))
+    if not found:
+        raise DataError(f"{folder}: no images; put .jpg or .png files in it")
+    return found
+
+
 def _existing(folder: Path) -> Path:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give one that holds train/ and val/, or images alone")

@@ -16,8 +16,9 @@ from compress.errors import ExportError
 from compress.formats.artifact import write_whole
 from compress.mine.doubt import Doubt
 from compress.mine.mining import Find, Mined
-from compress.report.pictures import thumbnail
+from compress.report.pictures import photo_of, photo_uri
 
+PHOTO_PX = 240
 UNSURE = (230, 159, 0)
 DISAGREE = (208, 28, 139)
 """Two colours of Okabe and Ito's kind, apart for colour-blind readers as well."""
@@ -57,7 +58,7 @@ def to_html(mined: Mined) -> str:
             "find": find,
             "why": why(find),
             "apart": _apart(find),
-            "photo": thumbnail(read_image(find.image)),
+            "photo": photo_uri(photo_of(read_image(find.image), PHOTO_PX)),
             "overlay": overlay(find.doubt),
         }
         for find in finds
