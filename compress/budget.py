@@ -1,12 +1,76 @@
-"""Budgets as people write them, and the verdict on what was measured."""
+"""Budgets as people write them, and the verdict on what was measured.
 
+    4MB, 4MiB, size<=4MB            bytes of every exported file
+    20ms, latency<=20ms             median latency of the TFLite file (of every file, where there is none)
+    latency<=0.12x teacher.onnx     the same, as a share of another file's, measured in turns with it
+    iou>=0.86                       mean IoU of every exported file
+    iou_drop<=0.01 [teacher.onnx]   how much lower that is than another file's, paired by image
+
+This module starts in milliseconds: a gate on sizes needs no more.
+"""
+
+import contextlib
 import re
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from compress.errors import BudgetError
+from compress.measure.values import Interval, Measurement
+
+TEACHER = "teacher.onnx"
+"""What a run calls the heavy model that it measures beside the exported files."""
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_MILLISECONDS = re.compile(rf"\s*{_NUMBER}\s*ms\s*", re.IGNORECASE)
+_RATIO = re.compile(rf"\s*{_NUMBER}\s*x\s+(\S.*?)\s*", re.IGNORECASE)
+_LIMIT = re.compile(r"\s*([a-z_]+)\s*(<=|>=)(.*)", re.IGNORECASE)
+_DROP = re.compile(rf"\s*{_NUMBER}(?:\s+(\S.*?))?\s*")
+_IOU = re.compile(rf"\s*{_NUMBER}\s*")
+
+Metric = Literal["size", "latency", "iou", "iou_drop"]
+EXAMPLES = {
+    "size": "size<=4MB",
+    "latency": "latency<=20ms or latency<=0.12x teacher.onnx",
+    "iou": "iou>=0.86",
+    "iou_drop": "iou_drop<=0.01",
+}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit. `value` is in bytes, milliseconds, shares of `reference`'s latency, or IoU from 0 to 1.
+
+    `reference` is the file that a latency's share, or an IoU drop, is taken against, as it was written.
+    """
+
+    metric: Metric
+    value: float
+    text: str
+    reference: str | None = None
+
+    @property
+    def at_least(self) -> bool:
+        return self.metric == "iou"
+
+    @property
+    def unit(self) -> str:
+        if self.metric == "latency":
+            return "x" if self.reference else "ms"
+        return "bytes" if self.metric == "size" else ""
+
+    @property
+    def kind(self) -> str:
+        """What is limited, in words that tell it from every other limit of a budget."""
+        words = self.metric.replace("_", " ").replace("iou", "IoU")
+        return f"{words} against {self.reference}" if self.reference else words
+
+    def concerns(self, format: str, formats: Collection[str]) -> bool:
+        """Whether a file of `format`, one of a folder's `formats`, must meet it: an app on a phone runs the TFLite
+        file, so where there is one, a latency is of that file."""
+        return self.metric != "latency" or format == "tflite" or "tflite" not in formats
 
 
 def parse_size(text: str) -> int:
@@ -18,27 +82,84 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * units[match[2].lower()])
 
 
+def parse_limit(text: str) -> Limit:
+    """One limit as the head of this module lists them. Raises BudgetError, naming the text and what to write."""
+    if match := _LIMIT.fullmatch(text):
+        name, sign, rest = match[1].lower(), match[2], match[3]
+        if name == "size" and sign == "<=":
+            with contextlib.suppress(BudgetError):
+                return Limit("size", parse_size(rest), text)
+        if name == "latency" and sign == "<=":
+            if (found := _MILLISECONDS.fullmatch(rest)) and float(found[1]) > 0:
+                return Limit("latency", float(found[1]), text)
+            if (found := _RATIO.fullmatch(rest)) and float(found[1]) > 0:
+                return Limit("latency", float(found[1]), text, found[2])
+        if name == "iou" and sign == ">=" and (found := _IOU.fullmatch(rest)) and 0 < float(found[1]) <= 1:
+            return Limit("iou", float(found[1]), text)
+        if name == "iou_drop" and sign == "<=" and (found := _DROP.fullmatch(rest)) and float(found[1]) < 1:
+            return Limit("iou_drop", float(found[1]), text, found[2])
+        example = EXAMPLES.get(name)
+        if example is None:
+            raise BudgetError(f"budget {text!r}: {name!r} is not measured; limit {', '.join(EXAMPLES)}")
+        raise BudgetError(f"budget {text!r} makes no sense: write it like {example}")
+    if (found := _MILLISECONDS.fullmatch(text)) and float(found[1]) > 0:
+        return Limit("latency", float(found[1]), text)
+    try:
+        return Limit("size", parse_size(text), text)
+    except BudgetError as error:
+        raise BudgetError(f"{error}; or a latency such as 20ms, or a limit such as iou>=0.86") from None
+
+
 @dataclass(frozen=True)
 class Budget:
-    """The limits that every exported file must meet."""
+    """The limits that the exported files must meet: of each kind the tightest."""
 
-    size_bytes: int | None = None
+    limits: tuple[Limit, ...] = ()
 
     @classmethod
-    def parse(cls, texts: list[str]) -> "Budget":
-        """The tightest of several budgets, as given with repeated `--budget`."""
-        return cls(size_bytes=min((parse_size(text) for text in texts), default=None))
+    def parse(cls, texts: Collection[str], references: Collection[str] | None = None) -> "Budget":
+        """Several budgets, as given with repeated `--budget`.
+
+        `references`: names of the files that there will be to compare with; None: whatever is named.
+        Raises BudgetError.
+        """
+        tightest: dict[str, Limit] = {}
+        for limit in map(parse_limit, texts):
+            if references is not None and limit.reference not in (None, *references):
+                known = ", ".join(references)
+                raise BudgetError(f"budget {limit.text!r}: there is no {limit.reference} to compare with; name {known}")
+            key = f"{limit.metric} {limit.unit} {limit.reference}"
+            other = tightest.get(key, limit)
+            tighter = max if limit.at_least else min
+            tightest[key] = tighter(other, limit, key=lambda one: one.value)
+        return cls(tuple(tightest.values()))
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The largest that an exported file may be."""
+        return next((int(limit.value) for limit in self.limits if limit.metric == "size"), None)
+
+    @property
+    def latency_ms(self) -> float | None:
+        """The longest that the TFLite file may take, by its median."""
+        return next((one.value for one in self.limits if one.metric == "latency" and not one.reference), None)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One limit and what was measured; a missing measurement never passes."""
+    """One limit and what was measured: `measured` within `low` to `high` with 95 % confidence, both None where
+    the figure is exact. A missing measurement never passes, and neither does one whose interval holds the limit,
+    unless the verdict is lenient."""
 
     name: str
     measured: float | None
     limit: float
     unit: str
     passed: bool
+    low: float | None = None
+    high: float | None = None
+    at_least: bool = False
+    undecided: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,14 +171,59 @@ class Verdict:
         return all(check.passed for check in self.checks)
 
 
-def judge(sizes_bytes: dict[str, int | None], budget: Budget) -> Verdict:
-    """Verdict on the size of every exported file, named by its format."""
-    if budget.size_bytes is None:
-        return Verdict(())
-    limit = budget.size_bytes
+def judge(measurements: Mapping[str, Measurement], budget: Budget) -> Verdict:
+    """Verdict on the exported files of a run, named by their format. A reference is the run's heavy model."""
     return Verdict(
         tuple(
-            Check(f"{name} size", size, limit, "bytes", size is not None and size <= limit)
-            for name, size in sizes_bytes.items()
+            check(f"{name} {limit.kind}", limit, _measured(limit, measured))
+            for limit in budget.limits
+            for name, measured in measurements.items()
+            if limit.concerns(name, measurements)
         )
     )
+
+
+def check(name: str, limit: Limit, measured: Interval | None, *, lenient: bool = False) -> Check:
+    """The verdict on one limit, named `name`. `measured` is in the limit's unit; None: not measured.
+
+    Lenient, a limit inside the interval passes.
+    """
+    value: float = int(limit.value) if limit.metric == "size" else limit.value
+    missing = Check(name, None, value, limit.unit, False, at_least=limit.at_least)
+    if measured is None:
+        return missing
+    exact = measured.low == measured.high
+    best, worst = (measured.high, measured.low) if limit.at_least else (measured.low, measured.high)
+
+    def meets(figure: float) -> bool:
+        return figure >= limit.value if limit.at_least else figure <= limit.value
+
+    undecided = meets(best) and not meets(worst)
+    return replace(
+        missing,
+        measured=measured.mean,
+        passed=meets(worst) or (undecided and lenient),
+        low=None if exact else measured.low,
+        high=None if exact else measured.high,
+        undecided=undecided,
+    )
+
+
+def _measured(limit: Limit, found: Measurement) -> Interval | None:
+    """What a run measured, in the limit's unit."""
+    if limit.metric == "size":
+        return None if found.size_bytes is None else _exactly(found.size_bytes)
+    if limit.metric == "iou":
+        return found.iou
+    if limit.reference not in (None, TEACHER):
+        return None
+    if limit.metric == "iou_drop":
+        return found.iou_drop
+    if limit.reference:
+        faster = found.speedup
+        return None if faster is None else Interval(1 / faster.mean, 1 / faster.high, 1 / faster.low)
+    return None if found.latency is None else _exactly(found.latency.p50_ms)
+
+
+def _exactly(figure: float) -> Interval:
+    return Interval(figure, figure, figure)

@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
-    from compress.budget import Budget
+    from compress.budget import TEACHER, Budget
     from compress.errors import RecipeError
     from compress.pipeline import resume, run
     from compress.recipe import read_recipe
@@ -49,7 +49,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
         tta=options.tta.split(",") if options.tta else None,
         formats=options.formats.split(",") if options.formats else None,
     )
-    Budget.parse(recipe.budget)
+    Budget.parse(recipe.budget, [TEACHER])
     out = options.out or Path("export") / recipe.name
     record = run(recipe, options.model, out, command=command, trust_pickle=options.trust_pickle)
     print(table(record, out / "report.html"))
@@ -125,7 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(call=_run)
     run.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=file_help)
     run.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this output folder")
-    run.add_argument("--budget", action="append", metavar="SIZE", help="of each exported file: 4MB, 4MiB (repeatable)")
+    run.add_argument(
+        "--budget", action="append", metavar="LIMIT", help="of each exported file: 4MB, 20ms, iou>=0.86 (repeatable)"
+    )
     run.add_argument("--data", type=Path, metavar="DIR", help="folder with train/ and val/, each images/ and masks/")
     run.add_argument("--unlabelled", type=Path, metavar="DIR", help="folder of more images, without masks")
     run.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: export/NAME)")

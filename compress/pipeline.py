@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 
-from compress.budget import Budget, judge
+from compress.budget import TEACHER, Budget, judge
 from compress.data.folders import Dataset
 from compress.data.images import read_mask
 from compress.data.packed import cache_folder
@@ -80,7 +80,7 @@ def run(
     what it has. Raises a CompressError, and writes nothing, when the model, the data, the budget or the folder cannot
     be used.
     """
-    budget = Budget.parse(recipe.budget)
+    budget = Budget.parse(recipe.budget, [TEACHER])
     size_bytes = budget.size_bytes
     if size_bytes is None:
         raise BudgetError("no budget: give one, such as --budget 4MB")
@@ -163,7 +163,7 @@ def run(
         parity=asdict(parity),
         kernels={a.format: KERNELS[a.format](a.path) for a in artifacts if a.format in KERNELS},
         measurements=measurements,
-        verdict=judge({artifact.format: artifact.size_bytes for artifact in artifacts}, budget),
+        verdict=judge({a.format: measurements[a.format] for a in artifacts}, budget),
         machine=machine,
         minutes=journal.minutes,
         warnings=dataset.warnings,

@@ -47,8 +47,10 @@ class TeacherSection(_Section):
 
 
 class PlanSection(_Section):
-    """`macs_share`: multiply-accumulates of the student, as a share of the heavy model's."""
+    """`method`: "damage" weighs what each channel is worth; "uniform", "magnitude" and "random" are there to compare
+    with. `macs_share`: multiply-accumulates of the student, as a share of the heavy model's."""
 
+    method: Literal["damage", "uniform", "magnitude", "random"] = "damage"
     images: int = Field(32, ge=1)
     size: tuple[int, int] = (192, 192)
     macs_share: float = Field(0.115, gt=0, le=1)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from compress.errors import BudgetError
 from compress.network import CONVS, Network, Node
 from compress.prune.groups import Channels
+from compress.prune.latency import MACS, WORK, LatencyModel, Workload
 
 STEP = 8
 """Widths are multiples of this: int8 kernels work in blocks of 8, a narrower layer saves no time."""
@@ -131,10 +132,13 @@ def predicted_bytes(net: Network, channels: Channels, widths: Mapping[str, int])
 
 def check_budget(net: Network, channels: Channels, budget_bytes: int) -> None:
     """Raises BudgetError, with the smallest size possible, for a budget that no width can meet."""
-    least = {g.name: g.width if g.frozen else min(STEP, g.width) for g in channels.groups.values()}
-    smallest = predicted_bytes(net, channels, least)
+    smallest = predicted_bytes(net, channels, _narrowest(channels))
     if smallest > budget_bytes:
         raise BudgetError(f"no student fits in {budget_bytes:,} bytes: the smallest possible has about {smallest:,}")
+
+
+def _narrowest(channels: Channels) -> dict[str, int]:
+    return {g.name: g.width if g.frozen else min(STEP, g.width) for g in channels.groups.values()}
 
 
 def conv_bytes(net: Network, channels: Channels, widths: Mapping[str, int], node: Node) -> int:
@@ -144,55 +148,92 @@ def conv_bytes(net: Network, channels: Channels, widths: Mapping[str, int], node
     return channels.width(node.name, widths) * (inputs * weight.shape[2] * weight.shape[3] + CHANNEL_BYTES)
 
 
+@dataclass(frozen=True)
+class LatencyLimit:
+    """At most `limit_ms` for one inference, as `model` predicts it."""
+
+    limit_ms: float
+    model: LatencyModel
+
+
 def choose(
-    net: Network, channels: Channels, damage: Mapping[str, GroupDamage], budget_bytes: int, macs_share: float
+    net: Network,
+    channels: Channels,
+    damage: Mapping[str, GroupDamage],
+    budget_bytes: int,
+    macs_share: float,
+    latency: LatencyLimit | None = None,
 ) -> PrunePlan:
-    """Widths of little total damage within a budget of bytes and a share of the heavy model's multiply-accumulates.
+    """Widths of little total damage within a budget of bytes and a share of the given network's
+    multiply-accumulates. Where that is not fast enough for `latency`, the predicted milliseconds take the place
+    of the multiply-accumulates.
 
     Greedy: from full width, always the step of 8 channels that does the least damage for what it saves, where a
-    byte and a multiply-accumulate are exchanged at the rate that lets both budgets run out together
-    (a Lagrange multiplier, found by bisection). Raises BudgetError as `check_budget` does.
+    byte and a multiply-accumulate (a millisecond) are exchanged at the rate that lets both budgets run out together
+    (a Lagrange multiplier, found by bisection). Raises BudgetError, with the least that is possible, for a budget
+    that no width can meet.
     """
-    costs = _Costs(net, channels)
-    full = {group.name: group.width for group in channels.groups.values()}
     check_budget(net, channels, budget_bytes)
-    budget_macs = macs_share * costs.total(full).macs
+    full = {group.name: group.width for group in channels.groups.values()}
+    workload = Workload(net, channels)
+    costs = _Costs(workload)
+    widths = _exchanged(costs, damage, full, _Cost(budget_bytes, macs_share * costs.total(full).work))
+    if latency:
+        timed, limits = _Costs(workload, latency.model), _Cost(budget_bytes, latency.limit_ms)
+        if (fastest := timed.total(_narrowest(channels)).work) > limits.work:
+            raise BudgetError(
+                f"no student runs in {limits.work:g} ms: the fastest possible takes about {fastest:.2g} ms here"
+            )
+        if timed.total(widths).work > limits.work:
+            widths = _exchanged(timed, damage, full, limits)
+            widths = _descend(timed, damage, widths, limits, 1.0)  # where time alone decides, bytes are left over
+    return plan_of(net, channels, {n: damage[n].order if n in damage else tuple(range(full[n])) for n in full}, widths)
+
+
+def _exchanged(
+    costs: "_Costs", damage: Mapping[str, GroupDamage], full: Mapping[str, int], limits: "_Cost"
+) -> dict[str, int]:
+    """Widths that meet the limit of bytes, and that of work if the rate of exchange alone can do it."""
+    bytes_alone = limits._replace(work=float("inf"))
+    best = _descend(costs, damage, full, bytes_alone, 0.0)
+    if costs.total(best).work <= limits.work:
+        return best
     low, high = 0.0, 1.0
-    best = _descend(costs, damage, full, budget_bytes, 0.0)
-    if costs.total(best).macs > budget_macs:
-        for _ in range(12):
-            rate = (low + high) / 2
-            best = _descend(costs, damage, full, budget_bytes, rate)
-            low, high = (rate, high) if costs.total(best).macs > budget_macs else (low, rate)
-        best = _descend(costs, damage, full, budget_bytes, high)
-    return plan_of(net, channels, {n: damage[n].order if n in damage else tuple(range(full[n])) for n in full}, best)
+    for _ in range(12):
+        rate = (low + high) / 2
+        best = _descend(costs, damage, full, bytes_alone, rate)
+        low, high = (rate, high) if costs.total(best).work > limits.work else (low, rate)
+    return _descend(costs, damage, full, bytes_alone, high)
 
 
 def _descend(
-    costs: "_Costs", damage: Mapping[str, GroupDamage], full: Mapping[str, int], budget_bytes: int, rate: float
+    costs: "_Costs", damage: Mapping[str, GroupDamage], start: Mapping[str, int], limits: "_Cost", rate: float
 ) -> dict[str, int]:
-    """Widths that meet the byte budget; `rate` in 0..1 is how much of a step's saving is counted in
-    multiply-accumulates, the rest being counted in bytes."""
-    widths, whole = dict(full), costs.total(full)
-    size = whole.size_bytes
+    """From the widths `start` to such as meet the limits; `rate` in 0..1 is how much of a step's saving is counted
+    in work, the rest being counted in bytes."""
+    widths, whole = dict(start), costs.total(start)
+    size, work = whole
 
     def price(name: str) -> float:
         after = next_width(widths[name])
         if after == 0:
             return float("inf")
         saved = costs.saved(name, widths)
-        share = (1 - rate) * saved.size_bytes / whole.size_bytes + rate * saved.macs / whole.macs
+        share = (1 - rate) * saved.size_bytes / whole.size_bytes + rate * saved.work / whole.work
         return (damage[name].damage[after] - damage[name].damage[widths[name]]) / max(share, 1e-12)
 
     queue = [(price(name), name) for name in damage]
     heapq.heapify(queue)
-    while size > budget_bytes:
+    while size > limits.size_bytes or work > limits.work:
         stale, name = heapq.heappop(queue)
         now = price(name)
+        if now == float("inf"):  # nothing left to cut
+            break
         if now > stale and queue and now > queue[0][0]:
             heapq.heappush(queue, (now, name))
             continue
-        size -= costs.saved(name, widths).size_bytes
+        saved = costs.saved(name, widths)
+        size, work = size - saved.size_bytes, work - saved.work
         widths[name] = next_width(widths[name])
         heapq.heappush(queue, (price(name), name))
     return widths
@@ -211,35 +252,37 @@ def next_width(width: int) -> int:
 
 
 class _Cost(NamedTuple):
-    size_bytes: int
-    macs: int
+    """Bytes of the file, and work: multiply-accumulates, or milliseconds where a latency is limited."""
+
+    size_bytes: float
+    work: float
 
 
 class _Costs:
-    """What a network of given widths costs, and what one step saves, from the convolutions that it touches alone."""
+    """What a network of given widths costs, and what one step saves, from the operators that it touches alone."""
 
-    def __init__(self, net: Network, channels: Channels):
-        self.net, self.channels, shapes = net, channels, net.shapes()
-        self.pixels = {node.name: shapes[node.name][2] * shapes[node.name][3] for node in net.convs()}
-        self.touched: dict[str, list[Node]] = {name: [] for name in channels.groups}
-        for node in net.convs():
-            for group in {*channels.segments[node.name], *channels.segments[node.inputs[0]]}:
+    def __init__(self, workload: Workload, model: LatencyModel | None = None):
+        self.net, self.channels, self.workload = workload.net, workload.channels, workload
+        self.constant = model.constant_ms if model else 0.0
+        self.prices = model.prices_ms if model else (1.0,) * MACS + (0.0,) * (len(WORK) - MACS)
+        self.touched: dict[str, list[Node]] = {name: [] for name in self.channels.groups}
+        for node in self.net.nodes:
+            for group in {group for name in (node.name, *node.inputs) for group in self.channels.segments[name]}:
                 self.touched[group].append(node)
 
     def total(self, widths: Mapping[str, int]) -> _Cost:
-        macs = sum(self._macs(node, widths) for node in self.net.convs())
-        return _Cost(predicted_bytes(self.net, self.channels, widths), macs)
+        work = self.constant + sum(self._work(node, widths) for node in self.net.nodes)
+        return _Cost(predicted_bytes(self.net, self.channels, widths), work)
 
     def saved(self, name: str, widths: Mapping[str, int]) -> _Cost:
         narrower = {**widths, name: next_width(widths[name])}
         before, after = self._of(name, widths), self._of(name, narrower)
-        return _Cost(before.size_bytes - after.size_bytes, before.macs - after.macs)
+        return _Cost(before.size_bytes - after.size_bytes, before.work - after.work)
 
     def _of(self, name: str, widths: Mapping[str, int]) -> _Cost:
         touched = self.touched[name]
-        size = sum(conv_bytes(self.net, self.channels, widths, node) for node in touched)
-        return _Cost(size, sum(self._macs(node, widths) for node in touched))
+        size = sum(conv_bytes(self.net, self.channels, widths, node) for node in touched if node.op in CONVS)
+        return _Cost(size, sum(self._work(node, widths) for node in touched))
 
-    def _macs(self, node: Node, widths: Mapping[str, int]) -> int:
-        weights = conv_bytes(self.net, self.channels, widths, node)
-        return (weights - CHANNEL_BYTES * self.channels.width(node.name, widths)) * self.pixels[node.name]
+    def _work(self, node: Node, widths: Mapping[str, int]) -> float:
+        return sum(self.prices[kind] * count for kind, count in self.workload.of(node, widths))

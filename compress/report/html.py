@@ -15,7 +15,16 @@ from jinja2 import Environment, StrictUndefined
 from compress.measure.values import Measurement
 from compress.report.pictures import IGNORED, Picture, colour_of, thumbnail
 from compress.report.record import LayerSize, Moment, RunRecord
-from compress.report.summary import NOT_MEASURED, columns, headline, interval, megabytes, verdict_line
+from compress.report.summary import (
+    NOT_MEASURED,
+    columns,
+    headline,
+    interval,
+    limit_of,
+    megabytes,
+    outcome,
+    verdict_line,
+)
 
 LAYERS_SHOWN = 40
 _TITLES = {"teacher": "Teacher", "onnx": "ONNX", "tflite": "TFLite"}
@@ -110,8 +119,7 @@ def _budget_rows(record: RunRecord, names: list[str]) -> list[tuple[str, list[di
         check = checks.get((name, kind))
         if check is None:
             return None
-        word = NOT_MEASURED if check.measured is None else "within" if check.passed else "over"
-        return {"passed": check.passed, "word": word, "limit": f"{check.limit:,} {check.unit}"}
+        return {"passed": check.passed, "word": outcome(check).removesuffix(" budget"), "limit": limit_of(check)}
 
     return [(f"Budget: {kind}", [cell(name, kind) for name in names]) for kind in kinds]
 

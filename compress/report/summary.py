@@ -36,7 +36,7 @@ def headline(verdict: Verdict) -> str:
         return "no budget given"
     if verdict.passed:
         return "within budget"
-    if all(check.passed or check.measured is None for check in verdict.checks):
+    if all(check.passed or check.undecided or check.measured is None for check in verdict.checks):
         return "not shown to be within budget"
     return "over budget"
 
@@ -44,9 +44,38 @@ def headline(verdict: Verdict) -> str:
 def verdict_line(check: Check) -> str:
     """For example "tflite size 3,912,344 of 4,000,000 bytes: within budget"."""
     if check.measured is None:
-        return f"{check.name} {NOT_MEASURED}, limit {check.limit:,} {check.unit}: not passed"
-    outcome = "within budget" if check.passed else "over budget"
-    return f"{check.name} {check.measured:,} of {check.limit:,} {check.unit}: {outcome}"
+        return f"{check.name} {outcome(check)}, limit {limit_of(check)}: not passed"
+    return f"{check.name} {measured_of(check)} of {limit_of(check)}: {outcome(check)}"
+
+
+def outcome(check: Check) -> str:
+    if check.measured is None:
+        return NOT_MEASURED
+    if check.undecided:
+        return "undecided, let pass" if check.passed else "undecided"
+    return "within budget" if check.passed else "short of budget" if check.at_least else "over budget"
+
+
+def limit_of(check: Check) -> str:
+    """For example "4,000,000 bytes" or "at least 0.86"."""
+    limit = f"{check.limit:,}" if check.unit == "bytes" else f"{check.limit:g}"
+    return f"{'at least ' if check.at_least else ''}{_with_unit(limit, check.unit)}"
+
+
+def measured_of(check: Check) -> str:
+    """For example "3,912,344", "17.21 [17.05, 17.43]"."""
+    if check.measured is None:
+        return NOT_MEASURED
+    if check.unit == "bytes":
+        return f"{check.measured:,}"
+    digits = 2 if check.unit == "ms" else 4
+    if check.low is None or check.high is None:
+        return f"{check.measured:.{digits}f}"
+    return interval(Interval(check.measured, check.low, check.high), digits)
+
+
+def _with_unit(figure: str, unit: str) -> str:
+    return f"{figure}{'' if unit == 'x' else ' '}{unit}".rstrip()
 
 
 def megabytes(size_bytes: float) -> str:

@@ -34,7 +34,6 @@ def latency(p50_ms: float, runtime: str) -> Latency:
 
 
 def full_record() -> RunRecord:
-    sizes: dict[str, int | None] = {"onnx": 4_100_000, "tflite": 3_912_344}
     measurements = {
         "teacher": Measurement(175_997_641, latency(308, "onnxruntime"), Interval(0.9025, 0.881, 0.921), (0.9,) * 100),
         "onnx": Measurement(
@@ -68,7 +67,7 @@ def full_record() -> RunRecord:
         agreement=0.9961,
         parity=None,
         measurements=measurements,
-        verdict=judge(sizes, Budget(4_000_000)),
+        verdict=judge({name: measurements[name] for name in ("onnx", "tflite")}, Budget.parse(["4MB"])),
         minutes={"repair": 3.6},
         warnings=("cat<1>.jpg could not be read: skipped",),
     )
@@ -83,7 +82,7 @@ def bare_record() -> RunRecord:
         agreement=None,
         parity=None,
         measurements={},
-        verdict=judge({"onnx": None}, Budget(4_000_000)),
+        verdict=judge({"onnx": Measurement()}, Budget.parse(["4MB"])),
         minutes={},
         warnings=(),
         data={},
