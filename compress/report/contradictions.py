@@ -4,13 +4,12 @@ A difference counts only where it was shown: its 95 % interval excludes "no diff
 `margin`, which nobody would notice. So a sentence never rests on noise, and a figure that is missing says nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
-import numpy as np
-
 from compress.budget import Verdict
+from compress.measure.statistics import paired_difference, tail_difference
 from compress.measure.values import Interval, Measurement
 
 MARGIN = 0.01
@@ -116,30 +115,14 @@ def relative_speed(ours: Measurement, theirs: Measurement) -> Interval | None:
 
 def iou_gain(ours: Measurement, theirs: Measurement) -> Interval | None:
     """Mean IoU of ours minus theirs, paired by image; None where the images cannot be the same."""
-    return _gain(ours, theirs, lambda iou: iou.mean(-1))
+    a, b = ours.per_image_iou, theirs.per_image_iou
+    return paired_difference(a, b, resamples=_RESAMPLES) if a and len(a) == len(b) else None
 
 
 def tail_gain(ours: Measurement, theirs: Measurement) -> Interval | None:
     """The same of the mean over each file's own worst tenth of images."""
-    return _gain(ours, theirs, worst_tenth)
-
-
-def worst_tenth(iou: np.ndarray) -> np.ndarray:
-    """[..., N] -> [...]: mean of the lowest tenth of the values, of at least one."""
-    count = -(-iou.shape[-1] // 10)
-    return np.partition(iou, count - 1)[..., :count].mean(-1)
-
-
-def _gain(
-    ours: Measurement, theirs: Measurement, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
-) -> Interval | None:
-    """Difference of a statistic over the images, by the paired percentile bootstrap, all resamples at once."""
-    a, b = np.asarray(ours.per_image_iou), np.asarray(theirs.per_image_iou)
-    if not len(a) or len(a) != len(b):
-        return None
-    drawn = np.random.default_rng(seed).integers(0, len(a), (_RESAMPLES, len(a)))
-    low, high = np.percentile(statistic(a[drawn]) - statistic(b[drawn]), [2.5, 97.5])
-    return Interval(float(statistic(a) - statistic(b)), float(low), float(high))
+    a, b = ours.per_image_iou, theirs.per_image_iou
+    return tail_difference(a, b, resamples=_RESAMPLES) if a and len(a) == len(b) else None
 
 
 def _size(ours: Measurement, theirs: Measurement) -> Finding | None:

@@ -12,6 +12,17 @@ from compress.measure.layers import LayerTime
 from compress.measure.values import Measurement
 
 
+def plain(value: Any) -> Any:
+    """What JSON can hold: paths become file names, and what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.name if isinstance(value, Path) else value
+
+
 @dataclass(frozen=True)
 class Moment:
     """A point of the run's history: IoU against the teacher's or the labels' masks on the images
@@ -70,17 +81,7 @@ class RunRecord:
     earlier: tuple[Earlier, ...] = ()  # oldest first
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for report.json; paths become file names, and what is not finite becomes null, as JSON asks."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: plain(item) for key, item in value.items()}
-            if isinstance(value, list | tuple):
-                return [plain(item) for item in value]
-            if isinstance(value, float) and not math.isfinite(value):
-                return None
-            return value.name if isinstance(value, Path) else value
-
+        """Plain values for report.json."""
         document = plain(asdict(self))
         document["schema"] = 1
         document["verdict"]["passed"] = self.verdict.passed
