@@ -102,16 +102,18 @@ def _labels(dots: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for group in groups:
         x, y, words = group[0]["x"], group[0]["y"], ", ".join(dot["label"] for dot in group)
         width = min(48.0, 3.2 * len(words))
+        start = x - 2 if x < width / 2 else x + 2 - width if x > 100 - width / 2 else x - width / 2
+        align = "start" if x < width / 2 else "end" if x > 100 - width / 2 else "middle"
         boxes = {
             "right": (x + 3, x + 3 + width, y - 4, y + 4),
             "left": (x - 3 - width, x - 3, y - 4, y + 4),
-            "below": (x - width / 2, x + width / 2, y + 4, y + 12),
-            "above": (x - width / 2, x + width / 2, y - 12, y - 4),
+            "below": (start, start + width, y + 4, y + 12),
+            "above": (start, start + width, y - 12, y - 4),
         }
         free = [side for side, box in boxes.items() if _fits(box) and not any(_meet(box, other) for other in taken)]
         side = free[0] if free else "right" if x < 50 else "left"
         taken.append(boxes[side])
-        labels.append({"x": x, "y": y, "side": side, "words": words, "kind": group[0]["kind"]})
+        labels.append({"x": x, "y": y, "side": side, "align": align, "words": words, "kind": group[0]["kind"]})
     return labels
 
 

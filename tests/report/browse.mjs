@@ -60,7 +60,7 @@ try {
   const dark = await open({ viewport: { width: 1200, height: 900 }, colorScheme: "dark" });
   found.dark = await background(dark);
   await shoot(dark, "dark");
-  const phone = await open({ viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 });
+  const phone = await open({ viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true });
   found.phone = await width(phone);
   await shoot(phone, "phone");
   console.log(JSON.stringify(found));
