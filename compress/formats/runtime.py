@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -60,8 +60,13 @@ class Session:
     def probabilities(self, image: np.ndarray, mean: Values | None = None, std: Values | None = None) -> np.ndarray:
         """uint8 RGB [H, W, 3] at the file's input size -> float32 [classes, H, W], the same for every format.
 
-        `mean` and `std` are those of `prepare`. Raises MeasureError.
+        `mean` and `std` are those of `prepare`. Raises MeasureError, also for an output that is no map of classes.
         """
+        if not _is_map(self.input.shape, self.input.layout, self.output.shape, self.output.layout):
+            raise MeasureError(
+                f"{self.path}: the output has shape {list(self.output.shape)}; a map of classes in the image's "
+                "proportions, [1, h, w, classes] or [1, classes, h, w], is expected"
+            )
         values = self.run(self.prepare(image, mean, std))[0]
         if self.output.scale is not None and self.output.zero_point is not None:
             values = (values.astype(np.float32) - self.output.zero_point) * np.float32(self.output.scale)
@@ -149,7 +154,7 @@ def _open_onnx(path: Path, threads: int) -> Session:
         path,
         f"onnxruntime {ort.__version__}",
         _onnx_spec(path, "input", source, layout, facts),
-        _onnx_spec(path, "output", result, _output_layout(path, source.shape, layout, result.shape), facts),
+        _onnx_spec(path, "output", result, _output_layout(source.shape, layout, result.shape), facts),
         infer,
         load_ms,
     )
@@ -202,7 +207,7 @@ def _open_tflite(path: Path, threads: int) -> Session:
         path,
         f"LiteRT {version('ai-edge-litert')}",
         _tflite_spec(path, "input", source, layout),
-        _tflite_spec(path, "output", results[0], _output_layout(path, shape, layout, results[0]["shape"].tolist())),
+        _tflite_spec(path, "output", results[0], _output_layout(shape, layout, results[0]["shape"].tolist())),
         infer,
         load_ms,
     )
@@ -244,20 +249,19 @@ def _only(path: Path, inputs: list[Any], name: Callable[[Any], str]) -> Any:
     return inputs[0]
 
 
-def _output_layout(path: Path, shape: list[Any], layout: str, result: list[Any]) -> str:
-    """Where the classes are: a map is as high and wide as the image, or some times smaller. The input's layout comes
+def _output_layout(shape: list[Any], layout: str, result: list[Any]) -> str:
+    """Where the classes are, if the output is a map of them; the input's layout where it is none. The input's comes
     first, because in a square map of as many classes it cannot be told."""
-    if len(result) != 4 or not all(isinstance(size, int) and size > 0 for size in (*shape[1:], *result[1:])):
-        return layout  # `_spec` says what is wrong
+    layouts = (layout, "NCHW" if layout == "NHWC" else "NHWC")
+    whole = len(result) == 4 and all(isinstance(size, int) and size > 0 for size in (*shape[1:], *result[1:]))
+    return next((other for other in layouts if whole and _is_map(shape, layout, result, other)), layout)
+
+
+def _is_map(shape: Sequence[int], layout: str, result: Sequence[int], other: str) -> bool:
+    """Whether an output is as high and wide as the image, or some times smaller, with few enough classes."""
     height, width = shape[layout.index("H")], shape[layout.index("W")]
-    for other in (layout, "NCHW" if layout == "NHWC" else "NHWC"):
-        high, wide, classes = (result[other.index(axis)] for axis in "HWC")
-        if abs(high * width - wide * height) < max(width, height) and classes < 256:
-            return other
-    raise MeasureError(
-        f"{path}: the output has shape {result}; a map of classes in the image's proportions, [1, h, w, classes] or "
-        f"[1, classes, h, w], is expected"
-    )
+    high, wide, classes = (result[other.index(axis)] for axis in "HWC")
+    return abs(high * width - wide * height) < max(width, height) and classes < 256
 
 
 def _layout(path: Path, shape: list[Any]) -> str:

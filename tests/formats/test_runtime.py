@@ -200,7 +200,7 @@ def test_the_layout_of_a_map_is_known_by_the_images_proportions(given, made, lay
 
 def test_an_output_that_is_no_map_is_refused(tmp_path):
     with pytest.raises(MeasureError, match="a map of classes in the image's proportions"):
-        open_model(identity(tmp_path, [(1, 3, 8, 12)], [(1, 24, 1, 12)]))
+        open_model(identity(tmp_path, [(1, 3, 8, 12)], [(1, 24, 1, 12)])).probabilities(np.zeros((8, 12, 3), np.uint8))
 
 
 def test_pixels_go_into_a_uint8_file_that_states_no_input_scale(tmp_path):
