@@ -47,6 +47,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
         budget=options.budget,
         data=options.data,
         unlabelled=options.unlabelled,
+        pictures=options.pictures,
         minutes=options.minutes,
         seed=options.seed,
         quantize=options.quantize,
@@ -77,6 +78,34 @@ def _verify(options: argparse.Namespace, command: str) -> int:
     changed, parity = verify_folder(options.folder, images_of(options.folder, options.images))
     print("\n".join(changed) if parity is None else describe_parity(parity))
     return 0 if parity is not None and parity.passed else 1
+
+
+def _bench(options: argparse.Namespace, command: str) -> int:
+    import json
+
+    from compress.bench import Options, bench
+    from compress.recipe import read_recipe
+    from compress.report.bench import describe_bench
+
+    record = bench(
+        options.files,
+        Options(
+            against=options.against,
+            data=options.data,
+            recipe=read_recipe(options.recipe) if options.recipe else None,
+            threads=options.threads,
+            seconds=options.seconds,
+            folds=options.folds,
+            mean=options.mean,
+            std=options.std,
+        ),
+    )
+    print(json.dumps(record.to_json(), indent=2) if options.json else describe_bench(record))
+    return 0
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
 
 
 def _gate(options: argparse.Namespace, command: str) -> int:
@@ -119,6 +148,19 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
+def _report(options: argparse.Namespace, command: str) -> int:
+    from compress.report.write import rebuild, write_comparison
+
+    if len(options.folders) == 1:
+        print(f"report: {rebuild(options.folders[0], options.out)}")
+        return 0
+    page = options.out or Path("comparison.html")
+    for sentence in write_comparison(options.folders, page):
+        print(sentence)
+    print(f"report: {page}")
+    return 0
+
+
 def _mine(options: argparse.Namespace, command: str) -> int:
     from compress.formats.artifact import check_writable
     from compress.mine.mining import mine
@@ -154,6 +196,21 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("folder", type=Path, metavar="DIR", help="output folder of compress run")
     verify.add_argument("--images", type=Path, metavar="DIR", help="compare on 50 of these (default: golden.npz)")
 
+    bench = commands.add_parser("bench", help="measure any TFLite, ONNX or ORT files, side by side")
+    bench.set_defaults(call=_bench)
+    bench.add_argument("files", type=Path, nargs="+", metavar="FILE", help=".tflite, .onnx or .ort")
+    bench.add_argument(
+        "--data", type=Path, metavar="DIR", help="measure accuracy on its val/, or its images/ and masks/"
+    )
+    bench.add_argument("--against", type=Path, metavar="FILE", help="state speed and accuracy relative to this file")
+    bench.add_argument("--threads", type=int, default=2, metavar="N", help="of the runtime (default: 2)")
+    bench.add_argument("--seconds", type=float, metavar="S", help="of counted inferences for each file (default: 5)")
+    bench.add_argument("--folds", type=int, metavar="K", help="also IoU of each of K parts of the images")
+    bench.add_argument("--recipe", type=Path, help="TOML recipe for classes, preprocessing and measure.margin")
+    bench.add_argument("--mean", type=_numbers, metavar="R,G,B", help="of a float32 input: (pixel / 255 - mean) / std")
+    bench.add_argument("--std", type=_numbers, metavar="R,G,B", help="of a float32 input")
+    bench.add_argument("--json", action="store_true", help="print JSON, with every sample, in place of a table")
+
     gate = commands.add_parser("gate", help="say whether exported files keep to a budget, for CI")
     gate.set_defaults(call=_gate)
     gate.add_argument("target", type=Path, metavar="DIR|FILE", help="output folder of compress run, or a file")
@@ -165,6 +222,13 @@ def _parser() -> argparse.ArgumentParser:
     gate.add_argument("--junit", metavar="FILE", help="write it as JUnit XML")
     gate.add_argument("--markdown", metavar="FILE", help="write it as a Markdown summary")
     gate.add_argument("--base", type=Path, metavar="FILE", help="report.json of the base branch, to state the change")
+
+    report = commands.add_parser("report", help="write the report of a run anew, or compare several runs on one page")
+    report.set_defaults(call=_report)
+    report.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="output folders; the first is the base")
+    report.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: DIR/report.html; of several: comparison.html"
+    )
 
     mine = commands.add_parser("mine", help="find the images that are most worth a human's labelling")
     mine.set_defaults(call=_mine)
@@ -185,6 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--budget", action="append", metavar="LIMIT", help=_LIMITS)
     run.add_argument("--data", type=Path, metavar="DIR", help="folder with train/ and val/, each images/ and masks/")
     run.add_argument("--unlabelled", type=Path, metavar="DIR", help="folder of more images, without masks")
+    run.add_argument("--pictures", type=Path, metavar="DIR", help="photographs for the report, not validation images")
     run.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: export/NAME)")
     run.add_argument("--minutes", type=float, metavar="N", help="training time (default: the recipe's)")
     run.add_argument("--seed", type=int, metavar="N", help="seed of every random choice (default: the recipe's)")

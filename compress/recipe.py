@@ -79,9 +79,10 @@ class RepairSection(_Section):
 
 
 class MeasureSection(_Section):
-    """`seconds`: of counted inferences for each file."""
+    """`seconds`: of counted inferences for each file. `margin`: a difference of IoU that nobody notices."""
 
     seconds: float = Field(5.0, gt=0)
+    margin: float = Field(0.01, ge=0, le=1)
 
 
 class BudgetSection(_Section):
@@ -95,6 +96,13 @@ class GateFile(_Section):
 
     budget: BudgetSection
     preprocess: PreprocessSection | None = None
+
+
+class ReportSection(_Section):
+    """`pictures`: a folder of photographs that the report and the golden input use instead of validation images, so
+    that both can be published."""
+
+    pictures: Path | None = None
 
 
 class Recipe(_Section):
@@ -113,6 +121,7 @@ class Recipe(_Section):
     repair: RepairSection = RepairSection()
     train: TrainSection = TrainSection()
     measure: MeasureSection = MeasureSection()
+    report: ReportSection = ReportSection()
     budget: list[str] = []
     formats: list[Literal["onnx", "tflite", "ort"]] = ["onnx", "tflite"]
     quantize: Literal["qat", "ptq"] = "qat"
@@ -133,13 +142,14 @@ class Recipe(_Section):
         return share * self.train.minutes, None if self.train.steps is None else round(share * self.train.steps)
 
     def with_flags(self, **flags: Any) -> "Recipe":
-        """A copy in which every flag that is not None replaces what the recipe says: data, unlabelled, minutes (which
-        replaces steps too), teachers, tta, seed, budget, formats, quantize. Raises RecipeError."""
+        """A copy in which every flag that is not None replaces what the recipe says: data, unlabelled, pictures,
+        minutes (which replaces steps too), teachers, tta, seed, budget, formats, quantize. Raises RecipeError."""
         given = {key: value for key, value in flags.items() if value is not None}
         document = self.model_dump()
-        for key, section in {"data": "folder", "unlabelled": "unlabelled"}.items():
+        places = {"data": ("data", "folder"), "unlabelled": ("data", "unlabelled"), "pictures": ("report", "pictures")}
+        for key, (section, name) in places.items():
             if key in given:
-                document["data"][section] = given.pop(key)
+                document[section][name] = given.pop(key)
         for key, name in {"teachers": "models", "tta": "tta"}.items():
             if key in given:
                 document["teacher"][name] = given.pop(key)
@@ -155,10 +165,10 @@ def read_recipe(path: Path) -> Recipe:
     unknown or out of range.
     """
     document = read_toml(path, "write one beside the model or name it with --recipe")
-    data, teacher = document.get("data", {}), document.get("teacher", {})
-    for key in ("folder", "unlabelled"):
-        if isinstance(data, dict) and isinstance(data.get(key), str):
-            data[key] = path.parent / data[key]
+    for section, key in (("data", "folder"), ("data", "unlabelled"), ("report", "pictures")):
+        if isinstance(document.get(section), dict) and isinstance(document[section].get(key), str):
+            document[section][key] = path.parent / document[section][key]
+    teacher = document.get("teacher", {})
     if isinstance(teacher, dict) and isinstance(teacher.get("models"), list):
         teacher["models"] = [path.parent / name if isinstance(name, str) else name for name in teacher["models"]]
     return validated(Recipe, {**document, "folder": path.parent}, str(path))

@@ -3,6 +3,8 @@
 train/images/*.jpg   train/masks/*.png    the same stem; 8-bit class ids, 255 is void
 val/images/*.jpg     val/masks/*.png
 unlabelled/**/*.jpg                       optional: images alone
+
+To measure on, a folder that has images/ and masks/ itself will do.
 """
 
 import random
@@ -84,6 +86,28 @@ def open_val(folder: Path, classes: Sequence[str]) -> Dataset:
     return _with_something_to_measure_on(dataset, folder)
 
 
+def open_labelled(folder: Path, classes: Sequence[str]) -> Dataset:
+    """What there is to measure on alone, as `val`: that of `folder`, or `folder` itself where it has images/.
+
+    Raises DataError as `open_dataset` does, and where the masks hold none of the classes but background.
+    """
+    part = folder if (_existing(folder) / "images").is_dir() else folder / "val"
+    pairs = _pairs(part)
+    for sample in pairs:
+        if not sample.mask:
+            raise DataError(f"{sample.image}: no mask {sample.image.stem}.png in {part / 'masks'}; add it")
+    samples, ids, warnings = _readable(pairs, len(classes))
+    if not samples:
+        raise DataError(f"{part}: no images to measure on; put them in {part / 'images'} and {part / 'masks'}")
+    object_is_255 = len(classes) == 2 and VOID in ids and 1 not in ids
+    if not ids - {0, VOID} and not object_is_255:
+        raise DataError(
+            f"{part / 'masks'}: no pixel of a class but background; the file's classes are {', '.join(classes)}: "
+            "give the data set that it was made for"
+        )
+    return Dataset((), tuple(samples), (), tuple(classes), "labels", object_is_255, tuple(warnings))
+
+
 def open_unlabelled(folder: Path, classes: Sequence[str], seed: int) -> Dataset:
     """Images alone, at any depth of `folder`: 15 % of them (1 to 100, drawn by `seed`) become `val`.
 
@@ -115,6 +139,14 @@ def open_images(folder: Path) -> tuple[dict[Path, np.ndarray], list[str]]:
     if not thumbnails:
         raise DataError(f"{folder}: no images; add .jpg or .png files")
     return {sample.image: thumbnail for sample, thumbnail in thumbnails.items()}, warnings
+
+
+def photographs(folder: Path) -> list[Path]:
+    """Images at any depth of `folder`, by name. Raises DataError for a missing folder and for one without images."""
+    found = _images_under(_existing(folder))
+    if not found:
+        raise DataError(f"{folder}: no images; put .jpg or .png files in it")
+    return found
 
 
 def _existing(folder: Path) -> Path:

@@ -6,6 +6,7 @@ The runtimes are imported when a file needs them: one process that times models 
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ class Session:
     input: IOSpec
     output: IOSpec
     infer: Callable[[np.ndarray], dict[str, np.ndarray]]  # every output by name
+    load_ms: float = 0.0  # that the runtime took to open it
 
     def run(self, array: np.ndarray) -> np.ndarray:
         """One inference in the file's own shape, layout and dtype. Raises MeasureError for any other array."""
@@ -66,11 +68,19 @@ class Session:
         return values if self.output.layout == "NCHW" else values.transpose(2, 0, 1)
 
 
+def import_runtime(path: Path) -> None:
+    """Imports what `open_model` would, so that its own cost can be told from the file's."""
+    if path.suffix == ".tflite":
+        import ai_edge_litert.interpreter  # noqa: F401
+    else:
+        import onnxruntime  # noqa: F401
+
+
 def open_model(path: Path, threads: int = 2) -> Session:
     """A session on an .onnx or .ort file (onnxruntime, CPU) or a .tflite file (LiteRT, XNNPACK).
 
-    The first input and the first output count. Raises MeasureError, in one line, for a file that is
-    missing, no model, truncated, or not one image in and one map out.
+    Where there are several outputs the first counts. Raises MeasureError, in one line, for a file that is missing, no
+    model, truncated, or not one image in and one map out.
     """
     if path.suffix not in OPENERS:
         raise MeasureError(f"{path}: no runtime for {path.suffix or 'a file without suffix'}; use .onnx, .ort, .tflite")
@@ -123,9 +133,11 @@ def _open_onnx(path: Path, threads: int) -> Session:
     options.log_severity_level = 3
     # On x86 without VNNI the default kernel adds two products in int16 and saturates: other answers than on a phone.
     options.add_session_config_entry("session.x64quantprecision", "1")
+    start = time.perf_counter()
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    load_ms = (time.perf_counter() - start) * 1e3
     facts = session.get_modelmeta().custom_metadata_map
-    source, result = session.get_inputs()[0], session.get_outputs()[0]
+    source, result = _only(path, session.get_inputs(), lambda given: given.name), session.get_outputs()[0]
     layout = _layout(path, source.shape)
 
     names = [output.name for output in session.get_outputs()]
@@ -137,8 +149,9 @@ def _open_onnx(path: Path, threads: int) -> Session:
         path,
         f"onnxruntime {ort.__version__}",
         _onnx_spec(path, "input", source, layout, facts),
-        _onnx_spec(path, "output", result, layout, facts),
+        _onnx_spec(path, "output", result, _output_layout(path, source.shape, layout, result.shape), facts),
         infer,
+        load_ms,
     )
 
 
@@ -150,6 +163,8 @@ def _onnx_spec(path: Path, end: str, value: Any, layout: str, facts: dict[str, s
     try:
         return replace(spec, scale=float(facts[f"{end}_scale"]), zero_point=int(facts[f"{end}_zero_point"]))
     except (KeyError, ValueError):
+        if end == "input":  # it takes the pixels as they are
+            return spec
         raise MeasureError(
             f"{path}: the uint8 {end} states no {end}_scale and {end}_zero_point in its metadata; export it again"
         ) from None
@@ -166,9 +181,17 @@ def open_interpreter(path: Path, threads: int) -> Any:
 
 
 def _open_tflite(path: Path, threads: int) -> Session:
+    import_runtime(path)  # so that opening the file is all that is timed
+    start = time.perf_counter()
     interpreter = open_interpreter(path, threads)
-    source, results = interpreter.get_input_details()[0], interpreter.get_output_details()
-    layout = _layout(path, source["shape"].tolist())
+    load_ms = (time.perf_counter() - start) * 1e3
+    source = _only(path, interpreter.get_input_details(), lambda given: given["name"])
+    results = interpreter.get_output_details()
+    if any(size < 0 for size in source["shape_signature"][1:].tolist()):
+        shape = source["shape_signature"].tolist()
+        raise MeasureError(f"{path}: the input has dynamic shape {shape}; export it with one image of a fixed size")
+    shape = source["shape"].tolist()
+    layout = _layout(path, shape)
 
     def infer(array: np.ndarray) -> dict[str, np.ndarray]:
         interpreter.set_tensor(source["index"], array)
@@ -179,8 +202,9 @@ def _open_tflite(path: Path, threads: int) -> Session:
         path,
         f"LiteRT {version('ai-edge-litert')}",
         _tflite_spec(path, "input", source, layout),
-        _tflite_spec(path, "output", results[0], layout),
+        _tflite_spec(path, "output", results[0], _output_layout(path, shape, layout, results[0]["shape"].tolist())),
         infer,
+        load_ms,
     )
 
 
@@ -213,8 +237,31 @@ def _spec(path: Path, end: str, name: str, shape: list[Any], dtype: str, layout:
     return IOSpec(name, tuple(shape), dtype, layout)
 
 
+def _only(path: Path, inputs: list[Any], name: Callable[[Any], str]) -> Any:
+    if len(inputs) != 1:
+        names = ", ".join(name(given) for given in inputs) or "none"
+        raise MeasureError(f"{path}: {len(inputs)} inputs ({names}); a network that reads one image is expected")
+    return inputs[0]
+
+
+def _output_layout(path: Path, shape: list[Any], layout: str, result: list[Any]) -> str:
+    """Where the classes are: a map is as high and wide as the image, or some times smaller. The input's layout comes
+    first, because in a square map of as many classes it cannot be told."""
+    if len(result) != 4 or not all(isinstance(size, int) and size > 0 for size in (*shape[1:], *result[1:])):
+        return layout  # `_spec` says what is wrong
+    height, width = shape[layout.index("H")], shape[layout.index("W")]
+    for other in (layout, "NCHW" if layout == "NHWC" else "NHWC"):
+        high, wide, classes = (result[other.index(axis)] for axis in "HWC")
+        if abs(high * width - wide * height) < max(width, height) and classes < 256:
+            return other
+    raise MeasureError(
+        f"{path}: the output has shape {result}; a map of classes in the image's proportions, [1, h, w, classes] or "
+        f"[1, classes, h, w], is expected"
+    )
+
+
 def _layout(path: Path, shape: list[Any]) -> str:
-    """Where the three colours are; the output has the same layout."""
+    """Where the three colours are."""
     usual = ("NHWC", "NCHW") if path.suffix == ".tflite" else ("NCHW", "NHWC")
     for layout in usual:
         if len(shape) == 4 and shape[layout.index("C")] == 3:
