@@ -84,20 +84,28 @@ def slower(graph: QuantizedGraph, base: Path, path: Path) -> float:
 
 
 def worse(graph: QuantizedGraph, base: Path, path: Path, data: Path) -> float:
-    """The drop of IoU that it came out with: the weakest shift of the last bias, in steps of 5 %, that reaches it."""
+    """The drop of IoU that it came out with: about the weakest shift of the last bias that reaches it."""
     last = max(i for i, operator in enumerate(graph.operators) if operator.bias is not None)
     operator = graph.operators[last]
     real = operator.weight_scale * graph.tensors[operator.inputs[0]].scale
     first = np.zeros(len(operator.bias))
     first[0] = -1 if len(first) == 1 else 1  # less of the object, or more background
-    for logits in 0.02 * 1.05 ** np.arange(200):
+
+    def drop(logits: float) -> float:
         shifted = replace(operator, bias=operator.bias + np.rint(first * logits / real).astype(np.int32))
         operators = (*graph.operators[:last], shifted, *graph.operators[last + 1 :])
         EXPORTERS["tflite"](replace(graph, operators=operators), path)
         (check,) = gate(path, Rules((f"iou_drop<=0 {base}",)), data=data).verdict.checks
-        if check.measured is not None and check.measured >= LESS_IOU:
-            return check.measured
-    raise SystemExit("no shift of the last bias lowers IoU that far")
+        return check.measured or 0.0
+
+    high = next((logits for logits in 0.05 * 2.0 ** np.arange(12) if drop(logits) >= LESS_IOU), None)
+    if high is None:
+        raise SystemExit("no shift of the last bias lowers IoU that far")
+    low = high / 2
+    for _ in range(5):
+        middle = (low + high) / 2
+        low, high = (low, middle) if drop(middle) >= LESS_IOU else (middle, high)
+    return drop(high)
 
 
 def variants(run: Path, data: Path, folder: Path, base: Path) -> Iterator[tuple[str, Path]]:

@@ -1,8 +1,11 @@
 """The gate on a network whose answers are known: class 1 where a pixel is brighter than half."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -19,6 +22,7 @@ from compress.gate import Rules, gate
 from compress.measure.values import Latency
 from compress.quantize.graph import Operator, QuantizedGraph, TensorSpec
 
+ROOT = Path(__file__).parent.parent
 SIZE = 8
 POINTWISE = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 
@@ -160,6 +164,20 @@ def test_a_gate_on_sizes_imports_nothing_heavy(run):
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     heavy = {"numpy", "torch", "onnx", "onnxruntime", "ai_edge_litert", "PIL", "pydantic", "jinja2", "tqdm"}
     assert heavy & set(done.stdout.splitlines()[-1].split()) == set()
+
+
+def test_a_gate_on_iou_needs_no_torch_and_the_action_installs_all_that_it_needs(run, data):
+    code = (
+        "import sys; from compress.cli import main; code = main(sys.argv[1:]);"
+        "print(*{name.partition('.')[0] for name in sys.modules}); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, "gate", str(run), "--budget", "iou>=0.5", "--data", str(data)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    left_out = {"torch", "jinja2"}
+    assert left_out & set(done.stdout.splitlines()[-1].split()) == set()
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (line,) = re.findall(r"--constraint .*constraints.txt\" ((?:.|\\\n)*?)\n {4}-", (ROOT / "action.yml").read_text())
+    assert set(line.replace("\\", "").split()) == {re.split("[<>=]", one)[0] for one in needed} - left_out
 
 
 @pytest.mark.parametrize("name", ["../secret.tflite", "/etc/passwd", "sub/model.tflite", "..", ".", "", "a\0b"])
@@ -465,6 +483,50 @@ def test_the_files_that_ci_reads_are_written_and_github_gets_annotations(run, tm
     assert "over budget" in paths["markdown"].read_text()
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("::error title=compress gate::") for line in lines) == 2
+
+
+@pytest.fixture
+def releases(tmp_path):
+    """A repository with the project's Makefile and two releases, and what `make gate` in it says and gates."""
+    root = tmp_path / "repository"
+    for name in ("one", "two"):
+        (root / "export" / name).mkdir(parents=True)
+        for file in ("manifest.json", "compress.toml"):
+            (root / "export" / name / file).write_text("")
+    shutil.copy(ROOT / "Makefile", root)
+    (root / "compress").write_text('#!/bin/sh\necho "$@"\n! grep -q over "$2/compress.toml"\n')
+    (root / "compress").chmod(0o755)
+    subprocess.run(["git", "init", "--quiet", root], check=True)
+
+    def make_gate() -> subprocess.CompletedProcess:
+        subprocess.run(["git", "-C", root, "add", "--all"], check=True)
+        command = ["make", "--no-print-directory", "-C", root, "gate", "BIN=.", "-o", ".venv/.installed"]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    return root / "export", make_gate
+
+
+def test_every_release_is_gated(releases):
+    export, make_gate = releases
+    done = make_gate()
+    assert (done.returncode, done.stdout.split()) == (0, ["gate", "export/one/", "gate", "export/two/"])
+    (export / "one" / "compress.toml").write_text("over")
+    assert make_gate().returncode
+
+
+def test_a_release_without_its_budget_or_its_files_fails_and_none_at_all_is_said(releases):
+    export, make_gate = releases
+    (export / "two" / "compress.toml").unlink()
+    done = make_gate()
+    assert done.returncode
+    assert "export/two/ has no compress.toml" in done.stderr
+    (export / "two" / "manifest.json").unlink()
+    (export / "one" / "manifest.json").unlink()
+    assert make_gate().stdout.split() == ["gate", "export/one/"]  # which then names the missing manifest
+    (export / "one" / "compress.toml").unlink()
+    done = make_gate()
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no release under export/ is committed" in done.stderr
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
