@@ -100,6 +100,8 @@ class Recipe(_Section):
     budget: list[str] = []
     formats: list[Literal["onnx", "tflite", "ort"]] = ["onnx", "tflite"]
     quantize: Literal["qat", "ptq"] = "qat"
+    keep_float: list[str] = []
+    sensitivity: bool = False
     seed: int = 0
     folder: Path = Field(Path("."), exclude=True)
 
@@ -118,7 +120,8 @@ class Recipe(_Section):
 
     def with_flags(self, **flags: Any) -> "Recipe":
         """A copy in which every flag that is not None replaces what the recipe says: data, unlabelled, minutes (which
-        replaces steps too), teachers, tta, seed, budget, formats, quantize. Raises RecipeError."""
+        replaces steps too), teachers, tta, seed, budget, formats, quantize, keep_float, sensitivity.
+        Raises RecipeError."""
         given = {key: value for key, value in flags.items() if value is not None}
         document = self.model_dump()
         for key, section in {"data": "folder", "unlabelled": "unlabelled"}.items():
