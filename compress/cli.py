@@ -51,6 +51,8 @@ def _run(options: argparse.Namespace, command: str) -> int:
         minutes=options.minutes,
         seed=options.seed,
         quantize=options.quantize,
+        keep_float=options.keep_float,
+        sensitivity=options.sensitivity or None,
         teachers=options.teacher,
         tta=options.tta.split(",") if options.tta else None,
         formats=options.formats.split(",") if options.formats else None,
@@ -258,6 +260,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--tta", metavar="LIST", help="of flip, scale: views that each teacher averages (default: none)")
     run.add_argument("--quantize", metavar="HOW", help="qat trains with int8, ptq calibrates only (default: qat)")
+    run.add_argument("--keep-float", action="append", metavar="LAYER", help="computes in float (repeatable)")
+    run.add_argument("--sensitivity", action="store_true", help="rank layers, keep the worst float if bytes are left")
     run.add_argument("--formats", metavar="LIST", help="of onnx, tflite, ort (default: the recipe's)")
     return parser
 

@@ -1,12 +1,13 @@
 """The story, top to bottom: a heavy model goes in, measured files come out."""
 
+import copy
 import hashlib
 import importlib.metadata
 import io
 import logging
 import os
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,10 +43,11 @@ from compress.prune.cut import cut
 from compress.prune.groups import find_groups
 from compress.prune.plan import CHANNEL_BYTES, PrunePlan, check_budget, choose, measure_damage
 from compress.prune.repair import repair
-from compress.quantize.calibration import calibrate, correct_biases
+from compress.quantize.calibration import balance, calibrate_each, correct_biases
 from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.graph import QuantizedGraph
-from compress.quantize.placement import place
+from compress.quantize.placement import check_keep_float, place
+from compress.quantize.sensitivity import affordable, rank
 from compress.quantize.training import QuantizedNetwork
 from compress.recipe import Recipe, restored_recipe
 from compress.report.pictures import Picture
@@ -61,6 +63,10 @@ Net = TypeVar("Net", bound=Network)
 
 COMPARED = 50
 CALIBRATION = 32
+CORRECTED = 4
+CHOSEN_ON = 16
+RANKED = 4
+KEPT_FLOAT = 5
 PERCENTILES = (99.9, 99.99, 100.0)
 CORRECTIONS = 4
 PLANNED = 0.95
@@ -92,6 +98,7 @@ def run(
     with journal.stage("load"):
         _check_writable(out)
         heavy = load(model, recipe, trust_pickle)
+        check_keep_float(heavy.network, recipe.keep_float)
         check_budget(heavy.network, find_groups(heavy.network), size_bytes)
         teachers = teachers_of(recipe, heavy, trust_pickle)
         dataset = dataset_of(recipe)
@@ -127,7 +134,7 @@ def run(
         student = journal.once("distil", distilled, Network.to_state, Network.from_state)
 
     def calibrated() -> QuantizedNetwork:
-        quantized, iou = _calibrated(student, lesson, recipe)
+        quantized, iou = _calibrated(student, lesson, recipe, size_bytes)
         journal.moment("ptq", iou)
         return quantized
 
@@ -167,7 +174,7 @@ def run(
         artifacts=tuple(artifacts),
         agreement=min((agreement(answers[a.format], answers[b.format]) for a, b in pairs), default=None),
         parity=asdict(parity),
-        kernels={a.format: KERNELS[a.format](a.path) for a in artifacts if a.format in KERNELS},
+        kernels={a.format: KERNELS[a.format](a.path, graph) for a in artifacts if a.format in KERNELS},
         measurements=measurements,
         verdict=judge({a.format: measurements[a.format] for a in artifacts}, budget),
         machine=machine,
@@ -259,24 +266,54 @@ def _exported_bytes(student: Network, recipe: Recipe) -> int:
     """Size of the largest exported file; it does not depend on the weights' values."""
     placement = place(student)
     ranges = dict.fromkeys(set(placement.group_of.values()) - set(placement.fixed), (0.0, 1.0))
-    graph = quantized_graph(QuantizedNetwork(student, ranges), recipe.name)
+    graph = quantized_graph(QuantizedNetwork(student, ranges, recipe.keep_float), recipe.name)
     with TemporaryDirectory(prefix="compress-") as folder:
         return max(artifact.size_bytes for artifact in exported(graph, recipe, Path(folder)))
 
 
-def _calibrated(student: Network, lesson: Lesson, recipe: Recipe) -> tuple[QuantizedNetwork, float]:
-    """The student with int8 ranges from real images: those of the percentile that does best on the held-out images,
-    biases corrected; and its IoU there."""
+def _calibrated(student: Network, lesson: Lesson, recipe: Recipe, budget_bytes: int) -> tuple[QuantizedNetwork, float]:
+    """The student with int8 ranges from real images, and its IoU on the held-out images: channels balanced or not,
+    the ranges of one percentile or another, biases corrected or not, as does best there."""
     sample = random_pixels(lesson, CALIBRATION, recipe.model.input_size, recipe.seed)
     images = [student.real(one[None]) for one in sample]
+    few = replace(lesson, held_out=lesson.held_out[:CHOSEN_ON])
     tried = []
-    for percentile in PERCENTILES:
-        quantized = QuantizedNetwork(student, calibrate(student, images, percentile))
-        correct_biases(quantized, student, torch.cat(images[:8]))
-        tried.append((held_out_iou(quantized, lesson), percentile, quantized))
-    iou, percentile, best = max(tried, key=lambda attempt: attempt[0])
-    log.info("ptq: ranges hold %s %% of an image's values", percentile)
+    for net, how in ((balance(student, images), "balanced"), (student, "given")):
+        for percentile, ranges in zip(PERCENTILES, calibrate_each(net, images, PERCENTILES)):
+            quantized = QuantizedNetwork(net, ranges, recipe.keep_float)
+            tried.append((held_out_iou(quantized, few), f"channels as {how}, {percentile} % of values", quantized))
+            log.info("ptq: IoU %.4f with %s", *tried[-1][:2])
+    iou, _, best = max(tried, key=lambda attempt: attempt[0])
+    corrected = copy.deepcopy(best)
+    correct_biases(corrected, best.unquantized(), torch.cat(images[:CORRECTED]))
+    corrected_iou = held_out_iou(corrected, few)
+    log.info("ptq: IoU %.4f with biases corrected", corrected_iou)
+    if corrected_iou > iou:
+        best = corrected
+    iou = held_out_iou(best, lesson)
+    if recipe.sensitivity:
+        spare_bytes = budget_bytes - _exported_bytes(student, recipe)
+        return _with_worst_float(best, iou, images[:RANKED], lesson, spare_bytes)
     return best, iou
+
+
+def _with_worst_float(
+    quantized: QuantizedNetwork, iou: float, images: list[torch.Tensor], lesson: Lesson, spare_bytes: int
+) -> tuple[QuantizedNetwork, float]:
+    """With the few layers kept float whose quantization does most damage, as far as the budget has bytes left and if
+    that helps on the held-out images."""
+    ranked = rank(quantized, images)
+    for place_, one in enumerate(ranked[:10], 1):
+        log.info("sensitivity: %d. %s: %.1f %% of the error", place_, one.layer, 100 * one.damage)
+    chosen = affordable(ranked, spare_bytes, KEPT_FLOAT)
+    kept = copy.deepcopy(quantized)
+    kept.keep_float = quantized.keep_float | set(chosen)
+    kept_iou = held_out_iou(kept, lesson) if chosen else iou
+    if kept_iou <= iou:
+        log.info("sensitivity: no layer is kept float: %s", "it helps none" if chosen else "none is worth its bytes")
+        return quantized, iou
+    log.info("sensitivity: kept float, IoU %.4f instead of %.4f: %s", kept_iou, iou, ", ".join(chosen))
+    return kept, kept_iou
 
 
 def _fit(net: Net, lesson: Lesson, recipe: Recipe, stage: Literal["distil", "qat"], journal: Journal) -> Net:

@@ -173,7 +173,7 @@ def untrained(student: Network, recipe: Recipe, folder: Path) -> list[Artifact]:
     """Exported files as large and as fast as those that training will lead to: neither depends on the weights."""
     placement = place(student)
     ranges = dict.fromkeys(set(placement.group_of.values()) - set(placement.fixed), (0.0, 1.0))
-    return exported(quantized_graph(QuantizedNetwork(student, ranges), recipe.name), recipe, folder)
+    return exported(quantized_graph(QuantizedNetwork(student, ranges, recipe.keep_float), recipe.name), recipe, folder)
 
 
 def _timed(recipe: Recipe) -> Recipe:

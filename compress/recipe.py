@@ -125,6 +125,8 @@ class Recipe(_Section):
     budget: list[str] = []
     formats: list[Literal["onnx", "tflite", "ort"]] = ["onnx", "tflite"]
     quantize: Literal["qat", "ptq"] = "qat"
+    keep_float: list[str] = []
+    sensitivity: bool = False
     seed: int = 0
     folder: Path = Field(Path("."), exclude=True)
 
@@ -143,7 +145,8 @@ class Recipe(_Section):
 
     def with_flags(self, **flags: Any) -> "Recipe":
         """A copy in which every flag that is not None replaces what the recipe says: data, unlabelled, pictures,
-        minutes (which replaces steps too), teachers, tta, seed, budget, formats, quantize. Raises RecipeError."""
+        minutes (which replaces steps too), teachers, tta, seed, budget, formats, quantize, keep_float, sensitivity.
+        Raises RecipeError."""
         given = {key: value for key, value in flags.items() if value is not None}
         document = self.model_dump()
         places = {"data": ("data", "folder"), "unlabelled": ("data", "unlabelled"), "pictures": ("report", "pictures")}

@@ -1,4 +1,4 @@
-"""Which kernels a runtime really runs a file with: what it fused to integers, and what stayed float."""
+"""Which kernels a runtime really runs a file with: what it fused to integers, and what stayed float, and why."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -6,18 +6,37 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from compress.quantize.graph import Operator, QuantizedGraph
+
+KEPT = "kept float on purpose"
+FLOAT = "runs in float"
+ONNX_REASONS = {
+    "ConvTranspose": "onnxruntime has no integer kernel for it; its int8 weights are computed with in float",
+    "Resize": "onnxruntime's integer kernel truncates, so it runs in float between the same integers",
+}
+NO_ONNX_KERNEL = "onnxruntime fused no integer kernel here"
+TFLITE_REASONS = {
+    "QUANTIZE": "changes uint8 to int8 or rounds after a float layer, and computes nothing else",
+    "DEQUANTIZE": "stands before a layer that is kept float",
+}
+NO_XNNPACK = "XNNPACK has no int8 operator for it; TensorFlow Lite's own integer kernel runs it"
+TFLITE_CONVS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
+
 
 @dataclass(frozen=True)
 class Kernels:
-    """`counts`: operators as the runtime runs them. `outside`: those that LiteRT did not hand to XNNPACK, or that
-    onnxruntime runs in float, by name of their layer."""
+    """`counts`: operators as the runtime runs them. `convs`: convolutions of the graph, transposed ones among them;
+    `integer_convs`: those that run on integers. `outside`: "layer (operator): reason" of what onnxruntime runs in
+    float, and of what LiteRT runs in float or did not hand to XNNPACK."""
 
     counts: dict[str, int]
+    convs: int
+    integer_convs: int
     outside: tuple[str, ...]
 
 
-def onnx_kernels(path: Path) -> Kernels:
-    """Read from the graph that onnxruntime itself optimized."""
+def onnx_kernels(path: Path, graph: QuantizedGraph | None = None) -> Kernels:
+    """Of any file, or the one that `graph` was written to, read from the graph that onnxruntime itself optimized."""
     import onnx
     import onnxruntime as ort
 
@@ -29,22 +48,28 @@ def onnx_kernels(path: Path) -> Kernels:
         ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         nodes = onnx.load(options.optimized_model_filepath).graph.node
     made_by = {node.output[0]: node.op_type for node in nodes}
-    outside = [
-        f"{node.name or node.output[0]} ({node.op_type})"
-        for node in nodes
-        if node.op_type not in ("DequantizeLinear", "QuantizeLinear")
-        if any(made_by.get(name) == "DequantizeLinear" for name in node.input)
-    ]
-    return Kernels(dict(Counter(node.op_type for node in nodes)), tuple(outside))
+    kept = _kept_float(graph) if graph else set()
+    outside = []
+    for node in nodes:
+        if node.op_type in ("DequantizeLinear", "QuantizeLinear"):
+            continue
+        if any(made_by.get(name) == "DequantizeLinear" for name in node.input):
+            layer = node.name or node.output[0]
+            reason = KEPT if layer in kept else ONNX_REASONS.get(node.op_type, NO_ONNX_KERNEL)
+            outside.append(f"{layer} ({node.op_type}): {reason}")
+    counts = Counter(node.op_type for node in nodes)
+    convs = len(_convs(graph)) if graph else sum(count for name, count in counts.items() if "Conv" in name)
+    return Kernels(dict(counts), convs, counts["QLinearConv"], tuple(outside))
 
 
-def tflite_kernels(path: Path) -> Kernels:
-    """Read from LiteRT's execution plan: a delegate's operators are those between its inputs and outputs."""
+def tflite_kernels(path: Path, graph: QuantizedGraph | None = None) -> Kernels:
+    """Of any file, or the one that `graph` was written to, read from LiteRT's execution plan: a delegate's operators
+    are those between its inputs and outputs."""
     from compress.formats.runtime import open_interpreter
 
     interpreter = open_interpreter(path, threads=1)
     details: list[dict[str, Any]] = interpreter._get_ops_details()  # the only way to see the plan
-    names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
+    tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
     plain = [op for op in details if op["op_name"] != "DELEGATE"]
     maker = {output: op for op in plain for output in op["outputs"]}
     taken: set[int] = set()
@@ -55,10 +80,34 @@ def tflite_kernels(path: Path) -> Kernels:
             if op["index"] not in taken:
                 taken.add(op["index"])
                 waiting += [maker[t] for t in op["inputs"] if t in maker and t not in delegate["inputs"]]
-    outside = [
-        f"{names.get(op['outputs'][0], op['index'])} ({op['op_name']})" for op in plain if op["index"] not in taken
-    ]
-    return Kernels(dict(Counter(op["op_name"] for op in plain)), tuple(outside))
+
+    def in_float(op: dict[str, Any]) -> bool:
+        result = tensors.get(op["outputs"][0])
+        return result is not None and result["dtype"].__name__ == "float32" and op["op_name"] != "DEQUANTIZE"
+
+    is_float = all(in_float(op) for op in plain)
+    outside = []
+    for op in plain:
+        kept = in_float(op) and not is_float
+        if op["index"] in taken and not kept:
+            continue
+        name = tensors[op["outputs"][0]]["name"] if op["outputs"][0] in tensors else op["index"]
+        reason = (KEPT if graph else FLOAT) if kept else TFLITE_REASONS.get(op["op_name"], NO_XNNPACK)
+        outside.append(f"{name} ({op['op_name']}): {reason}")
+    convs = [op for op in plain if op["op_name"] in TFLITE_CONVS]
+    integer = sum(not in_float(op) for op in convs)
+    counts = Counter(op["op_name"] for op in plain)
+    return Kernels(dict(counts), len(_convs(graph)) if graph else len(convs), integer, tuple(outside))
+
+
+def _convs(graph: QuantizedGraph) -> list[Operator]:
+    return [operator for operator in graph.operators if operator.weight is not None]
+
+
+def _kept_float(graph: QuantizedGraph) -> set[str]:
+    """Names and outputs of the convolutions whose weights are float in a graph that is not."""
+    return {name for operator in _convs(graph) if operator.weight_scale is None and not graph.is_float
+            for name in (operator.name, operator.output)}  # fmt: skip
 
 
 KERNELS = {"onnx": onnx_kernels, "ort": onnx_kernels, "tflite": tflite_kernels}

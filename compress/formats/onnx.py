@@ -88,11 +88,13 @@ class _Writer:
 
     def add(self, operator: Operator) -> None:
         self.graph.is_integer(operator)
+        kept_float = operator.weight is not None and operator.weight_scale is None
         if operator.op not in TRANSLATE:
             raise ExportError(f"{operator.name}: ONNX export does not know the operator {operator.op!r}")
         source, result = self.graph.tensors[operator.inputs[0]], self.graph.tensors[operator.output]
         form = TRANSLATE[operator.op](operator, source, result)
-        inputs = [self.real(name) for name in operator.inputs] + [self.constant(value) for value in form.constants]
+        inputs = [self.real(name, kept_float) for name in operator.inputs]
+        inputs += [self.constant(value) for value in form.constants]
         if operator.weight is not None:
             inputs += self.weights(operator, operator.weight, form.output_axis)
         value = self.node(form.op_type, inputs, operator.name, **form.attributes)
@@ -115,11 +117,18 @@ class _Writer:
         dtype = TensorProto.UINT8 if self.is_integer(spec) else TensorProto.FLOAT
         return helper.make_tensor_value_info(spec.name, dtype, spec.shape)
 
-    def real(self, tensor: str) -> str:
-        """The float value of a tensor: itself, or what its one DequantizeLinear gives."""
+    def real(self, tensor: str, kept_float: bool = False) -> str:
+        """The float value of a tensor: itself, or what its one DequantizeLinear gives. A layer with float weights has
+        one of its own with a scale for each channel, all of them equal: after a single scale, onnxruntime would
+        quantize the weights."""
         spec = self.graph.tensors[tensor]
         if not self.is_integer(spec):
             return tensor
+        if kept_float:
+            axis = 1 if spec.shape[1] > 1 else 2
+            scale = np.full(spec.shape[axis], spec.scale, np.float32)
+            zero_point = np.full(spec.shape[axis], spec.zero_point + 128, np.uint8)
+            return self.node("DequantizeLinear", [tensor, self.constant(scale), self.constant(zero_point)], axis=axis)
         if tensor not in self.dequantized:
             self.dequantized[tensor] = self.node("DequantizeLinear", [tensor, *self.scale_of(spec)])
         return self.dequantized[tensor]

@@ -1,5 +1,7 @@
 """Network -> QuantizedGraph: the integers and scales that both files are written from."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from compress.network import CONVS, Network, Node
@@ -13,7 +15,8 @@ def quantized_graph(net: QuantizedNetwork, name: str) -> QuantizedGraph:
     groups = set(net.placement.group_of.values())
     parameters = {g: (np.float32(net.scale(g).item()), net.zero_point(g)) for g in groups}
     scales = {tensor: parameters[group] for tensor, group in net.placement.group_of.items()}
-    return _graph(net, name, {tensor: (float(scale), zero) for tensor, (scale, zero) in scales.items()})
+    pairs = {tensor: (float(scale), zero) for tensor, (scale, zero) in scales.items()}
+    return _graph(net, name, pairs, net.keep_float)
 
 
 def float_graph(net: Network, name: str) -> QuantizedGraph:
@@ -21,7 +24,9 @@ def float_graph(net: Network, name: str) -> QuantizedGraph:
     return _graph(net, name, {})
 
 
-def _graph(net: Network, name: str, scales: dict[str, tuple[float, int]]) -> QuantizedGraph:
+def _graph(
+    net: Network, name: str, scales: dict[str, tuple[float, int]], keep_float: Collection[str] = ()
+) -> QuantizedGraph:
     shapes, fused = net.shapes(), place(net).fused
     rectifiers = {node.name for node in fused.values()}
     operators = []
@@ -29,7 +34,7 @@ def _graph(net: Network, name: str, scales: dict[str, tuple[float, int]]) -> Qua
         if node.op == "input" or node.name in rectifiers:
             continue
         after = fused.get(node.name)
-        weight, weight_scales, bias = _weights(net, node, scales)
+        weight, weight_scales, bias = _weights(net, node, {} if node.name in keep_float else scales)
         operators.append(
             Operator(
                 node.op,

@@ -1,10 +1,11 @@
 """Where quantizers stand, and which tensors share a scale: the one table that training and both files obey."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
-from compress.errors import ExportError
-from compress.network import Network, Node
+from compress.errors import ExportError, RecipeError
+from compress.network import CONVS, Network, Node
 
 PROBABILITY = (1 / 256, -128)
 """Scale and int8 zero point that TensorFlow Lite's specification fixes for sigmoid and softmax."""
@@ -66,6 +67,22 @@ def place(net: Network) -> Placement:
         if RULES[node.op] == "fixed":
             fixed[node.name] = input_scale(node) if node.op == "input" else PROBABILITY
     return Placement(group_of, fixed, fused)
+
+
+def check_keep_float(net: Network, names: Collection[str]) -> None:
+    """Raises RecipeError for a layer that is not there, naming those that are called much the same, or has no weights
+    that could be kept in float."""
+    convs = [node.name for node in net.convs()]
+    for name in names:
+        if name in convs:
+            continue
+        if name in net.by_name:
+            raise RecipeError(
+                f"keep_float: {name} is a {net.by_name[name].op}, which has no weights: its result is the same in "
+                f"float; only {' and '.join(CONVS)} can be kept"
+            )
+        near = get_close_matches(name, convs, 3, 0.4) or convs[:3]
+        raise RecipeError(f"keep_float: no layer {name!r}; did you mean {', '.join(near)}?")
 
 
 def input_scale(node: Node) -> tuple[float, int]:

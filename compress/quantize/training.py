@@ -6,7 +6,7 @@ before it is the clamp, and the gradients of the scales come with those of the w
 activations.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -53,11 +53,16 @@ class QuantizedNetwork(Network):
     Under `torch.autocast("cpu", torch.bfloat16)` convolutions take bfloat16: steps, at most 255, are exact in its 8
     bits, weights are rounded to a part in 512, and a value may be rounded to the next step. Without it, as in
     evaluation, everything is float32 and gives the integers that the files give, but for ties.
+
+    Convolutions in `keep_float` keep their weights as they are, and compute in float between the same integers.
     """
 
-    def __init__(self, net: Network, ranges: Mapping[str, tuple[float, float]]):
+    def __init__(
+        self, net: Network, ranges: Mapping[str, tuple[float, float]], keep_float: Collection[str] = frozenset()
+    ):
         """`ranges`: lowest and highest real value of each scale group that is not fixed."""
         super().__init__(net.nodes, net.weights(), net.output)
+        self.keep_float = frozenset(keep_float)
         self.placement: Placement = place(net)
         self.log_scales = nn.ParameterDict()
         self.zero_points = {}
@@ -66,14 +71,23 @@ class QuantizedNetwork(Network):
             self.log_scales[group.replace(".", "/")] = nn.Parameter(torch.tensor(scale).log())
 
     def to_state(self) -> dict[str, Any]:
-        return {**super().to_state(), "zero_points": dict(self.zero_points)}
+        return {
+            **super().to_state(),
+            "zero_points": dict(self.zero_points),
+            "keep_float": sorted(self.keep_float),
+        }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "QuantizedNetwork":
-        net = cls(Network.from_state(state), dict.fromkeys(state["zero_points"], (0.0, 1.0)))
+        ranges = dict.fromkeys(state["zero_points"], (0.0, 1.0))
+        net = cls(Network.from_state(state), ranges, state.get("keep_float", ()))
         net.zero_points = dict(state["zero_points"])
         net.load_state_dict(state["weights"])
         return net
+
+    def unquantized(self) -> Network:
+        """The float network with the same weights."""
+        return self.rewritten(self.weights())
 
     def scale(self, group: str) -> Tensor:
         """Scale of a group, [] float32."""
@@ -117,12 +131,12 @@ class QuantizedNetwork(Network):
         return _Quantize.apply(value, LOWEST - zero_point, HIGHEST - zero_point)
 
     def _conv(self, node: Node, inputs: list[Tensor], scale: Tensor) -> Tensor:
-        weight = self.weight(node.name)
-        steps = weight_scale(node, weight)
-        shape = [-1 if axis == channel_axis(node) else 1 for axis in range(4)]
-        integers = _Round.apply(weight / steps.reshape(shape))
-        ratio = steps * (self.scale(self.unit(node.inputs[0])) / scale)
-        return CONVS[node.op](inputs, node.attrs, integers * ratio.reshape(shape), self.bias(node.name) / scale)
+        weight, ratio = self.weight(node.name), self.scale(self.unit(node.inputs[0])) / scale
+        if node.name not in self.keep_float:
+            steps = weight_scale(node, weight)
+            shape = [-1 if axis == channel_axis(node) else 1 for axis in range(4)]
+            weight, ratio = _Round.apply(weight / steps.reshape(shape)), (steps * ratio).reshape(shape)
+        return CONVS[node.op](inputs, node.attrs, weight * ratio, self.bias(node.name) / scale)
 
     def _rectified(self, node: Node, value: Tensor, unit: str) -> Tensor:
         """Where the integers begin at zero and end below 6, the clamp that follows is the rectifier."""

@@ -6,10 +6,12 @@ import torch
 from integer_reference import run_reference
 from tiny import TinyNet
 
+from compress.errors import RecipeError
 from compress.load.trace import fold_normalisation, trace
 from compress.network import CONVS, Network, Node
-from compress.quantize.calibration import calibrate, correct_biases
+from compress.quantize.calibration import calibrate
 from compress.quantize.convert import float_graph, quantized_graph
+from compress.quantize.placement import check_keep_float
 from compress.quantize.training import QuantizedNetwork, _Quantize, affine, channel_axis, weight_scale
 
 
@@ -175,17 +177,6 @@ def test_weights_are_symmetric_and_each_output_channel_uses_its_range(quantized)
             assert (np.abs(operator.weight.astype(int)).max(axis) == 127).all()
 
 
-def test_calibration_takes_the_average_of_each_images_percentile(net, pixels):
-    image = net.real(pixels[:1])
-    relu = next(node.name for node in net.nodes if "stem" in node.inputs)
-    with torch.no_grad():
-        value = net.run(image, keep={relu})[relu]
-    ranges = calibrate(net, [image, image], percentile=99)
-    group = QuantizedNetwork(net, ranges).placement.group_of[relu]
-    assert ranges[group][1] >= float(torch.quantile(value.flatten()[::4], 0.98))
-    assert calibrate(net, [image], percentile=100)[group][1] >= float(value.max())
-
-
 def test_scales_are_learned(quantized, net, pixels):
     import copy
 
@@ -197,16 +188,35 @@ def test_scales_are_learned(quantized, net, pixels):
     assert sum(value.item() != before[name] for name, value in learner.log_scales.items()) >= len(before) - 1
 
 
-def test_corrected_biases_give_each_channel_the_mean_that_it_had(net, pixels):
-    coarse = {group: (low / 4, high / 4) for group, (low, high) in calibrate(net, [net.real(pixels)]).items()}
-    quantized = QuantizedNetwork(net, coarse)
-    image = net.real(pixels)
+def test_a_layer_that_is_kept_float_has_its_own_weights_between_the_same_integers(net, pixels):
+    image = net.real(pixels[:2])
+    ranges = calibrate(net, [image])
+    kept, plain = QuantizedNetwork(net, ranges, {"merge"}), QuantizedNetwork(net, ranges)
+    with torch.no_grad():
+        merged = kept.run(image, keep=kept.by_name)
+        source = merged[kept.by_name["merge"].inputs[0]]
+        expected = torch.relu(torch.nn.functional.conv2d(source, net.weight("merge"), net.bias("merge"), padding=1))
+        scale = kept.scale(kept.unit("merge"))
+        expected = expected.clamp_max(255 * scale)
+        assert ((merged[kept.placement.fused["merge"].name] - expected).abs() <= 0.501 * scale).all()
+    graph = quantized_graph(kept, "tiny")
+    floats = [
+        operator.name for operator in graph.operators if operator.weight is not None and not graph.is_integer(operator)
+    ]
+    assert floats == ["merge"]
+    exact = run_reference(graph, pixels[:1].permute(0, 3, 1, 2).numpy())
+    with torch.no_grad():
+        simulated = kept(image[:1]).numpy()
+    assert np.mean(np.abs(np.rint(simulated * 256) - 128 - exact) <= 1) >= 0.999
+    again = QuantizedNetwork.from_state(kept.to_state())
+    assert again.keep_float == {"merge"}
+    assert plain.keep_float == frozenset()
 
-    def apart():
-        with torch.no_grad():
-            ours, theirs = (n.run(image, keep={"merge"})["merge"].mean((0, 2, 3)) for n in (quantized, net))
-        return float((ours - theirs).abs().mean())
 
-    before = apart()
-    correct_biases(quantized, net, image)
-    assert apart() < 0.05 * before  # what is left is rounding in the layers before
+def test_a_layer_that_cannot_be_kept_float_is_named_with_what_it_may_be(net):
+    check_keep_float(net, ["merge", "block.depthwise"])
+    with pytest.raises(RecipeError, match="no layer 'block.depthwize'; did you mean block.depthwise"):
+        check_keep_float(net, ["block.depthwize"])
+    concat = next(node.name for node in net.nodes if node.op == "concat")
+    with pytest.raises(RecipeError, match=f"{concat} is a concat, which has no weights"):
+        check_keep_float(net, [concat])
