@@ -301,7 +301,7 @@ class _Images:
             return self._answers[file.path]
         import numpy as np
 
-        from compress.data.folders import open_val
+        from compress.data.folders import open_labelled
         from compress.data.images import read_image, read_mask
         from compress.formats.runtime import describe
         from compress.measure.accuracy import evaluate
@@ -319,7 +319,7 @@ class _Images:
                 f"{file.path}: {channel} classes, others have {len(self._classes)}; compare files of one task"
             )
         if self._dataset is None:
-            self._dataset = open_val(self._folder, self._classes)
+            self._dataset = open_labelled(self._folder, self._classes)
             self.notes += [f"IoU is of {len(self._dataset.val)} images in {self._folder}", *self._dataset.warnings]
         samples, layout = self._dataset.val, artifact.input.layout
         height, width = artifact.input.shape[2:] if layout == "NCHW" else artifact.input.shape[1:3]
