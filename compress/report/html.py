@@ -149,7 +149,20 @@ def _table(measured: dict[str, Measurement]) -> list[tuple[str, list[Cell]]]:
         ("Speedup over teacher", speedups),
         ("Mean IoU", [iou_cell(each.iou) for each in values]),
         ("IoU lost", drops),
+        *_rows_where_measured(
+            {
+                "IoU of the worst tenth": [each.worst_decile_iou for each in values],
+                "Boundary IoU": [each.boundary_iou for each in values],
+                "Small objects found": [each.small_object_recall for each in values],
+                "Pixels that flip when shifted": [each.shift_flips for each in values],
+                "Pixels that flip as JPEG": [each.jpeg_flips for each in values],
+            }
+        ),
     ]
+
+
+def _rows_where_measured(figures: dict[str, list[Interval | None]]) -> list[tuple[str, list[Cell]]]:
+    return [(title, [iou_cell(value) for value in values]) for title, values in figures.items() if any(values)]
 
 
 def _size(size_bytes: int | None) -> Cell:

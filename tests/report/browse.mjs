@@ -15,6 +15,7 @@ const found = { complaints: [], requests: [] };
 
 async function open(options) {
   const context = await browser.newContext({ offline: true, ...options });
+  context.setDefaultTimeout(120_000);
   const page = await context.newPage();
   page.on("console", (message) => ["error", "warning"].includes(message.type()) && found.complaints.push(message.text()));
   page.on("pageerror", (error) => found.complaints.push(String(error)));
@@ -27,7 +28,7 @@ const shoot = (page, name) => shots && page.screenshot({ path: `${shots}/${name}
 const background = (page) => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
 const width = (page) => page.evaluate(() => document.documentElement.scrollWidth);
 
-try {
+{
   const wide = await open({ viewport: { width: 1200, height: 900 }, colorScheme: "light" });
   found.wide = await width(wide);
   found.light = await background(wide);
@@ -63,7 +64,5 @@ try {
   const phone = await open({ viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true });
   found.phone = await width(phone);
   await shoot(phone, "phone");
-  console.log(JSON.stringify(found));
-} finally {
-  await browser.close();
 }
+process.stdout.write(JSON.stringify(found), () => process.exit()); // which ends the browser too

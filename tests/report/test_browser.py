@@ -91,9 +91,10 @@ def test_the_line_between_the_masks_follows_keys_and_drags(found):
 
 
 def test_a_comparison_reads_on_a_phone_too(folder, tmp_path):
-    (tmp_path / "again").mkdir()
-    write_report(replace(full_record(), seed=1), [], tmp_path / "again")
-    write_comparison([folder, tmp_path / "again"], tmp_path / "both.html")
+    again = tmp_path / "a-run-whose-folder-has-a-long-name-without-a-break"
+    again.mkdir()
+    write_report(replace(full_record(), seed=1), [], again)
+    write_comparison([folder, again], tmp_path / "both.html")
     found = browse(tmp_path / "both.html")
     assert (found["complaints"], found["requests"]) == ([], [])
     assert (found["wide"], found["phone"]) == (1200, 360)

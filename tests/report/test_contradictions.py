@@ -1,5 +1,7 @@
 """Hand-made measurements whose contradictions one can name."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -109,3 +111,25 @@ def test_two_runs_with_the_same_images_and_with_others():
     assert "), but worse on average (mean IoU -0.100" in sentences[1]
     assert "ONNX against ONNX of run 1: 25 % smaller, but slower (0.50 times" in " ".join(sentences)
     assert "worse on average" not in " ".join(between_runs(after, before, "run 1", same_images=False))
+
+
+def test_iou_up_and_boundary_iou_down():
+    teacher = replace(TEACHER, boundary_iou=Interval(0.7, 0.68, 0.72))
+    blurred = Measurement(
+        4_000_000,
+        per_image_iou=(0.93,) * 100,
+        boundary_iou=Interval(0.6, 0.58, 0.62),
+        boundary_iou_drop=Interval(0.1, 0.09, 0.11),
+    )
+    (sentence,) = in_run({"teacher": teacher, "tflite": blurred}, NONE)
+    assert sentence.startswith("TFLite against the teacher: better on average (mean IoU +0.030")
+    assert sentence.endswith("worse along outlines (boundary IoU -0.100, 95 % between -0.110 and -0.090).")
+    unsure = replace(blurred, boundary_iou_drop=Interval(0.1, -0.01, 0.21))
+    assert in_run({"teacher": teacher, "tflite": unsure}, NONE) == []
+    assert in_run({"teacher": TEACHER, "tflite": blurred}, NONE) == []  # the teacher's was not measured
+
+
+def test_an_undecided_limit_is_neither_met_nor_missed():
+    met = Check("tflite size", 3_900_000, 4_000_000, "bytes", True)
+    undecided = Check("tflite IoU", 0.86, 0.86, "", False, low=0.84, high=0.88, at_least=True, undecided=True)
+    assert of_checks(Verdict((met, undecided))) == []

@@ -502,3 +502,12 @@ def test_earlier_runs_are_those_of_the_same_teacher_five_at_most(tmp_path):
     assert len(earlier) == 5
     assert earlier[-1].measurements["tflite"].latency == replace(latency(17.2, "LiteRT"), samples_ms=())
     assert earlier_runs(tmp_path, "ef" * 32) == ()
+
+
+def test_further_figures_have_a_row_where_they_were_measured():
+    assert "Boundary IoU" not in Page(render(full_record(), [])).words
+    measured = full_record().measurements
+    finer = replace(measured["tflite"], boundary_iou=Interval(0.61, 0.6, 0.62), jpeg_flips=Interval(0.02, 0.01, 0.03))
+    words = Page(render(replace(full_record(), measurements={**measured, "tflite": finer}), [])).words
+    assert "Boundary IoU not measured not measured 0.610 [0.600, 0.620]" in words
+    assert "Pixels that flip as JPEG not measured not measured 0.020 [0.010, 0.030]" in words
