@@ -3,6 +3,8 @@
 train/images/*.jpg   train/masks/*.png    the same stem; 8-bit class ids, 255 is void
 val/images/*.jpg     val/masks/*.png
 unlabelled/**/*.jpg                       optional: images alone
+
+To measure on, a folder that has images/ and masks/ itself will do.
 """
 
 import random
@@ -54,10 +56,7 @@ def open_dataset(folder: Path, classes: Sequence[str], unlabelled: Path | None =
     for a missing folder, an empty `val`, a mask without an image, of another size or with an id that is no class,
     and for unreadable files unless they are under 1 % of the set, which become warnings.
     """
-    train, val = _pairs(_existing(folder) / "train"), _pairs(folder / "val")
-    for sample in val:
-        if not sample.mask:
-            raise DataError(f"{sample.image}: no mask {sample.image.stem}.png in {folder / 'val' / 'masks'}; add it")
+    train, val = _pairs(_existing(folder) / "train"), _all_with_masks(_pairs(folder / "val"), folder)
     known = {sample.image.resolve() for sample in train + val}
     alone = _images_under(folder / "unlabelled") + (_images_under(_existing(unlabelled)) if unlabelled else [])
     new = {image.resolve(): Sample(image) for image in alone if image.resolve() not in known}
@@ -73,12 +72,40 @@ def open_dataset(folder: Path, classes: Sequence[str], unlabelled: Path | None =
         unlabelled=tuple(sample for sample in fresh if not sample.mask),
         classes=tuple(classes),
         reference="labels",
-        object_is_255=len(classes) == 2 and 255 in ids and 1 not in ids,
+        object_is_255=_is_255(classes, ids),
         warnings=(*warnings, *copies),
     )
-    if not dataset.val:
-        raise DataError(f"{folder / 'val'}: no images to measure on; put them in val/images and val/masks")
-    return _with_something_to_learn_from(dataset, folder, copies)
+    return _with_something_to_learn_from(_with_something_to_measure_on(dataset, folder), folder, copies)
+
+
+def open_val(folder: Path, classes: Sequence[str]) -> Dataset:
+    """The images and masks in `folder`/val alone, to measure on. Raises DataError as `open_dataset` does."""
+    pairs = _pairs(_existing(folder) / "val")
+    samples, ids, warnings = _readable(_all_with_masks(pairs, folder), len(classes))
+    dataset = Dataset((), tuple(samples), (), tuple(classes), "labels", _is_255(classes, ids), tuple(warnings))
+    return _with_something_to_measure_on(dataset, folder)
+
+
+def open_labelled(folder: Path, classes: Sequence[str]) -> Dataset:
+    """What there is to measure on alone, as `val`: that of `folder`, or `folder` itself where it has images/.
+
+    Raises DataError as `open_dataset` does, and where the masks hold none of the classes but background.
+    """
+    part = folder if (_existing(folder) / "images").is_dir() else folder / "val"
+    pairs = _pairs(part)
+    for sample in pairs:
+        if not sample.mask:
+            raise DataError(f"{sample.image}: no mask {sample.image.stem}.png in {part / 'masks'}; add it")
+    samples, ids, warnings = _readable(pairs, len(classes))
+    if not samples:
+        raise DataError(f"{part}: no images to measure on; put them in {part / 'images'} and {part / 'masks'}")
+    object_is_255 = len(classes) == 2 and VOID in ids and 1 not in ids
+    if not ids - {0, VOID} and not object_is_255:
+        raise DataError(
+            f"{part / 'masks'}: no pixel of a class but background; the file's classes are {', '.join(classes)}: "
+            "give the data set that it was made for"
+        )
+    return Dataset((), tuple(samples), (), tuple(classes), "labels", object_is_255, tuple(warnings))
 
 
 def open_unlabelled(folder: Path, classes: Sequence[str], seed: int) -> Dataset:
@@ -114,10 +141,35 @@ def open_images(folder: Path) -> tuple[dict[Path, np.ndarray], list[str]]:
     return {sample.image: thumbnail for sample, thumbnail in thumbnails.items()}, warnings
 
 
+def photographs(folder: Path) -> list[Path]:
+    """Images at any depth of `folder`, by name. Raises DataError for a missing folder and for one without images."""
+    found = _images_under(_existing(folder))
+    if not found:
+        raise DataError(f"{folder}: no images; put .jpg or .png files in it")
+    return found
+
+
 def _existing(folder: Path) -> Path:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give one that holds train/ and val/, or images alone")
     return folder
+
+
+def _all_with_masks(val: list[Sample], folder: Path) -> list[Sample]:
+    for sample in val:
+        if not sample.mask:
+            raise DataError(f"{sample.image}: no mask {sample.image.stem}.png in {folder / 'val' / 'masks'}; add it")
+    return val
+
+
+def _is_255(classes: Sequence[str], ids: set[int]) -> bool:
+    return len(classes) == 2 and 255 in ids and 1 not in ids
+
+
+def _with_something_to_measure_on(dataset: Dataset, folder: Path) -> Dataset:
+    if not dataset.val:
+        raise DataError(f"{folder / 'val'}: no images to measure on; put them in val/images and val/masks")
+    return dataset
 
 
 def _with_something_to_learn_from(dataset: Dataset, folder: Path, copies: Sequence[str]) -> Dataset:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from compress.errors import ExportError
 
+LOGITS = "logits"
+"""Activation of an output that has none: a single channel of it is an object above 0, not above 0.5."""
+
 
 @dataclass(frozen=True)
 class IOSpec:

@@ -24,18 +24,18 @@ TFLITE_CONVS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 
 @dataclass(frozen=True)
 class Kernels:
-    """`counts`: operators as the runtime runs them. `convs`: convolutions of the graph, transposed ones among them;
-    `integer_convs`: those that run on integers. `outside`: "layer (operator): reason" of what onnxruntime runs in
-    float, and of what LiteRT runs in float or did not hand to XNNPACK."""
+    """`counts`: operators as the runtime runs them. `outside`: "layer (operator)" of what onnxruntime runs in float,
+    and of what LiteRT runs in float or did not hand to XNNPACK. Where the graph is known, ": reason" follows, and
+    `convs` is its number of convolutions, transposed ones among them, `integer_convs` of those that run on integers."""
 
     counts: dict[str, int]
-    convs: int
-    integer_convs: int
     outside: tuple[str, ...]
+    convs: int | None = None
+    integer_convs: int | None = None
 
 
-def onnx_kernels(graph: QuantizedGraph, path: Path) -> Kernels:
-    """Of the file that `graph` was written to, read from the graph that onnxruntime itself optimized."""
+def onnx_kernels(path: Path, graph: QuantizedGraph | None = None) -> Kernels:
+    """Read from the graph that onnxruntime itself optimized. `graph`: what the file was written from."""
     import onnx
     import onnxruntime as ort
 
@@ -47,7 +47,7 @@ def onnx_kernels(graph: QuantizedGraph, path: Path) -> Kernels:
         ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         nodes = onnx.load(options.optimized_model_filepath).graph.node
     made_by = {node.output[0]: node.op_type for node in nodes}
-    kept = _kept_float(graph)
+    kept = _kept_float(graph) if graph else set()
     outside = []
     for node in nodes:
         if node.op_type in ("DequantizeLinear", "QuantizeLinear"):
@@ -55,14 +55,15 @@ def onnx_kernels(graph: QuantizedGraph, path: Path) -> Kernels:
         if any(made_by.get(name) == "DequantizeLinear" for name in node.input):
             layer = node.name or node.output[0]
             reason = KEPT if layer in kept else ONNX_REASONS.get(node.op_type, NO_ONNX_KERNEL)
-            outside.append(f"{layer} ({node.op_type}): {reason}")
+            outside.append(f"{layer} ({node.op_type})" + (f": {reason}" if graph else ""))
     counts = Counter(node.op_type for node in nodes)
-    return Kernels(dict(counts), len(_convs(graph)), counts["QLinearConv"], tuple(outside))
+    known = (len(_convs(graph)), counts["QLinearConv"]) if graph else (None, None)
+    return Kernels(dict(counts), tuple(outside), *known)
 
 
-def tflite_kernels(graph: QuantizedGraph, path: Path) -> Kernels:
-    """Of the file that `graph` was written to, read from LiteRT's execution plan: a delegate's operators are those
-    between its inputs and outputs."""
+def tflite_kernels(path: Path, graph: QuantizedGraph | None = None) -> Kernels:
+    """Read from LiteRT's execution plan: a delegate's operators are those between its inputs and outputs. `graph`:
+    what the file was written from."""
     from compress.formats.runtime import open_interpreter
 
     interpreter = open_interpreter(path, threads=1)
@@ -72,7 +73,7 @@ def tflite_kernels(graph: QuantizedGraph, path: Path) -> Kernels:
     maker = {output: op for op in plain for output in op["outputs"]}
     taken: set[int] = set()
     for delegate in (op for op in details if op["op_name"] == "DELEGATE"):
-        waiting = [maker[output] for output in delegate["outputs"]]
+        waiting = [maker[output] for output in delegate["outputs"] if output in maker]
         while waiting:
             op = waiting.pop()
             if op["index"] not in taken:
@@ -85,14 +86,15 @@ def tflite_kernels(graph: QuantizedGraph, path: Path) -> Kernels:
 
     outside = []
     for op in plain:
-        kept = in_float(op) and not graph.is_float
+        kept = graph is not None and not graph.is_float and in_float(op)
         if op["index"] in taken and not kept:
             continue
         name = tensors[op["outputs"][0]]["name"] if op["outputs"][0] in tensors else op["index"]
         reason = KEPT if kept else TFLITE_REASONS.get(op["op_name"], NO_XNNPACK)
-        outside.append(f"{name} ({op['op_name']}): {reason}")
+        outside.append(f"{name} ({op['op_name']})" + (f": {reason}" if graph else ""))
     integer = sum(op["op_name"] in TFLITE_CONVS and not in_float(op) for op in plain)
-    return Kernels(dict(Counter(op["op_name"] for op in plain)), len(_convs(graph)), integer, tuple(outside))
+    known = (len(_convs(graph)), integer) if graph else (None, None)
+    return Kernels(dict(Counter(op["op_name"] for op in plain)), tuple(outside), *known)
 
 
 def _convs(graph: QuantizedGraph) -> list[Operator]:
@@ -105,4 +107,4 @@ def _kept_float(graph: QuantizedGraph) -> set[str]:
             for name in (operator.name, operator.output)}  # fmt: skip
 
 
-KERNELS = {"onnx": onnx_kernels, "tflite": tflite_kernels}  # an .ort file runs with those of its ONNX file
+KERNELS = {"onnx": onnx_kernels, "ort": onnx_kernels, "tflite": tflite_kernels}

@@ -50,13 +50,15 @@ def opened(path: Path, trust_pickle: bool = False) -> Iterator[Model]:
 def _trained(path: Path, trust_pickle: bool) -> Model:
     import torch
 
+    from compress.device import best_device, placed
+
     recipe = read_recipe(path.with_suffix(".toml"))
     trained = load(path, recipe, trust_pickle)
-    net = trained.network
+    net, device = placed(trained.network), best_device()
 
     def answer(image: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return net(net.real(torch.from_numpy(image.copy())[None]))[0].numpy()
+            return net(net.real(torch.from_numpy(image.copy())[None]).to(device))[0].cpu().numpy()
 
     return Model(
         path,

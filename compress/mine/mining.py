@@ -1,6 +1,7 @@
 """The images that are most worth a human's labelling."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,22 +51,21 @@ def mine(teachers: Sequence[Path], student: Path, unlabelled: Path, top: int, *,
     if top < 1:
         raise RecipeError(f"--top {top}: must be at least 1")
     cache = cache_folder()
-    thumbnails, warnings = open_images(unlabelled)
-    paths = list(thumbnails)
-    hashes = dict(zip(paths, read_all(content_hash, paths, "hashing images"), strict=True))
-    kept, classes = [], {}
-    for path in (*teachers, student):
-        with opened(path, trust_pickle) as model:
-            classes[path] = model.classes
-            if len(set(classes.values())) > 1:
+    with ExitStack() as stack:
+        models = [stack.enter_context(opened(path, trust_pickle)) for path in (*teachers, student)]
+        for model in models:
+            if model.classes != models[0].classes:
                 raise MeasureError(
-                    f"{path}: {model.classes} classes, but {teachers[0].name} has {classes[teachers[0]]}; "
+                    f"{model.path}: {model.classes} classes, but {models[0].path.name} has {models[0].classes}; "
                     "compare models of one task"
                 )
-            kept.append(answers(model, hashes, cache))
+        thumbnails, warnings = open_images(unlabelled)
+        paths = list(thumbnails)
+        hashes = dict(zip(paths, read_all(content_hash, paths, "hashing images"), strict=True))
+        kept = [answers(model, hashes, cache) for model in models]
 
     def doubt_on(path: Path) -> Doubt:
-        return doubt(np.stack([model.of(hashes[path]) for model in kept]))
+        return doubt(np.stack([answer.of(hashes[path]) for answer in kept]))
 
     scores, foregrounds = [], []
     for path in tqdm(paths, desc="doubt", unit="image", delay=1):

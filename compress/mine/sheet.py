@@ -16,11 +16,15 @@ from compress.errors import ExportError
 from compress.formats.artifact import write_whole
 from compress.mine.doubt import Doubt
 from compress.mine.mining import Find, Mined
-from compress.report.pictures import thumbnail
+from compress.report.pictures import photo_of, photo_uri
 
+PHOTO_PX = 240
 UNSURE = (230, 159, 0)
 DISAGREE = (208, 28, 139)
 """Two colours of Okabe and Ito's kind, apart for colour-blind readers as well."""
+
+_CONTRADICTION = 0.25
+"""Share of the doubt from which on it is called disagreement: two models at 0.8 and 0.2 of a class are at 0.28."""
 
 MEANINGS = {
     "doubt": "share of what may be an object on which the models are unsure or disagree, 0 to 1: unsure + disagreement",
@@ -32,7 +36,8 @@ COLUMNS = ("rank", "image", *MEANINGS, "why")
 
 
 def why(find: Find) -> str:
-    return "the models disagree" if find.score.disagreement > find.score.unsure else "the models are unsure"
+    disagree = find.score.disagreement > _CONTRADICTION * find.score.doubt
+    return "the models disagree" if disagree else "the models are unsure"
 
 
 def to_csv(mined: Mined) -> str:
@@ -56,8 +61,8 @@ def to_html(mined: Mined) -> str:
         {
             "find": find,
             "why": why(find),
-            "apart": _apart(find),
-            "photo": thumbnail(read_image(find.image)),
+            "apart": _apart(find)[:4],
+            "photo": photo_uri(photo_of(read_image(find.image), PHOTO_PX)),
             "overlay": overlay(find.doubt),
         }
         for find in finds
@@ -66,7 +71,7 @@ def to_html(mined: Mined) -> str:
 
 
 def overlay(doubt: Doubt) -> str:
-    """PNG data URI of the doubt, to be laid over the image: the surer the models, the clearer; the hue goes from
+    """PNG data URI of the doubt, to be laid over the image: clear where the models are sure; the hue goes from
     unsure to disagreement."""
     total = doubt.unsure + doubt.disagreement
     share = doubt.disagreement / np.maximum(total, 1e-6)
@@ -92,7 +97,7 @@ def write_sheet(mined: Mined, out: Path) -> None:
 def describe_mined(mined: Mined, out: Path) -> str:
     """Lines for the terminal."""
     found = [find.score.doubt for find in mined.finds]
-    disagreements = sum(find.score.disagreement > find.score.unsure for find in mined.finds)
+    disagreements = [why(find) for find in mined.finds].count("the models disagree")
     mean = f"mean doubt {np.mean(found):.3f}, of all {mined.everywhere:.3f}; " if found else ""
     return "\n".join(
         [

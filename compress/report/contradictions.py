@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
-import numpy as np
-
 from compress.budget import Verdict
-from compress.measure.statistics import paired_difference
+from compress.measure.statistics import paired_difference, tail_difference
 from compress.measure.values import Interval, Measurement
 
 MARGIN = 0.01
 SAME_SIZE = 0.01
 """Share by which two sizes must differ to be called different."""
 TITLES = {"teacher": "the teacher", "onnx": "ONNX", "tflite": "TFLite", "ort": "ORT"}
+FLOAT = ("teacher", "source")
+"""Measurements that are no exported file: the teacher's, and the source's where others teach."""
 _RESAMPLES = 2_000
 
 # Against the teacher, smaller and faster but less accurate is the bargain itself, and no contradiction.
@@ -40,15 +40,16 @@ def in_run(
     margin: float = MARGIN,
 ) -> list[str]:
     """Sentences on the files of one run: "teacher" and one for each format, measured on the same images and in the
-    same turns; then on what else was made of the same teacher, where there is any."""
-    formats = {name: each for name, each in measurements.items() if name != "teacher"}
+    same turns; then, of the TFLite file or the first one, on what else was made of the same teacher."""
+    formats = {name: each for name, each in measurements.items() if name not in FLOAT}
     sentences = of_checks(verdict)
     sentences += _across_runtimes("the teacher", {name: each.speedup for name, each in formats.items()})
     teacher = measurements.get("teacher", Measurement())
     for name, each in formats.items():
         found = findings(each, teacher, each.speedup, margin)
         sentences += _opposites(_name(name), "the teacher", found, _OF_STUDENT)
-    pairs = list(combinations(formats.items(), 2)) + list(product(formats.items(), (controls or {}).items()))
+    first = [(name, formats[name]) for name in sorted(formats, key=lambda name: name != "tflite")[:1]]
+    pairs = list(combinations(formats.items(), 2)) + list(product(first, (controls or {}).items()))
     for (name, each), (other, theirs) in pairs:
         found = findings(each, theirs, relative_speed(each, theirs), margin)
         sentences += _opposites(_name(name), _name(other), found, _OF_EQUALS)
@@ -65,7 +66,7 @@ def between_runs(
 ) -> list[str]:
     """Sentences on a run against another one of the same teacher, called `name`, format by format. IoU is compared only
     where both were measured on the same images."""
-    shared = [key for key in ours if key in theirs and key != "teacher"]
+    shared = [key for key in ours if key in theirs and key not in FLOAT]
     speeds = {key: relative_speed(ours[key], theirs[key]) for key in shared}
     sentences = _across_runtimes(name, speeds)
     for key in shared:
@@ -82,7 +83,7 @@ def of_checks(verdict: Verdict) -> list[str]:
         name, _, kind = check.name.partition(" ")
         if check.passed:
             met.setdefault(name, []).append(kind)
-        elif check.measured is not None:
+        elif check.measured is not None and not check.undecided:
             missed.setdefault(name, []).append(kind)
     return [
         f"{_name(name)} meets its budget for {_listed(met[name])}, but not for {_listed(kinds)}."
@@ -118,21 +119,10 @@ def iou_gain(ours: Measurement, theirs: Measurement) -> Interval | None:
     return paired_difference(a, b, resamples=_RESAMPLES) if a and len(a) == len(b) else None
 
 
-def tail_gain(ours: Measurement, theirs: Measurement, seed: int = 0) -> Interval | None:
+def tail_gain(ours: Measurement, theirs: Measurement) -> Interval | None:
     """The same of the mean over each file's own worst tenth of images."""
-    a, b = np.asarray(ours.per_image_iou), np.asarray(theirs.per_image_iou)
-    if not len(a) or len(a) != len(b):
-        return None
-    rng = np.random.default_rng(seed)
-    drawn = [rng.integers(0, len(a), len(a)) for _ in range(_RESAMPLES)]
-    low, high = np.percentile([worst_tenth(a[each]) - worst_tenth(b[each]) for each in drawn], [2.5, 97.5])
-    return Interval(worst_tenth(a) - worst_tenth(b), float(low), float(high))
-
-
-def worst_tenth(iou: np.ndarray) -> float:
-    """Mean of the lowest tenth of the values, of at least one."""
-    count = -(-len(iou) // 10)
-    return float(np.partition(iou, count - 1)[:count].mean())
+    a, b = ours.per_image_iou, theirs.per_image_iou
+    return tail_difference(a, b, resamples=_RESAMPLES) if a and len(a) == len(b) else None
 
 
 def _size(ours: Measurement, theirs: Measurement) -> Finding | None:
@@ -166,13 +156,17 @@ def _shown(gain: Interval | None, margin: float, where: str, what: str) -> Findi
 
 
 def _opposites(name: str, other: str, found: Mapping[str, Finding], pairs: Sequence[tuple[str, str]]) -> list[str]:
-    sentences = []
+    """One sentence, of every finding that another one of its pairs contradicts."""
+    good: dict[str, str] = {}
+    bad: dict[str, str] = {}
     for kinds in pairs:
-        both = [found[kind] for kind in kinds if kind in found]
-        if len(both) == 2 and both[0].better != both[1].better:
-            good, bad = sorted(both, key=lambda finding: not finding.better)
-            sentences.append(f"{name} against {other}: {good.words}, but {bad.words}.")
-    return sentences
+        both = {kind: found[kind] for kind in kinds if kind in found}
+        if len({finding.better for finding in both.values()}) == 2:
+            for kind, finding in both.items():
+                (good if finding.better else bad)[kind] = finding.words
+    return (
+        [f"{name} against {other}: {_listed(list(good.values()))}, but {_listed(list(bad.values()))}."] if good else []
+    )
 
 
 def _across_runtimes(other: str, speeds: Mapping[str, Interval | None]) -> list[str]:

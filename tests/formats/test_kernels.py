@@ -37,7 +37,7 @@ def test_an_int8_graph_runs_on_integers_but_for_what_has_no_kernel(tmp_path):
     to_onnx(graph, tmp_path / "model.onnx")
     to_tflite(graph, tmp_path / "model.tflite")
     convs = sum(operator.op == "conv" for operator in graph.operators)
-    ours, theirs = onnx_kernels(graph, tmp_path / "model.onnx"), tflite_kernels(graph, tmp_path / "model.tflite")
+    ours, theirs = onnx_kernels(tmp_path / "model.onnx", graph), tflite_kernels(tmp_path / "model.tflite", graph)
     assert ours.counts["QLinearConv"] == theirs.counts["CONV_2D"] == convs
     assert (ours.convs, ours.integer_convs) == (theirs.convs, theirs.integer_convs) == (convs, convs)
     (resize,) = ours.outside
@@ -51,7 +51,7 @@ def test_a_transposed_convolution_is_a_convolution_that_onnxruntime_runs_in_floa
     graph = builder.graph()
     to_onnx(graph, tmp_path / "model.onnx")
     to_tflite(graph, tmp_path / "model.tflite")
-    ours, theirs = onnx_kernels(graph, tmp_path / "model.onnx"), tflite_kernels(graph, tmp_path / "model.tflite")
+    ours, theirs = onnx_kernels(tmp_path / "model.onnx", graph), tflite_kernels(tmp_path / "model.tflite", graph)
     assert (ours.convs, ours.integer_convs) == (1, 0)
     assert "(ConvTranspose): onnxruntime has no integer kernel" in ours.outside[0]
     assert (theirs.convs, theirs.integer_convs) == (1, 1)
@@ -66,7 +66,7 @@ def test_a_layer_that_is_kept_float_is_float_in_both_files_and_said_to_be_on_pur
     for write, kernels, suffix in ((to_onnx, onnx_kernels, "onnx"), (to_tflite, tflite_kernels, "tflite")):
         path = tmp_path / f"model.{suffix}"
         write(graph, path)
-        found = kernels(graph, path)
+        found = kernels(path, graph)
         assert found.integer_convs == found.convs - 1
         (kept,) = [line for line in found.outside if KEPT in line]
         assert second in kept
@@ -81,6 +81,13 @@ def test_a_float_graph_has_no_integer_kernel(tmp_path):
     u_shape(builder)
     graph = builder.graph()
     to_onnx(graph, tmp_path / "model.onnx")
-    found = onnx_kernels(graph, tmp_path / "model.onnx")
+    found = onnx_kernels(tmp_path / "model.onnx", graph)
     assert not [name for name in found.counts if name.startswith("QLinear")]
     assert found.integer_convs == 0
+
+
+def test_of_a_file_alone_operators_are_counted_without_reasons(tmp_path):
+    to_onnx(sample(), tmp_path / "model.onnx")
+    found = onnx_kernels(tmp_path / "model.onnx")
+    assert found.convs is None
+    assert [line.split()[-1] for line in found.outside] == ["(Resize)"]

@@ -16,9 +16,9 @@ from compress.load.model import load
 from compress.load.trace import fold_normalisation
 from compress.mine import answers as answers_module
 from compress.mine.answers import sampled
-from compress.mine.doubt import Doubt
-from compress.mine.mining import mine
-from compress.mine.sheet import COLUMNS, overlay
+from compress.mine.doubt import Doubt, Score
+from compress.mine.mining import Find, mine
+from compress.mine.sheet import COLUMNS, overlay, why
 from compress.quantize.calibration import calibrate
 from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.training import QuantizedNetwork
@@ -202,3 +202,9 @@ def test_a_float_file_needs_its_recipe_for_mean_and_std(tiny_model, folder, tmp_
     (tmp_path / "float.toml").write_text(recipe.replace("std = [0.229, 0.224, 0.225]", f"std = {std}"))
     found = mine([tiny_model], path, folder, 3)
     assert all(find.score.disagreement < 0.01 for find in found.finds)
+
+
+@pytest.mark.parametrize(("score", "words"), [(Score(0.72, 0.28), "disagree"), (Score(0.8, 0.2), "unsure")])
+def test_two_models_that_give_opposite_answers_are_said_to_disagree(score, words):
+    none = np.zeros((1, 1))
+    assert words in why(Find(1, Path("a"), "a", score, None, Doubt(none, none, none)))

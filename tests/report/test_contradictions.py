@@ -105,6 +105,7 @@ def test_two_runs_with_the_same_images_and_with_others():
     after = {"tflite": student(3_000_000, (15, 14, 16), (0.7,) * 50), "onnx": student(3_000_000, (5, 4.5, 5.5))}
     sentences = between_runs(after, before, "run 1", same_images=True)
     assert sentences[0].startswith("Against run 1, TFLite is faster (1.50 times the speed, 95 % between 1.33 and 1.68)")
-    assert "TFLite against TFLite of run 1: 25 % smaller, but worse on average" in " ".join(sentences)
+    assert "TFLite against TFLite of run 1: 25 % smaller and faster (1.50 times" in sentences[1]
+    assert "), but worse on average (mean IoU -0.100" in sentences[1]
     assert "ONNX against ONNX of run 1: 25 % smaller, but slower (0.50 times" in " ".join(sentences)
     assert "worse on average" not in " ".join(between_runs(after, before, "run 1", same_images=False))
