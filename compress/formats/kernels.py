@@ -9,7 +9,6 @@ from typing import Any
 from compress.quantize.graph import Operator, QuantizedGraph
 
 KEPT = "kept float on purpose"
-FLOAT = "runs in float"
 ONNX_REASONS = {
     "ConvTranspose": "onnxruntime has no integer kernel for it; its int8 weights are computed with in float",
     "Resize": "onnxruntime's integer kernel truncates, so it runs in float between the same integers",
@@ -25,18 +24,18 @@ TFLITE_CONVS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 
 @dataclass(frozen=True)
 class Kernels:
-    """`counts`: operators as the runtime runs them. `convs`: convolutions of the graph, transposed ones among them;
-    `integer_convs`: those that run on integers. `outside`: "layer (operator): reason" of what onnxruntime runs in
-    float, and of what LiteRT runs in float or did not hand to XNNPACK."""
+    """`counts`: operators as the runtime runs them. `outside`: "layer (operator)" of what onnxruntime runs in float,
+    and of what LiteRT runs in float or did not hand to XNNPACK. Where the graph is known, ": reason" follows, and
+    `convs` is its number of convolutions, transposed ones among them, `integer_convs` of those that run on integers."""
 
     counts: dict[str, int]
-    convs: int
-    integer_convs: int
     outside: tuple[str, ...]
+    convs: int | None = None
+    integer_convs: int | None = None
 
 
 def onnx_kernels(path: Path, graph: QuantizedGraph | None = None) -> Kernels:
-    """Of any file, or the one that `graph` was written to, read from the graph that onnxruntime itself optimized."""
+    """Read from the graph that onnxruntime itself optimized. `graph`: what the file was written from."""
     import onnx
     import onnxruntime as ort
 
@@ -56,15 +55,15 @@ def onnx_kernels(path: Path, graph: QuantizedGraph | None = None) -> Kernels:
         if any(made_by.get(name) == "DequantizeLinear" for name in node.input):
             layer = node.name or node.output[0]
             reason = KEPT if layer in kept else ONNX_REASONS.get(node.op_type, NO_ONNX_KERNEL)
-            outside.append(f"{layer} ({node.op_type}): {reason}")
+            outside.append(f"{layer} ({node.op_type})" + (f": {reason}" if graph else ""))
     counts = Counter(node.op_type for node in nodes)
-    convs = len(_convs(graph)) if graph else sum(count for name, count in counts.items() if "Conv" in name)
-    return Kernels(dict(counts), convs, counts["QLinearConv"], tuple(outside))
+    known = (len(_convs(graph)), counts["QLinearConv"]) if graph else (None, None)
+    return Kernels(dict(counts), tuple(outside), *known)
 
 
 def tflite_kernels(path: Path, graph: QuantizedGraph | None = None) -> Kernels:
-    """Of any file, or the one that `graph` was written to, read from LiteRT's execution plan: a delegate's operators
-    are those between its inputs and outputs."""
+    """Read from LiteRT's execution plan: a delegate's operators are those between its inputs and outputs. `graph`:
+    what the file was written from."""
     from compress.formats.runtime import open_interpreter
 
     interpreter = open_interpreter(path, threads=1)
@@ -85,19 +84,17 @@ def tflite_kernels(path: Path, graph: QuantizedGraph | None = None) -> Kernels:
         result = tensors.get(op["outputs"][0])
         return result is not None and result["dtype"].__name__ == "float32" and op["op_name"] != "DEQUANTIZE"
 
-    is_float = all(in_float(op) for op in plain)
     outside = []
     for op in plain:
-        kept = in_float(op) and not is_float
+        kept = graph is not None and not graph.is_float and in_float(op)
         if op["index"] in taken and not kept:
             continue
         name = tensors[op["outputs"][0]]["name"] if op["outputs"][0] in tensors else op["index"]
-        reason = (KEPT if graph else FLOAT) if kept else TFLITE_REASONS.get(op["op_name"], NO_XNNPACK)
-        outside.append(f"{name} ({op['op_name']}): {reason}")
-    convs = [op for op in plain if op["op_name"] in TFLITE_CONVS]
-    integer = sum(not in_float(op) for op in convs)
-    counts = Counter(op["op_name"] for op in plain)
-    return Kernels(dict(counts), len(_convs(graph)) if graph else len(convs), integer, tuple(outside))
+        reason = KEPT if kept else TFLITE_REASONS.get(op["op_name"], NO_XNNPACK)
+        outside.append(f"{name} ({op['op_name']})" + (f": {reason}" if graph else ""))
+    integer = sum(op["op_name"] in TFLITE_CONVS and not in_float(op) for op in plain)
+    known = (len(_convs(graph)), integer) if graph else (None, None)
+    return Kernels(dict(Counter(op["op_name"] for op in plain)), tuple(outside), *known)
 
 
 def _convs(graph: QuantizedGraph) -> list[Operator]:

@@ -90,7 +90,7 @@ class Child:
     def kernels(self) -> Kernels:
         """What the runtime really runs the file with."""
         found = self._ask({"kernels": True})[0]
-        return Kernels(found["counts"], found["convs"], found["integer_convs"], tuple(found["outside"]))
+        return Kernels(found["counts"], tuple(found["outside"]))
 
     def memory_bytes(self) -> int | None:
         """What the process has grown by at most since just before it opened the file; None where the system does

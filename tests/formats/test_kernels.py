@@ -84,3 +84,10 @@ def test_a_float_graph_has_no_integer_kernel(tmp_path):
     found = onnx_kernels(tmp_path / "model.onnx", graph)
     assert not [name for name in found.counts if name.startswith("QLinear")]
     assert found.integer_convs == 0
+
+
+def test_of_a_file_alone_operators_are_counted_without_reasons(tmp_path):
+    to_onnx(sample(), tmp_path / "model.onnx")
+    found = onnx_kernels(tmp_path / "model.onnx")
+    assert found.convs is None
+    assert [line.split()[-1] for line in found.outside] == ["(Resize)"]

@@ -459,14 +459,14 @@ def test_layers_stand_slowest_first_with_their_share():
 
 def test_what_stayed_float_is_listed_by_format():
     kernels = {
-        "onnx": Kernels({"Conv": 2, "Resize": 1}, 2, 0, ("up (Resize)",)),
-        "tflite": Kernels({"CONV_2D": 3}, 3, 3, ()),
+        "onnx": Kernels({"Conv": 2, "Resize": 1}, ("up (Resize)",), 2, 0),
+        "tflite": Kernels({"CONV_2D": 3}, (), 3, 3),
     }
     words = Page(render(replace(full_record(), kernels=kernels), [])).words
     assert (
-        "ONNX: 0 of 2 convolutions run on integers Outside the integer kernels: 1 of 3 operators. up (Resize)" in words
+        "ONNX 0 of 2 convolutions run on integers. Outside the integer kernels: 1 of 3 operators. up (Resize)" in words
     )
-    assert "TFLite: 3 of 3 convolutions run on integers Nothing: every operator runs in integers." in words
+    assert "TFLite 3 of 3 convolutions run on integers. Nothing: every operator runs in integers." in words
 
 
 def test_a_rebuilt_report_is_the_same(tmp_path):
