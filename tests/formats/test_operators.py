@@ -27,7 +27,7 @@ def run_file(graph, image, folder, kind):
         image = (image.astype(np.float32) - (spec.zero_point + 128)) * np.float32(spec.scale)
     order = (0, 2, 3, 1) if session.input.layout == "NHWC" else (0, 1, 2, 3)
     result = session.run(np.ascontiguousarray(image.transpose(order)))
-    result = result.transpose(0, 3, 1, 2) if session.output.layout == "NHWC" else result
+    result = result.transpose(0, 3, 1, 2) if session.input.layout == "NHWC" else result
     return result.astype(int) - 128 if session.output.dtype == "uint8" else result
 
 
