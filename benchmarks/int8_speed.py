@@ -20,7 +20,7 @@ from compress.quantize.convert import float_graph
 
 
 def main(run: Path) -> None:
-    checkpoints = [run / "checkpoints" / f"{stage}.pt" for stage in ("distil", "repaired")]
+    checkpoints = [run / "checkpoints" / f"{stage}.pt" for stage in ("distil", "repair")]
     state = torch.load(next(path for path in checkpoints if path.exists()), weights_only=True)
     graph = float_graph(Network.from_state(state), "student")
     with TemporaryDirectory() as folder:

@@ -21,25 +21,34 @@ def main(argv: list[str] | None = None) -> int:
         print(f"compress: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "compress: stopped; finished stages are kept in the cache and in the output's checkpoints", file=sys.stderr
-        )
+        print("compress: stopped; what is finished is kept: go on with compress run --resume DIR", file=sys.stderr)
         return 130
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
     from compress.budget import TEACHER, Budget
-    from compress.pipeline import run
+    from compress.errors import RecipeError
+    from compress.pipeline import resume, run
     from compress.recipe import read_recipe
     from compress.report.summary import table
 
+    if options.resume:
+        record = resume(options.resume, trust_pickle=options.trust_pickle)
+        print(table(record, options.resume / "report.html"))
+        return 0 if record.verdict.passed else 1
+    if options.model is None:
+        raise RecipeError("no model: compress run MODEL --budget 4MB, or compress run --resume DIR")
     recipe = read_recipe(options.recipe or options.model.with_suffix(".toml")).with_flags(
         budget=options.budget,
         data=options.data,
         unlabelled=options.unlabelled,
         minutes=options.minutes,
         seed=options.seed,
+        plan=options.plan,
+        controls=options.controls or None,
         quantize=options.quantize,
+        teachers=options.teacher,
+        tta=options.tta.split(",") if options.tta else None,
         formats=options.formats.split(",") if options.formats else None,
     )
     Budget.parse(recipe.budget, [TEACHER])
@@ -76,13 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"compress {version('compress-mobile')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    file_help = "file that torch.save(model.state_dict()) wrote"
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("model", type=Path, metavar="MODEL", help="file that torch.save(model.state_dict()) wrote")
     common.add_argument("--recipe", type=Path, help="TOML recipe (default: beside the model)")
     common.add_argument("--trust-pickle", action="store_true", help="also load a whole pickled module, which is code")
 
     inspect = commands.add_parser("inspect", parents=[common], help="say what a model is and what can be pruned")
     inspect.set_defaults(call=_inspect)
+    inspect.add_argument("model", type=Path, metavar="MODEL", help=file_help)
 
     verify = commands.add_parser("verify", help="show that the files of a run are one and the same int8 network")
     verify.set_defaults(call=_verify)
@@ -91,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", parents=[common], help="compress a model to a budget, export and measure it")
     run.set_defaults(call=_run)
+    run.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=file_help)
+    run.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this output folder")
     run.add_argument(
         "--budget", action="append", metavar="LIMIT", help="of each exported file: 4MB, 20ms, iou>=0.86 (repeatable)"
     )
@@ -99,6 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: export/NAME)")
     run.add_argument("--minutes", type=float, metavar="N", help="training time (default: the recipe's)")
     run.add_argument("--seed", type=int, metavar="N", help="seed of every random choice (default: the recipe's)")
+    run.add_argument(
+        "--teacher", type=Path, action="append", metavar="FILE", help="model that teaches (repeatable; default: MODEL)"
+    )
+    run.add_argument("--tta", metavar="LIST", help="of flip, scale: views that each teacher averages (default: none)")
+    run.add_argument("--plan", metavar="HOW", help="damage; to compare: uniform, magnitude, random (default: damage)")
+    run.add_argument("--controls", action="store_true", help="also train, to compare: random pruning, a small network")
     run.add_argument("--quantize", metavar="HOW", help="qat trains with int8, ptq calibrates only (default: qat)")
     run.add_argument("--formats", metavar="LIST", help="of onnx, tflite, ort (default: the recipe's)")
     return parser

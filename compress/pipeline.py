@@ -5,149 +5,143 @@ import io
 import logging
 import os
 import platform
-import random
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from compress.budget import TEACHER, Budget, judge
-from compress.data.folders import Dataset, open_dataset, open_unlabelled
+from compress.controls import control_files, small_network
+from compress.data.folders import Dataset
 from compress.data.images import read_mask
-from compress.data.packed import Packed, cache_folder, pack_images, pack_masks
-from compress.errors import BudgetError, DataError, ExportError
+from compress.data.packed import cache_folder
+from compress.errors import BudgetError, ExportError
 from compress.formats.artifact import Artifact, write_whole
-from compress.formats.export import EXPORTERS
+from compress.formats.export import exported
 from compress.formats.graph import write_graph
 from compress.formats.kernels import KERNELS
-from compress.formats.metadata import Card
 from compress.formats.onnx import to_onnx
 from compress.formats.runtime import describe, open_model
+from compress.journal import Journal, Start, started
 from compress.load.model import Trained, load
-from compress.load.trace import fold_normalisation
+from compress.material import dataset_of, prepare, teachers_of
 from compress.measure.accuracy import Evaluation, agreement, evaluate
 from compress.measure.latency import take_turns
 from compress.measure.statistics import bootstrap_mean, paired_difference, speedup
 from compress.measure.values import Measurement
 from compress.network import Network, out_channels
-from compress.prune.cut import cut
-from compress.prune.groups import Channels, find_groups
-from compress.prune.plan import CHANNEL_BYTES, PrunePlan, check_budget, choose, measure_damage
-from compress.prune.repair import repair
-from compress.quantize.calibration import calibrate, correct_biases
+from compress.prune.groups import find_groups
+from compress.prune.plan import CHANNEL_BYTES, check_budget
 from compress.quantize.convert import float_graph, quantized_graph
-from compress.quantize.graph import QuantizedGraph
-from compress.quantize.placement import place
-from compress.quantize.training import QuantizedNetwork
-from compress.recipe import Recipe
+from compress.recipe import Recipe, restored_recipe
 from compress.report.pictures import Picture
-from compress.report.record import LayerSize, Moment, RunRecord
+from compress.report.record import LayerSize, RunRecord
 from compress.report.write import write_report
-from compress.train.loop import Lesson, fit, held_out_iou
-from compress.train.targets import shrink, teacher_features, teacher_maps
+from compress.student import compress_network
+from compress.train.lesson import Lesson
 from compress.verify import GRAPH, compare, describe_parity
 
 log = logging.getLogger("compress")
-Net = TypeVar("Net", bound=Network)
 
 PICTURES = 12
 COMPARED = 50
-CALIBRATION = 32
-PERCENTILES = (99.9, 99.99, 100.0)
-CORRECTIONS = 4
-PLANNED = 0.95
-"""Share of the budget that a plan must use at least."""
 
 
-def run(recipe: Recipe, model: Path, out: Path, *, command: str = "", trust_pickle: bool = False) -> RunRecord:
+def run(
+    recipe: Recipe,
+    model: Path,
+    out: Path,
+    *,
+    command: str = "",
+    trust_pickle: bool = False,
+    resume: bool = False,
+) -> RunRecord:
     """Compress the model in `model` as the recipe says and write files and report to the folder `out`.
 
-    Raises a CompressError, and writes nothing, when the model, the data, the budget or the folder cannot be used.
-    Checkpoints of finished stages are in `out`/checkpoints, also after an interruption.
+    Every finished stage is kept in `out`/checkpoints, training at each check; with `resume` the run there goes on from
+    what it has. Raises a CompressError, and writes nothing, when the model, the data, the budget or the folder cannot
+    be used.
     """
     budget = Budget.parse(recipe.budget, [TEACHER])
-    if budget.size_bytes is None:
+    size_bytes = budget.size_bytes
+    if size_bytes is None:
         raise BudgetError("no budget: give one, such as --budget 4MB")
-    diary = _Diary()
+    start = Start(str(model.resolve()), recipe.model_dump(mode="json"), str(recipe.folder.resolve()), command)
+    journal = Journal(out / "checkpoints", start, resume)
     cache = cache_folder()
-    with diary.stage("load"):
+    with journal.stage("load"):
         _check_writable(out)
-        teacher = load(model, recipe, trust_pickle)
-        check_budget(teacher.network, find_groups(teacher.network), budget.size_bytes)
-        dataset = _dataset(recipe)
+        heavy = load(model, recipe, trust_pickle)
+        check_budget(heavy.network, find_groups(heavy.network), size_bytes)
+        teachers = teachers_of(recipe, heavy, trust_pickle)
+        small = small_network(recipe, trust_pickle) if recipe.controls.run else None
+        dataset = dataset_of(recipe)
         torch.manual_seed(recipe.seed)
 
-    with diary.stage("teacher"):
-        lesson, images = _lesson(teacher, dataset, recipe, cache)
+    with journal.stage("teacher"):
+        material = prepare(teachers, dataset, recipe, cache)
+        lesson = material.lesson
+    journal.opened(f"{heavy.sha256} {material.key} {recipe.model_dump_json(exclude={'measure', 'budget'})} {budget}")
 
-    with diary.stage("plan"):
-        channels, plan, student = _plan(teacher, recipe, budget.size_bytes, lesson)
-        out.mkdir(parents=True, exist_ok=True)
-    diary.moment("cut", held_out_iou(student, lesson))
+    student = compress_network(heavy, recipe, budget, lesson, journal)
 
-    with diary.stage("repair"):
-        pixels = _random_pixels(lesson, recipe.repair.images, recipe.repair.size, recipe.seed)
-        student = repair(teacher.network, student, channels, plan.kept, pixels)
-        _checkpoint(student, out, "repaired")
-    diary.moment("repair", held_out_iou(student, lesson))
-
-    if recipe.train.minutes:
-        with diary.stage("features"):
-            lesson = _with_features(lesson, teacher, channels, plan, recipe)
-        with diary.stage("distil"):
-            student = _fit(student, lesson, recipe, "distil", diary, out)
-
-    with diary.stage("ptq"):
-        quantized, iou = _calibrated(student, lesson, recipe)
-    diary.moment("ptq", iou)
-    if recipe.qat_minutes:
-        with diary.stage("qat"):
-            quantized = _fit(quantized, lesson, recipe, "qat", diary, out)
-
-    with diary.stage("export"):
-        graph = quantized_graph(quantized, recipe.name)
-        artifacts = _export(graph, recipe, out)
+    with journal.stage("export"):
+        graph = quantized_graph(student.quantized, recipe.name)
+        artifacts = exported(graph, recipe, out)
         write_graph(graph, out / GRAPH)
-        _golden(images[0], artifacts, out)
+        _golden(material.images[0], artifacts, out)
 
-    with diary.stage("verify"):
-        parity = compare(graph, {artifact.format: artifact.path for artifact in artifacts}, images[:COMPARED])
+    with journal.stage("verify"):
+        parity = compare(graph, {artifact.format: artifact.path for artifact in artifacts}, material.images[:COMPARED])
         log.info("%s", describe_parity(parity))
 
-    with diary.stage("measure"):
-        heavy = _teacher_file(teacher, recipe, cache)
-        measurements, answers, machine = _measure(heavy, artifacts, dataset, images, recipe)
+    controls: dict[str, Artifact] = {}
+    if recipe.controls.run:
+        with journal.stage("controls"):
+            controls = control_files(heavy, small, recipe, student.plan.predicted_bytes, lesson, journal, resume)
+
+    with journal.stage("measure"):
+        references = {"teacher": _float_file(teachers[0].model, recipe, cache)}
+        if heavy.sha256 not in {teacher.model.sha256 for teacher in teachers}:
+            references["source"] = _float_file(heavy, recipe, cache)
+        measurements, answers, machine = _measure(
+            {**references, **controls}, artifacts, dataset, material.images, recipe
+        )
 
     pairs = zip(artifacts, artifacts[1:])
     record = RunRecord(
-        **_origin(recipe, model, teacher, dataset, lesson, command),
-        predicted_bytes=plan.predicted_bytes,
-        layers=_layers(teacher.network, student),
-        history=tuple(diary.moments),
+        **_origin(recipe, heavy, dataset, lesson, command),
+        predicted_bytes=student.plan.predicted_bytes,
+        layers=_layers(heavy.network, student.network),
+        history=tuple(journal.moments),
         artifacts=tuple(artifacts),
         agreement=min((agreement(answers[a.format], answers[b.format]) for a, b in pairs), default=None),
         parity=asdict(parity),
         kernels={a.format: KERNELS[a.format](a.path) for a in artifacts if a.format in KERNELS},
-        measurements=measurements,
+        measurements={name: found for name, found in measurements.items() if name not in controls},
+        controls={name: measurements[name] for name in controls},
         verdict=judge({a.format: measurements[a.format] for a in artifacts}, budget),
         machine=machine,
-        minutes=diary.minutes,
+        minutes=journal.minutes,
         warnings=dataset.warnings,
     )
-    write_report(record, _pictures(dataset, images, answers, measurements), out)
+    write_report(record, _pictures(dataset, material.images, answers, measurements), out)
     return record
 
 
-def _origin(
-    recipe: Recipe, model: Path, teacher: Trained, dataset: Dataset, lesson: Lesson, command: str
-) -> dict[str, Any]:
+def resume(out: Path, *, trust_pickle: bool = False) -> RunRecord:
+    """Go on with the run whose output folder is `out`, from its last checkpoint, to the result that it would have had
+    (to the same bits where the recipe counts steps, on a processor). Raises RecipeError where there is none."""
+    start = started(out)
+    recipe = restored_recipe(start.recipe, Path(start.recipe_folder))
+    return run(recipe, Path(start.model), out, command=start.command, trust_pickle=trust_pickle, resume=True)
+
+
+def _origin(recipe: Recipe, heavy: Trained, dataset: Dataset, lesson: Lesson, command: str) -> dict[str, Any]:
     """What went into a run, as its record states it."""
     return {
         "name": recipe.name,
@@ -156,12 +150,12 @@ def _origin(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": recipe.seed,
         "recipe": _public(recipe),
-        "classes": teacher.classes,
+        "classes": heavy.classes,
         "source": {
-            "file": model.name,
-            "sha256": teacher.sha256,
-            "size_bytes": teacher.size_bytes,
-            "parameters": teacher.parameters,
+            "file": heavy.path.name,
+            "sha256": heavy.sha256,
+            "size_bytes": heavy.size_bytes,
+            "parameters": heavy.parameters,
         },
         "tools": _tools(),
         "data": {
@@ -169,29 +163,11 @@ def _origin(
             "val": len(dataset.val),
             "unlabelled": len(dataset.unlabelled),
             "held_out": len(lesson.held_out),
+            "left_out": len(lesson.left_out),
+            "doubt": round(float(np.mean([doubt.mean() for doubt in lesson.doubt])) / 255, 4),
             "reference": dataset.reference,
         },
     }
-
-
-@dataclass
-class _Diary:
-    """How long the stages took, and the IoU on the held-out images along the way."""
-
-    minutes: dict[str, float] = field(default_factory=dict)
-    moments: list[Moment] = field(default_factory=list)
-    trained: float = 0.0
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        log.info("%s ...", name)
-        start = time.monotonic()
-        yield
-        self.minutes[name] = (time.monotonic() - start) / 60
-
-    def moment(self, stage: str, iou: float, minutes: float = 0.0, loss: float | None = None) -> None:
-        log.info("%s: IoU %.4f on the held-out images", stage, iou)
-        self.moments.append(Moment(stage, self.trained + minutes, iou, loss))
 
 
 def _check_writable(out: Path) -> None:
@@ -201,136 +177,6 @@ def _check_writable(out: Path) -> None:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise ExportError(f"{out}: cannot be written; choose another folder with --out")
-
-
-def _dataset(recipe: Recipe) -> Dataset:
-    classes, data = recipe.model.classes, recipe.data
-    if data.folder:
-        return open_dataset(data.folder, classes, data.unlabelled)
-    if data.unlabelled:
-        return open_unlabelled(data.unlabelled, classes, recipe.seed)
-    raise DataError("no images: give --data DIR with train/ and val/, or --unlabelled DIR with photographs")
-
-
-def _lesson(teacher: Trained, dataset: Dataset, recipe: Recipe, cache: Path) -> tuple[Lesson, np.ndarray]:
-    """What the student learns from, and the images to measure on: uint8 [N, H, W, 3]."""
-    size = recipe.model.input_size
-    samples = [*dataset.train, *dataset.unlabelled]
-    packed = pack_images([sample.image for sample in samples], size, cache)
-    masks = [sample.mask for sample in dataset.train if sample.mask]
-    labels = pack_masks(masks, size, cache, dataset.object_is_255)
-    maps = teacher_maps(teacher.network, packed, f"{teacher.sha256} {recipe.model} {recipe.preprocess}", cache)
-    candidates = range(len(masks) or len(samples))
-    count = min(48, len(samples) // 5, len(candidates))
-    held_out = sorted(random.Random(recipe.seed).sample(candidates, max(1, count)))
-    lesson = Lesson(packed.array, maps, labels.array, None, tuple(held_out), recipe.train.size, len(teacher.classes))
-    val: Packed = pack_images([sample.image for sample in dataset.val], size, cache)
-    return lesson, val.array
-
-
-def _random_pixels(lesson: Lesson, count: int, size: tuple[int, ...], seed: int) -> torch.Tensor:
-    """Images to learn from at `size`, uint8 [count or fewer, H, W, 3]."""
-    held_out = set(lesson.held_out)
-    free = [i for i in range(len(lesson.pixels)) if i not in held_out] or list(lesson.held_out)
-    picked = random.Random(seed).sample(free, min(count, len(free)))
-    return torch.cat([shrink(torch.from_numpy(lesson.pixels[i : i + 1].copy()), (size[0], size[1])) for i in picked])
-
-
-def _plan(teacher: Trained, recipe: Recipe, budget_bytes: int, lesson: Lesson) -> tuple[Channels, PrunePlan, Network]:
-    """Channels, the plan, and the cut student; planned once more where the real file is not what was predicted."""
-    heavy = teacher.network
-    pixels = _random_pixels(lesson, recipe.plan.images, recipe.plan.size, recipe.seed + 1)
-    damage = measure_damage(heavy, find_groups(heavy), [heavy.real(one[None]) for one in pixels])
-    base = fold_normalisation(heavy)
-    channels = find_groups(base)
-    target, best = budget_bytes, None
-    for _ in range(CORRECTIONS):
-        plan = choose(base, channels, damage, target, recipe.plan.macs_share)
-        student = cut(base, channels, plan.kept)
-        real = _exported_bytes(student, recipe)
-        log.info("plan: %s bytes predicted, %s in the largest file", f"{plan.predicted_bytes:,}", f"{real:,}")
-        if real <= budget_bytes and (best is None or real > best[0].predicted_bytes):
-            best = PrunePlan(plan.kept, real), student
-        if PLANNED * budget_bytes <= real <= budget_bytes:
-            break
-        target += budget_bytes - real
-    if best is None:
-        raise BudgetError(f"no student fits in {budget_bytes:,} bytes: the nearest has {real:,}")
-    return channels, *best
-
-
-def _exported_bytes(student: Network, recipe: Recipe) -> int:
-    """Size of the largest exported file; it does not depend on the weights' values."""
-    placement = place(student)
-    ranges = dict.fromkeys(set(placement.group_of.values()) - set(placement.fixed), (0.0, 1.0))
-    graph = quantized_graph(QuantizedNetwork(student, ranges), recipe.name)
-    with TemporaryDirectory(prefix="compress-") as folder:
-        return max(artifact.size_bytes for artifact in _export(graph, recipe, Path(folder)))
-
-
-def _with_features(lesson: Lesson, teacher: Trained, channels: Channels, plan: PrunePlan, recipe: Recipe) -> Lesson:
-    free = [i for i in range(len(lesson.pixels)) if i not in set(lesson.held_out)]
-    picked = random.Random(recipe.seed).sample(free, min(recipe.train.features, len(free)))
-    if not picked:
-        return lesson
-    features = teacher_features(teacher.network, channels, plan.kept, lesson.pixels, picked, lesson.size)
-    return Lesson(lesson.pixels, lesson.maps, lesson.labels, features, lesson.held_out, lesson.size, lesson.classes)
-
-
-def _calibrated(student: Network, lesson: Lesson, recipe: Recipe) -> tuple[QuantizedNetwork, float]:
-    """The student with int8 ranges from real images: those of the percentile that does best on the held-out images,
-    biases corrected; and its IoU there."""
-    sample = _random_pixels(lesson, CALIBRATION, lesson.pixels.shape[1:3], recipe.seed)
-    images = [student.real(one[None]) for one in sample]
-    tried = []
-    for percentile in PERCENTILES:
-        quantized = QuantizedNetwork(student, calibrate(student, images, percentile))
-        correct_biases(quantized, student, torch.cat(images[:8]))
-        tried.append((held_out_iou(quantized, lesson), percentile, quantized))
-    iou, percentile, best = max(tried, key=lambda attempt: attempt[0])
-    log.info("ptq: ranges hold %s %% of an image's values", percentile)
-    return best, iou
-
-
-def _fit(net: Net, lesson: Lesson, recipe: Recipe, stage: str, diary: _Diary, out: Path) -> Net:
-    train = recipe.train
-    allowed = recipe.qat_minutes if stage == "qat" else train.minutes - recipe.qat_minutes
-
-    def on_check(best: Net, minutes: float, iou: float, loss: float) -> None:
-        diary.moment(stage, iou, minutes, loss)
-        _checkpoint(best, out, stage)
-
-    best, _ = fit(
-        net,
-        lesson,
-        minutes=allowed,
-        batch=train.batch,
-        learning_rate=train.qat_learning_rate if stage == "qat" else train.learning_rate,
-        seed=recipe.seed,
-        desc=stage,
-        on_check=on_check,
-    )
-    diary.trained = diary.moments[-1].minutes
-    return best
-
-
-def _checkpoint(net: Network, out: Path, name: str) -> None:
-    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    torch.save(net.to_state(), buffer)
-    write_whole(out / "checkpoints" / f"{name}.pt", buffer.getvalue())
-
-
-def _export(graph: QuantizedGraph, recipe: Recipe, folder: Path) -> list[Artifact]:
-    card = Card(
-        recipe.name, recipe.version, recipe.description, recipe.author, recipe.licence, tuple(recipe.model.classes)
-    )
-    artifacts = []
-    for name in recipe.formats:
-        path = folder / f"model.{name}"
-        EXPORTERS[name](graph, path, card=card)
-        artifacts.append(describe(path, activation=graph.operators[-1].op))
-    return artifacts
 
 
 def _golden(image: np.ndarray, artifacts: list[Artifact], out: Path) -> None:
@@ -345,8 +191,8 @@ def _golden(image: np.ndarray, artifacts: list[Artifact], out: Path) -> None:
     write_whole(out / "golden.npz", buffer.getvalue())
 
 
-def _teacher_file(teacher: Trained, recipe: Recipe, cache: Path) -> Artifact:
-    """The heavy model as fp32 ONNX, in the cache."""
+def _float_file(teacher: Trained, recipe: Recipe, cache: Path) -> Artifact:
+    """A model as fp32 ONNX, in the cache."""
     path = cache / f"teacher-{teacher.sha256[:16]}-{recipe.model.output}.onnx"
     graph = float_graph(teacher.network, recipe.name)
     if not path.exists():
@@ -361,11 +207,15 @@ def _teacher_file(teacher: Trained, recipe: Recipe, cache: Path) -> Artifact:
 
 
 def _measure(
-    heavy: Artifact, artifacts: list[Artifact], dataset: Dataset, images: np.ndarray, recipe: Recipe
+    references: dict[str, Artifact],
+    artifacts: list[Artifact],
+    dataset: Dataset,
+    images: np.ndarray,
+    recipe: Recipe,
 ) -> tuple[dict[str, Measurement], dict[str, Evaluation], dict[str, Any]]:
     """Bytes, latency and IoU of the files, the teacher first, from the files alone."""
     machine = {"cpu": _cpu(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2)}
-    files = {"teacher": heavy, **{artifact.format: artifact for artifact in artifacts}}
+    files = {**references, **{artifact.format: artifact for artifact in artifacts}}
     latency = take_turns({n: artifact.path for n, artifact in files.items()}, seconds=recipe.measure.seconds)
     labels = None
     if dataset.reference == "labels":
@@ -391,7 +241,7 @@ def _pictures(
     dataset: Dataset, images: np.ndarray, answers: Mapping[str, Evaluation], measurements: Mapping[str, Measurement]
 ) -> list[Picture]:
     """A dozen images, from the student's worst to its best."""
-    student = "tflite" if "tflite" in answers else next(name for name in answers if name != "teacher")
+    student = "tflite" if "tflite" in answers else list(answers)[-1]
     ranked = np.argsort(measurements[student].per_image_iou)
     picked = ranked[np.unique(np.linspace(0, len(ranked) - 1, min(PICTURES, len(ranked))).round().astype(int))]
     pictures = []

@@ -38,21 +38,39 @@ class DataSection(_Section):
     unlabelled: Path | None = None
 
 
+class TeacherSection(_Section):
+    """Who teaches: the model itself, or the files in `models`, each with a recipe beside it, whose logits are averaged.
+    `tta`: what each of them also looks at, the mirrored image and a smaller one."""
+
+    models: list[Path] = []
+    tta: list[Literal["flip", "scale"]] = []
+
+
 class PlanSection(_Section):
     """`method`: "damage" weighs what each channel is worth; "uniform", "magnitude" and "random" are there to compare
-    with. `macs_share`: multiply-accumulates of the student, as a share of the heavy model's."""
+    with. `macs_share`: multiply-accumulates of the student, as a share of the heavy model's. `cuts`: how many steps
+    lead to the budget, each repaired; `between`: share of the distillation that is spent between two of them."""
 
     method: Literal["damage", "uniform", "magnitude", "random"] = "damage"
     images: int = Field(32, ge=1)
     size: tuple[int, int] = (192, 192)
     macs_share: float = Field(0.115, gt=0, le=1)
+    cuts: int = Field(1, ge=1, le=20)
+    between: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> "PlanSection":
+        if self.between * (self.cuts - 1) >= 1:
+            raise ValueError(f"{self.cuts - 1} times {self.between} of the distillation between cuts leaves none after")
+        return self
 
 
 class TrainSection(_Section):
-    """Training after the repair. `minutes` is the time for distillation and quantization-aware
-    training together."""
+    """Training after the repair: `minutes` for distillation and quantization-aware training together, or a number of
+    `steps`, which gives the same result whatever the machine's speed. `qat_share` of either is quantization-aware."""
 
     minutes: float = Field(6.0, ge=0)
+    steps: int | None = Field(None, ge=0)
     batch: int = Field(8, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
     size: tuple[int, int] = (192, 192)
@@ -62,8 +80,21 @@ class TrainSection(_Section):
 
 
 class RepairSection(_Section):
-    images: int = Field(200, ge=1)
+    """`images`: as many as fit into memory are used; 0 leaves the repair out."""
+
+    images: int = Field(200, ge=0)
     size: tuple[int, int] = (192, 192)
+
+
+class ControlsSection(_Section):
+    """`run`: whether a student pruned at random, and the network `small` ("file.py:Name", as `model.architecture` is),
+    are trained for the same minutes too, for the report. `small` begins from `small_weights`, a file beside the recipe,
+    or else from random weights at `learning_rate`."""
+
+    run: bool = False
+    small: str | None = Field(None, pattern=r"^[\w./-]+\.py:\w+$")
+    small_weights: str | None = None
+    learning_rate: float = Field(1e-3, gt=0)
 
 
 class MeasureSection(_Section):
@@ -83,9 +114,11 @@ class Recipe(_Section):
     model: ModelSection
     preprocess: PreprocessSection = PreprocessSection()
     data: DataSection = DataSection()
+    teacher: TeacherSection = TeacherSection()
     plan: PlanSection = PlanSection()
     repair: RepairSection = RepairSection()
     train: TrainSection = TrainSection()
+    controls: ControlsSection = ControlsSection()
     measure: MeasureSection = MeasureSection()
     budget: list[str] = []
     formats: list[Literal["onnx", "tflite", "ort"]] = ["onnx", "tflite"]
@@ -100,21 +133,31 @@ class Recipe(_Section):
                 raise ValueError(f"a size of {size[0]}x{size[1]} is empty or larger than model.input_size")
         return self
 
-    @property
-    def qat_minutes(self) -> float:
-        """Minutes of quantization-aware training; all others are distillation of the float student."""
-        return self.train.minutes * self.train.qat_share if self.quantize == "qat" else 0.0
+    def schedule(self, stage: Literal["between", "distil", "qat"]) -> tuple[float, int | None]:
+        """Minutes of one kind of training, or its steps where the recipe states steps; "between" is of one time
+        between two cuts."""
+        qat = self.train.qat_share if self.quantize == "qat" else 0.0
+        before = self.plan.between * (self.plan.cuts - 1)
+        share = {"qat": qat, "between": (1 - qat) * self.plan.between, "distil": (1 - qat) * (1 - before)}[stage]
+        return share * self.train.minutes, None if self.train.steps is None else round(share * self.train.steps)
 
     def with_flags(self, **flags: Any) -> "Recipe":
-        """A copy in which every flag that is not None replaces what the recipe says: data, unlabelled, minutes,
-        seed, budget, formats, quantize. Raises RecipeError."""
+        """A copy in which every flag that is not None replaces what the recipe says: data, unlabelled, minutes (which
+        replaces steps too), teachers, tta, plan, controls, seed, budget, formats, quantize. Raises RecipeError."""
         given = {key: value for key, value in flags.items() if value is not None}
         document = self.model_dump()
         for key, section in {"data": "folder", "unlabelled": "unlabelled"}.items():
             if key in given:
                 document["data"][section] = given.pop(key)
+        for key, name in {"teachers": "models", "tta": "tta"}.items():
+            if key in given:
+                document["teacher"][name] = given.pop(key)
+        if "plan" in given:
+            document["plan"]["method"] = given.pop("plan")
+        if "controls" in given:
+            document["controls"]["run"] = given.pop("controls")
         if "minutes" in given:
-            document["train"]["minutes"] = given.pop("minutes")
+            document["train"] |= {"minutes": given.pop("minutes"), "steps": None}
         return _validated({**document, **given, "folder": self.folder}, "options")
 
 
@@ -132,10 +175,18 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path}: {error}") from None
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from None
+    data, teacher = document.get("data", {}), document.get("teacher", {})
     for key in ("folder", "unlabelled"):
-        if key in document.get("data", {}):
-            document["data"][key] = path.parent / document["data"][key]
+        if isinstance(data, dict) and isinstance(data.get(key), str):
+            data[key] = path.parent / data[key]
+    if isinstance(teacher, dict) and isinstance(teacher.get("models"), list):
+        teacher["models"] = [path.parent / name if isinstance(name, str) else name for name in teacher["models"]]
     return _validated({**document, "folder": path.parent}, str(path))
+
+
+def restored_recipe(document: dict[str, Any], folder: Path) -> Recipe:
+    """The recipe that `Recipe.model_dump` wrote, of a file in `folder`. Raises RecipeError."""
+    return _validated({**document, "folder": folder}, "checkpoints")
 
 
 def _validated(document: dict[str, Any], where: str) -> Recipe:

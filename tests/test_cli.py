@@ -155,7 +155,7 @@ def test_interrupting_ends_within_two_seconds_and_leaves_no_half_file(model, tin
     command = [sys.executable, "-m", "compress.cli", "run", str(model), "--budget", "20KB", "--data", str(tiny_data)]
     process = subprocess.Popen([*command, "--minutes", "5", "--out", str(out)], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not (out / "checkpoints" / "repaired.pt").exists():
+    while not (out / "checkpoints" / "repair.pt").exists():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -166,5 +166,5 @@ def test_interrupting_ends_within_two_seconds_and_leaves_no_half_file(model, tin
     assert time.monotonic() - start < 2
     assert process.returncode == 130
     assert "Traceback" not in process.stderr.read()
-    assert (out / "checkpoints" / "repaired.pt").exists()
+    assert (out / "checkpoints" / "repair.pt").exists()
     assert not list(out.rglob("*.partial"))

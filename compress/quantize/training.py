@@ -1,6 +1,7 @@
 """A network that computes as its int8 file will: fake-quantized weights and activations, learned ranges."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,16 @@ class QuantizedNetwork(Network):
         for group, (low, high) in ranges.items():
             scale, self.zero_points[group] = affine(low, high)
             self.log_scales[group.replace(".", "/")] = nn.Parameter(torch.tensor([scale]).log())
+
+    def to_state(self) -> dict[str, Any]:
+        return {**super().to_state(), "zero_points": dict(self.zero_points)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "QuantizedNetwork":
+        net = cls(Network.from_state(state), dict.fromkeys(state["zero_points"], (0.0, 1.0)))
+        net.zero_points = dict(state["zero_points"])
+        net.load_state_dict(state["weights"])
+        return net
 
     def scale(self, group: str) -> Tensor:
         """Scale of a group, [1] float32."""

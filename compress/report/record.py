@@ -16,7 +16,7 @@ class Moment:
     """A point of the run's history: IoU against the teacher's or the labels' masks on the images
     held out of training for choosing the best checkpoint."""
 
-    stage: str  # "cut", "repair", "distil", "ptq", "qat"
+    stage: str  # "cut", "repair", "between" (two cuts), "distil", "ptq", "qat"
     minutes: float  # of training so far; 0 before it starts
     iou: float
     loss: float | None = None
@@ -55,6 +55,7 @@ class RunRecord:
     minutes: dict[str, float] = field(default_factory=dict)  # stage -> wall-clock minutes
     warnings: tuple[str, ...] = ()
     kernels: dict[str, Kernels] = field(default_factory=dict)  # by format: what each runtime runs it with
+    controls: dict[str, Measurement] = field(default_factory=dict)  # by name: what else was made of the same teacher
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for report.json; paths become file names, and what is not finite becomes null, as JSON asks."""

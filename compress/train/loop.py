@@ -1,147 +1,165 @@
 """The one training loop: distillation of the float student, then of the fake-quantized one."""
 
 import copy
+import io
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from compress.device import autocast, best_device, placed
 from compress.errors import TrainError
-from compress.measure.accuracy import class_ids, image_iou
+from compress.formats.artifact import write_whole
 from compress.network import Network
-from compress.train.targets import Features, pooled, shrink
+from compress.train.lesson import Lesson, held_out_iou
+from compress.train.targets import pooled, shrink
 
 Net = TypeVar("Net", bound=Network)
 
 EMA = 0.998
-CHECKS = 8
+CHECKS = 10
+WARM_UP = 20
 FEATURE_WEIGHT = 1.0
 OVERLAP_WEIGHT = 1.0
-LABEL_WEIGHT = 0.5
+EDGE_WEIGHT = 4.0
+EDGE_REACH = 2
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What there is to learn: arrays are indexed by image.
+class Schedule:
+    """How long to train: a number of steps, which gives the same result again, or else minutes of wall-clock."""
 
-    pixels    uint8 [N, H, W, 3], at the network's size
-    maps      the teacher's probabilities, uint8 [N, classes - 1, H, W]
-    labels    class ids of the first images, uint8 [L, H, W], 255 void; L may be 0
-    features  of some of the images, at `size`
-    held_out  indices of the images that are kept for choosing the best checkpoint
-    size      the smaller height and width to train at
-    """
+    minutes: float = 0.0
+    steps: int | None = None
 
-    pixels: np.ndarray
-    maps: np.ndarray
-    labels: np.ndarray
-    features: Features | None
-    held_out: tuple[int, ...]
-    size: tuple[int, int]
-    classes: int
+    def __bool__(self) -> bool:
+        return bool(self.minutes if self.steps is None else self.steps)
 
-    def target(self, indices: Tensor) -> Tensor:
-        """Probabilities [n, classes, H, W]: the teacher's, averaged with the label's where there is one."""
-        others = torch.from_numpy(self.maps[indices.numpy()]).float() / 255
-        target = torch.cat([(1 - others.sum(1, keepdim=True)).clamp_min(0), others], 1)
-        for row, index in enumerate(indices.tolist()):
-            if index < len(self.labels):
-                label = torch.from_numpy(self.labels[index].astype(np.int64))
-                known = label < self.classes
-                one_hot = F.one_hot(torch.where(known, label, 0), self.classes).permute(2, 0, 1).float()
-                mixed = LABEL_WEIGHT * one_hot + (1 - LABEL_WEIGHT) * target[row]
-                target[row] = torch.where(known, mixed, target[row])
-        return target
-
-    def reference(self, index: int) -> np.ndarray:
-        """Class ids [H, W] that the held-out images are judged by: the label, else the teacher's."""
-        if index < len(self.labels):
-            return self.labels[index]
-        return self.target(torch.tensor([index]))[0].argmax(0).numpy().astype(np.uint8)
-
-
-def held_out_iou(net: Network, lesson: Lesson) -> float:
-    """Mean IoU on the held-out images, at the network's own size."""
-    scores = []
-    with torch.no_grad():
-        for index in lesson.held_out:
-            output = net(net.real(torch.from_numpy(lesson.pixels[index : index + 1].copy())))[0]
-            scores.append(image_iou(class_ids(output.numpy()), lesson.reference(index), lesson.classes))
-    return float(np.mean(scores))
+    def done(self, minutes: float, steps: int) -> float:
+        """The share of it that is over."""
+        return minutes / self.minutes if self.steps is None else steps / self.steps
 
 
 def fit(
     net: Net,
     lesson: Lesson,
     *,
-    minutes: float,
+    schedule: Schedule,
     batch: int,
     learning_rate: float,
     seed: int,
     desc: str,
-    on_check: Callable[[Net, float, float, float], None],
+    on_check: Callable[[float, float, float], None],
+    state: Path | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> tuple[Net, float]:
-    """Train `net` (changed in place) for `minutes` of wall-clock -> the copy that was best on the held-out
-    images, of those that are averaged over steps and of the start, and its IoU there.
+) -> Net:
+    """Train a copy of `net` -> the copy that was best on the held-out images, of those that are averaged over steps and
+    of the start.
 
-    Adam with a short warm-up and a cosine that ends with the time; a repaired network loses what the repair won
-    at a rate that would suit one from scratch. `on_check(best, minutes, iou, loss)` is called about ten times.
-    Raises TrainError when the loss leaves the finite numbers.
+    Adam with a short warm-up and a cosine that ends with the schedule; a repaired network loses what the repair won
+    at a rate that would suit one from scratch. About ten times `on_check(minutes, iou, loss)` is called and everything
+    is written to the file `state`; training goes on from there when the file exists, to the same result where the
+    schedule counts steps. Runs on the GPU where there is one, in bfloat16 where the device has it.
+
+    Raises TrainError, naming the last good checkpoint, when the loss leaves the finite numbers.
     """
-    draw = _Draw(lesson, batch, seed)
-    averaged = copy.deepcopy(net).requires_grad_(False)
-    optimizer = torch.optim.Adam(net.parameters(), learning_rate)
-    best, best_iou = copy.deepcopy(averaged), held_out_iou(averaged, lesson)
-    start, step, checked, recent = clock(), 0, 0, 0.0
-    with tqdm(total=round(minutes * 60), desc=desc, unit="s", bar_format=_BAR) as bar:
-        while (elapsed := (clock() - start) / 60) < minutes:
-            done = elapsed / minutes
-            for group in optimizer.param_groups:
-                group["lr"] = (
-                    learning_rate * min(1.0, (step + 1) / 20) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-                )
-            loss = draw.loss(net)
-            if not torch.isfinite(loss):
+    progress = _Progress(net, lesson, batch, learning_rate, seed)
+    if state is not None and state.exists():
+        progress.load(state)
+        for moment in progress.moments:
+            on_check(*moment)
+    began = clock() - progress.minutes * 60
+    with tqdm(total=100, initial=0, desc=desc, unit="%", bar_format=_BAR) as bar:
+        while (done := schedule.done(progress.minutes, progress.steps)) < 1:
+            loss = progress.step(done)
+            if not math.isfinite(loss):
+                where = f"; the last good checkpoint is {state}" if state is not None and state.exists() else ""
                 raise TrainError(
-                    f"{desc}: the loss is {loss.item()} at step {step}; lower train.learning_rate in the recipe"
+                    f"{desc}: the loss is {loss} at step {progress.steps}{where}; "
+                    "lower train.learning_rate in the recipe"
                 )
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            _average(averaged, net, min(EMA, (1 + step) / (10 + step)))
-            step += 1
-            recent = loss.item() if step == 1 else 0.95 * recent + 0.05 * loss.item()
-            bar.n = min(bar.total, round(elapsed * 60))
-            bar.set_postfix(loss=f"{recent:.4f}", iou=f"{best_iou:.4f}", refresh=True)
-            if done * CHECKS >= checked + 1:
-                checked += 1
-                best, best_iou = _better(averaged, best, best_iou, lesson)
-                on_check(best, elapsed, best_iou, recent)
-    best, best_iou = _better(averaged, best, best_iou, lesson)
-    on_check(best, (clock() - start) / 60, best_iou, recent)
-    return best, best_iou
+            progress.minutes = (clock() - began) / 60
+            bar.n = min(100, round(100 * schedule.done(progress.minutes, progress.steps)))
+            bar.set_postfix(step=progress.steps, loss=f"{progress.loss:.4f}", iou=f"{progress.iou:.4f}", refresh=True)
+            if schedule.done(progress.minutes, progress.steps) * CHECKS >= len(progress.moments) + 1:
+                on_check(*progress.check())
+                if state is not None:
+                    progress.save(state)
+    if not progress.moments or progress.moments[-1][0] < progress.minutes:
+        on_check(*progress.check())
+    return cast(Net, progress.best.cpu())
 
 
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} s{postfix}"
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
-def _better(averaged: Net, best: Net, best_iou: float, lesson: Lesson) -> tuple[Net, float]:
-    iou = held_out_iou(averaged, lesson)
-    return (copy.deepcopy(averaged), iou) if iou > best_iou else (best, best_iou)
+class _Progress:
+    """All that a step changes, and so all that a checkpoint holds."""
+
+    def __init__(self, net: Network, lesson: Lesson, batch: int, learning_rate: float, seed: int):
+        self.lesson, self.learning_rate = lesson, learning_rate
+        self.net = placed(net)
+        self.averaged = copy.deepcopy(self.net).requires_grad_(False)
+        self.best = copy.deepcopy(self.averaged)
+        self.iou = held_out_iou(self.best, lesson)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), learning_rate)
+        self.draw = _Draw(lesson, batch, seed)
+        self.steps, self.minutes, self.loss = 0, 0.0, 0.0
+        self.moments: list[tuple[float, float, float]] = []  # minutes, best IoU so far, loss
+
+    def step(self, done: float) -> float:
+        """One step, at the share `done` of the schedule -> its loss; nothing is changed by one that is not finite."""
+        warm = min(1.0, (self.steps + 1) / WARM_UP)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+        loss = self.draw.loss(self.net)
+        value = float(loss.item())
+        if not math.isfinite(value):
+            return value
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            weight = 1 - min(EMA, (1 + self.steps) / (10 + self.steps))
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.net.parameters()), weight)
+        self.loss = value if not self.steps else 0.95 * self.loss + 0.05 * value
+        self.steps += 1
+        return value
+
+    def check(self) -> tuple[float, float, float]:
+        iou = held_out_iou(self.averaged, self.lesson)
+        if iou > self.iou:
+            self.best.load_state_dict(self.averaged.state_dict())
+            self.iou = iou
+        self.moments.append((self.minutes, self.iou, self.loss))
+        return self.moments[-1]
+
+    def save(self, path: Path) -> None:
+        buffer = io.BytesIO()
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        torch.save({**parts, **{name: getattr(self, name) for name in _VALUES}, "draw": self.draw.state()}, buffer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, buffer.getvalue())
+
+    def load(self, path: Path) -> None:
+        saved: dict[str, Any] = torch.load(path, weights_only=True, map_location=best_device())
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(saved[name])
+        for name in _VALUES:
+            setattr(self, name, saved[name])
+        self.draw.restore(saved["draw"])
 
 
-def _average(averaged: Network, net: Network, decay: float) -> None:
-    with torch.no_grad():
-        torch._foreach_lerp_(list(averaged.parameters()), list(net.parameters()), 1 - decay)
+_PARTS = ("net", "averaged", "best", "optimizer")
+_VALUES = ("iou", "steps", "minutes", "loss", "moments")
 
 
 class _Draw:
@@ -150,10 +168,16 @@ class _Draw:
     def __init__(self, lesson: Lesson, batch: int, seed: int):
         self.lesson, self.batch = lesson, batch
         self.generator = torch.Generator().manual_seed(seed)
-        held_out = set(lesson.held_out)
-        self.images = torch.tensor([i for i in range(len(lesson.pixels)) if i not in held_out])
+        self.images = torch.tensor(lesson.taught())
         self.queues: dict[str, list[int]] = {"images": [], "features": []}
         self.count = 0
+
+    def state(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state(), "queues": self.queues, "count": self.count}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["generator"].cpu())
+        self.queues, self.count = state["queues"], state["count"]
 
     def loss(self, net: Network) -> Tensor:
         """By turns a batch with features at the smaller size, and one without them at a random size, mirrored at
@@ -178,21 +202,26 @@ class _Draw:
         return self.lesson.size[0] + extra, self.lesson.size[1] + extra
 
     def _next(self, queue: str, count: int, wanted: int) -> Tensor:
-        if len(self.queues[queue]) < wanted:
+        while len(self.queues[queue]) < wanted:
             self.queues[queue] += torch.randperm(count, generator=self.generator).tolist()
         picked, self.queues[queue] = self.queues[queue][:wanted], self.queues[queue][wanted:]
         return torch.tensor(picked)
 
     def _loss(self, net: Network, indices: Tensor, size: tuple[int, int], mirror: bool, rows: Tensor | None) -> Tensor:
         lesson = self.lesson
+        device = net.weight(net.convs()[0].name).device
         image = net.real(shrink(torch.from_numpy(lesson.pixels[indices.numpy()]), size))
-        target = F.interpolate(lesson.target(indices), size, mode="bilinear", antialias=True)
+        taught = torch.cat([lesson.target(indices), lesson.certainty(indices)], 1)
+        taught = F.interpolate(taught, size, mode="bilinear", antialias=True)
         if mirror and int(torch.randint(2, (1,), generator=self.generator)):
-            image, target = image.flip(3), target.flip(3)
+            image, taught = image.flip(3), taught.flip(3)
+        image, taught = image.to(device, memory_format=torch.channels_last), taught.to(device)
         last = net.by_name[net.output]
         names = list(lesson.features.values) if lesson.features is not None and rows is not None else []
-        values = net.run(image, keep={last.inputs[0], *names})
-        loss = map_loss(values[last.inputs[0]], values[net.output], target, last.op)
+        with autocast(device):
+            values = net.run(image, keep={last.inputs[0], *names})
+        logits, probabilities = values[last.inputs[0]].float(), values[net.output].float()
+        loss = map_loss(logits, probabilities, taught[:, :-1], taught[:, -1:], last.op)
         if names:
             loss = loss + FEATURE_WEIGHT * self._feature_loss(values, rows, names)
         return loss
@@ -200,20 +229,34 @@ class _Draw:
     def _feature_loss(self, values: dict[str, Tensor], rows: Tensor | None, names: list[str]) -> Tensor:
         features = self.lesson.features
         assert features is not None
-        losses = [
-            ((pooled(values[name]) - features.values[name][rows].float()) / features.spread[name]).square().mean()
-            for name in names
-        ]
+        losses = []
+        for name in names:
+            wanted, spread = features.values[name][rows], features.spread[name]
+            apart = pooled(values[name].float()) - wanted.to(values[name].device).float()
+            losses.append((apart / spread.to(apart.device)).square().mean())
         return torch.stack(losses).mean()
 
 
-def map_loss(logits: Tensor, probabilities: Tensor, target: Tensor, activation: str) -> Tensor:
-    """Cross entropy against soft targets [N, classes, H, W], and one minus the soft IoU of the foreground classes."""
+def map_loss(logits: Tensor, probabilities: Tensor, target: Tensor, certainty: Tensor, activation: str) -> Tensor:
+    """Cross entropy against soft targets [N, classes, H, W], and one minus the soft IoU of the foreground classes.
+
+    Each pixel of the cross entropy weighs as much as its target is certain, [N, 1, H, W], and more near an edge of the
+    target, which is where a small network loses most and where few pixels are.
+    """
     if activation == "softmax":
-        cross_entropy = F.cross_entropy(logits, target)
+        entropy = -(target * F.log_softmax(logits, 1)).sum(1, keepdim=True)
     else:
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, target)
+        entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1, keepdim=True)
+    weight = certainty + EDGE_WEIGHT * edges(target)
     ours, theirs = probabilities[:, 1:], target[:, 1:]
     overlap = (ours * theirs).sum((2, 3)) + 1.0
     union = (ours + theirs - ours * theirs).sum((2, 3)) + 1.0
-    return cross_entropy + OVERLAP_WEIGHT * (1 - overlap / union).mean()
+    return (weight * entropy).sum() / weight.sum() + OVERLAP_WEIGHT * (1 - overlap / union).mean()
+
+
+def edges(target: Tensor) -> Tensor:
+    """How much a target changes within EDGE_REACH pixels: the largest class difference, [N, 1, H, W] in 0..1."""
+    window = 2 * EDGE_REACH + 1
+    highest = F.max_pool2d(target, window, 1, EDGE_REACH)
+    lowest = -F.max_pool2d(-target, window, 1, EDGE_REACH)
+    return (highest - lowest).amax(1, keepdim=True)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from compress.data.packed import Packed
+from compress.device import autocast, best_device, placed
 from compress.errors import DataError
 from compress.network import CONVS, Network
 from compress.prune.cut import kept_channels
@@ -24,7 +25,9 @@ FEATURE_SIZE = 32
 """Features are compared after averaging to at most this height and width."""
 
 FEATURE_BYTES = 1_000_000_000
-_VERSION = "1"
+TTA = ("flip", "scale")
+SCALE = 0.75
+_VERSION = "2"
 
 
 @dataclass(frozen=True)
@@ -41,37 +44,80 @@ class Features:
     spread: Mapping[str, Tensor]
 
 
-def teacher_maps(net: Network, images: Packed, model_key: str, cache: Path) -> np.ndarray:
-    """The teacher's probabilities of every class but the first: uint8 [N, classes - 1, H, W], 255 being certain.
+def teacher_maps(
+    teachers: Sequence[Network], images: Packed, key: str, cache: Path, tta: Sequence[str] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the teachers see in each image: the probabilities of every class but the first, uint8
+    [N, classes - 1, H, W], 255 being certain, and their doubt, uint8 [N, H, W], 255 being no idea.
 
-    Kept in the cache under a key of the images' content and `model_key`; an interrupted computation goes on
-    where it stopped. Raises DataError on a full disk, or when another process is computing the same.
+    Kept in the cache under a key of the images' content, `key`, which names the teachers, and `tta`; an interrupted
+    computation goes on where it stopped. Raises DataError on a full disk, or when another process is computing the
+    same.
     """
     count, height, width = images.array.shape[:3]
-    shape = (count, net.shapes()[net.output][1] - 1, height, width)
-    key = hashlib.sha256(f"{_VERSION} {images.key} {model_key}".encode()).hexdigest()[:32]
-    target = cache / f"maps-{key}.u8"
+    shape = (count, teachers[0].shapes()[teachers[0].output][1], height, width)
+    name = hashlib.sha256(repr((_VERSION, images.key, key, sorted(tta))).encode()).hexdigest()[:32]
+    target = cache / f"maps-{name}.u8"
     if not target.exists():
-        _compute_maps(net, images.array, target, int(np.prod(shape[1:])))
-    return np.memmap(target, np.uint8, mode="r", shape=shape)
+        _compute_maps([placed(net) for net in teachers], tta, images.array, target, int(np.prod(shape[1:])))
+    stored = np.memmap(target, np.uint8, mode="r", shape=shape)
+    return stored[:, :-1], stored[:, -1]
 
 
-def _compute_maps(net: Network, images: np.ndarray, target: Path, map_bytes: int) -> None:
+def _compute_maps(
+    teachers: Sequence[Network], tta: Sequence[str], images: np.ndarray, target: Path, map_bytes: int
+) -> None:
     partial = target.with_suffix(".partial")
     try:
         with partial.open("ab") as file, torch.no_grad():
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             done = os.path.getsize(partial) // map_bytes
             file.truncate(done * map_bytes)
-            for start in tqdm(range(done, len(images)), desc="teacher's maps", unit="image", delay=1):
-                maps = net(net.real(torch.from_numpy(images[start : start + 1].copy())))[:, 1:]
-                file.write((maps * 255).round().byte().numpy().tobytes())
+            progress = tqdm(range(done, len(images)), desc="teacher's maps", unit="image", delay=1)
+            for index in progress:
+                pixels = torch.from_numpy(images[index : index + 1].copy())
+                views = [view for net in teachers for view in _views(net, pixels, tta)]
+                file.write((joined(torch.cat(views)) * 255).round().byte().numpy().tobytes())
         os.replace(partial, target)
     except BlockingIOError:
         raise DataError(f"{partial}: another run is computing the same; wait for it") from None
     except OSError as error:
         what = "no space left" if error.errno == errno.ENOSPC else error.strerror
         raise DataError(f"{target.parent}: {what}; free some or name another folder in COMPRESS_CACHE") from None
+
+
+def _views(net: Network, pixels: Tensor, tta: Sequence[str]) -> list[Tensor]:
+    """Probabilities [1, classes, H, W] from the image as it is, mirrored, and made smaller, all in its own frame."""
+    image = net.real(pixels)
+    size = (image.shape[2], image.shape[3])
+
+    def seen(view: Tensor) -> Tensor:
+        device = net.weight(net.convs()[0].name).device
+        with autocast(device):
+            return net(view.to(device, memory_format=torch.channels_last)).float().cpu()
+
+    views = [seen(image)]
+    if "flip" in tta:
+        views.append(seen(image.flip(3)).flip(3))
+    if "scale" in tta:
+        smaller = [max(32, round(SCALE * side / 32) * 32) for side in size]
+        view = F.interpolate(image, smaller, mode="bilinear", antialias=True)
+        views.append(F.interpolate(seen(view), size, mode="bilinear"))
+    return views
+
+
+def joined(members: Tensor) -> Tensor:
+    """Probabilities [M, classes, H, W] of M members -> [classes, H, W]: those of every class but the first, then doubt.
+
+    The members' logits are averaged. Doubt, from 0 to 1, is the larger of how far the likeliest class is from
+    certain and of how far the members are apart: twice their mean total variation from the average.
+    """
+    logits = members.clamp(1e-5, 1).log()
+    mean = torch.softmax((logits - logits.mean(1, keepdim=True)).mean(0), 0)
+    classes = len(mean)
+    unsure = (1 - mean.amax(0)) * classes / (classes - 1)
+    apart = (members / members.sum(1, keepdim=True) - mean).abs().sum(1).mean(0)
+    return torch.cat([mean[1:], torch.maximum(unsure, apart).clamp(max=1)[None]])
 
 
 def feature_tensors(net: Network) -> list[str]:
@@ -94,6 +140,7 @@ def teacher_features(
 ) -> Features:
     """Features of the images `picked`, shrunk to `size`, as many as `FEATURE_BYTES` hold."""
     names = feature_tensors(teacher)
+    heavy, device = placed(teacher), best_device()
     values: dict[str, list[Tensor]] = {name: [] for name in names}
     index = {name: kept_channels(name, channels, kept) for name in names}
     used: list[int] = []
@@ -102,10 +149,11 @@ def teacher_features(
         for i in tqdm(picked, desc="teacher's features", unit="image", delay=1):
             if len(used) >= limit:
                 break
-            shrunk = shrink(torch.from_numpy(images[i : i + 1].copy()), size)
-            for name, value in teacher.run(teacher.real(shrunk), keep=names).items():
-                if name in values:
-                    values[name].append(pooled(value[:, index[name]]).half())
+            image = teacher.real(shrink(torch.from_numpy(images[i : i + 1].copy()), size)).to(device)
+            with autocast(device):
+                seen = heavy.run(image, keep=names)
+            for name in names:
+                values[name].append(pooled(seen[name].float()[:, index[name]]).half().cpu())
             used.append(i)
             limit = min(limit, FEATURE_BYTES // sum(2 * parts[0].numel() for parts in values.values()))
     stacked = {name: torch.cat(parts) for name, parts in values.items()}

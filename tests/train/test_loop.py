@@ -1,5 +1,7 @@
 """The training loop, with a clock of its own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from torch.nn import functional as F
 
 from compress.errors import TrainError
 from compress.load.trace import fold_normalisation, trace
-from compress.train.loop import Lesson, fit, map_loss
+from compress.train.lesson import Lesson, held_out_iou, hopeless
+from compress.train.loop import Schedule, edges, fit, map_loss
 
 
 @pytest.fixture
@@ -22,7 +25,8 @@ def lesson():
     rng = np.random.default_rng(0)
     images, masks = map(np.stack, zip(*(picture(rng, 32) for _ in range(12))))
     maps = np.stack([(masks == 1) * 255, (masks == 2) * 255], 1).astype(np.uint8)
-    return Lesson(images, maps, masks[:2], None, (0, 1), (32, 32), 3)
+    doubt = np.zeros(masks.shape, np.uint8)
+    return Lesson(images, maps, doubt, masks[:2], None, (0, 1), (), (32, 32), 3)
 
 
 def ticking(step_seconds=1.0):
@@ -31,7 +35,8 @@ def ticking(step_seconds=1.0):
 
 
 def trained(net, lesson, on_check=lambda *_: None, **changes):
-    settings = {"minutes": 0.5, "batch": 4, "learning_rate": 3e-3, "seed": 0, "desc": "test", "clock": ticking()}
+    settings = {"schedule": Schedule(0.5), "batch": 4, "learning_rate": 3e-3, "seed": 0, "desc": "test"}
+    settings["clock"] = ticking()
     return fit(net, lesson, on_check=on_check, **{**settings, **changes})
 
 
@@ -44,7 +49,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_line_that_says_what_to_try(net, 
 
 def test_training_lowers_the_loss_and_ends_with_the_time(net, lesson):
     losses = []
-    trained(net, lesson, lambda best, minutes, iou, loss: losses.append((minutes, loss)))
+    trained(net, lesson, lambda minutes, iou, loss: losses.append((minutes, loss)))
     assert losses[-1][1] < losses[0][1]
     assert losses[-1][0] == pytest.approx(0.5, rel=0.1)
 
@@ -54,14 +59,14 @@ def test_one_seed_gives_one_result(lesson):
     for _ in range(2):
         torch.manual_seed(0)
         net = fold_normalisation(trace(TinyNet().eval(), (32, 32), 0, 3, (0.5,) * 3, (0.25,) * 3)[0])
-        results.append(trained(net, lesson)[0].weight("merge"))
+        results.append(trained(net, lesson).weight("merge"))
     assert torch.equal(*results)
 
 
 def test_the_best_checkpoint_is_kept_when_training_gets_worse(net, lesson):
     seen = []
-    _, iou = trained(net, lesson, lambda best, minutes, iou, loss: seen.append(iou), learning_rate=3.0)
-    assert iou == max(seen)
+    best = trained(net, lesson, lambda minutes, iou, loss: seen.append(iou), learning_rate=3.0)
+    assert held_out_iou(best, lesson) == max(seen)
     assert seen == sorted(seen)  # what is reported is the best so far
 
 
@@ -87,15 +92,103 @@ def test_targets_average_the_teacher_and_the_label_and_leave_void_to_the_teacher
     labels[0, 0, 0] = 255
     maps = np.zeros((1, 2, 32, 32), np.uint8)
     maps[0, 0] = 255  # the teacher is certain of class 1
-    target = Lesson(lesson.pixels[:1], maps, labels, None, (), (32, 32), 3).target(torch.tensor([0]))[0]
+    doubt = np.full((1, 32, 32), 51, np.uint8)
+    one = Lesson(lesson.pixels[:1], maps, doubt, labels, None, (), (), (32, 32), 3)
+    target = one.target(torch.tensor([0]))[0]
     assert target[:, 5, 5].tolist() == [0.0, 0.5, 0.5]
     assert target[:, 0, 0].tolist() == [0.0, 1.0, 0.0]
+    certainty = one.certainty(torch.tensor([0]))[0, 0]
+    assert certainty[5, 5] == 1.0  # labelled
+    assert certainty[0, 0] == pytest.approx(0.8)  # the teacher's alone: 51 of 255 is doubt
 
 
 def test_map_loss_by_hand():
     """One pixel of logit 0 against certainty: log 2; soft IoU with the one that keeps empty maps defined."""
     logits = torch.zeros(1, 2, 1, 1)
     target = torch.tensor([0.0, 1.0]).reshape(1, 2, 1, 1)
+    sure = torch.ones(1, 1, 1, 1)
     expected = np.log(2) + 1.0 * (1 - (0.5 + 1) / (1 + 1))
-    assert map_loss(logits, torch.sigmoid(logits), target, "sigmoid").item() == pytest.approx(expected)
-    assert map_loss(logits, F.softmax(logits, 1), target, "softmax").item() == pytest.approx(expected)
+    assert map_loss(logits, torch.sigmoid(logits), target, sure, "sigmoid").item() == pytest.approx(expected)
+    assert map_loss(logits, F.softmax(logits, 1), target, sure, "softmax").item() == pytest.approx(expected)
+
+
+def test_a_pixel_of_which_the_teacher_has_no_idea_does_not_count():
+    logits = torch.tensor([[2.0, 0.0], [-1.0, 0.0]]).reshape(1, 2, 1, 2)
+    target = torch.full((1, 2, 1, 2), 0.5)  # no edge
+    sure = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2)
+    one = map_loss(logits, F.softmax(logits, 1), target, sure, "softmax")
+    entropy = -(0.5 * F.log_softmax(logits, 1)).sum(1)[0, 0, 0]
+    ours, theirs = F.softmax(logits, 1)[0, 1, 0], torch.full((2,), 0.5)
+    overlap = ((ours * theirs).sum() + 1) / ((ours + theirs - ours * theirs).sum() + 1)
+    assert one.item() == pytest.approx(float(entropy + 1 - overlap))
+
+
+def test_edges_are_where_the_target_changes_within_two_pixels():
+    target = torch.zeros(1, 2, 1, 9)
+    target[:, 1, :, 5:] = 1.0
+    target[:, 0, :, :5] = 1.0
+    assert edges(target)[0, 0, 0].tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 0]
+
+
+def test_images_on_which_the_teacher_is_hopeless_are_left_out_unless_they_are_labelled():
+    maps = np.zeros((4, 1, 10, 10), np.uint8)
+    doubt = np.zeros((4, 10, 10), np.uint8)
+    maps[:2, 0], doubt[:2] = 128, 254  # half an object everywhere: no idea
+    maps[2, 0, :5], doubt[2, 4:6] = 255, 100  # an object with an unsure edge
+    doubt[3] = 2  # nothing there, and the teacher knows it
+    assert hopeless(maps, doubt, labelled=1) == (1,)
+
+
+def test_training_that_was_stopped_goes_on_to_the_same_bits(net, lesson, tmp_path):
+    whole = trained(net, lesson, schedule=Schedule(steps=20))
+
+    class Killed(Exception):
+        pass
+
+    seen = []
+
+    def killed(*moment):
+        seen.append(moment)
+        if len(seen) == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        trained(net, lesson, killed, schedule=Schedule(steps=20), state=tmp_path / "a.state")
+    again = []
+    rest = trained(net, lesson, lambda *m: again.append(m), schedule=Schedule(steps=20), state=tmp_path / "a.state")
+    assert [iou for _, iou, _ in again[:3]] == [iou for _, iou, _ in seen[:3]]
+    assert len(again) == 10
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, rest.state_dict()[name])
+
+
+def test_a_schedule_of_steps_does_not_look_at_the_clock(net, lesson):
+    seen = []
+    trained(net, lesson, lambda *moment: seen.append(moment), schedule=Schedule(minutes=99, steps=3))
+    assert len(seen) == 3
+
+
+def test_a_loss_that_explodes_names_the_last_good_checkpoint(net, lesson, tmp_path):
+    state = tmp_path / "good.state"
+    trained(net, lesson, schedule=Schedule(steps=2), state=state)
+    broken = replace(lesson, maps=lesson.maps, features=None)
+    original = Lesson.certainty
+    Lesson.certainty = lambda self, indices: original(self, indices) * float("nan")
+    try:
+        with pytest.raises(TrainError, match=r"last good checkpoint is .*good.state"):
+            trained(net, broken, schedule=Schedule(steps=9), state=state)
+    finally:
+        Lesson.certainty = original
+
+
+@pytest.mark.parametrize("labelled", [0, 5])
+def test_a_handful_of_images_is_enough_to_train(net, lesson, labelled):
+    few = replace(
+        lesson,
+        pixels=lesson.pixels[:5],
+        maps=lesson.maps[:5],
+        doubt=lesson.doubt[:5],
+        labels=lesson.maps.argmax(1)[:labelled].astype(np.uint8),
+        held_out=(0,),
+    )
+    assert trained(net, few, schedule=Schedule(steps=2)) is not None

@@ -9,7 +9,7 @@ from compress.data.packed import Packed
 from compress.errors import DataError
 from compress.load.trace import fold_normalisation, trace
 from compress.prune.groups import find_groups
-from compress.train.targets import feature_tensors, pooled, teacher_features, teacher_maps
+from compress.train.targets import feature_tensors, joined, pooled, teacher_features, teacher_maps
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +24,34 @@ def images():
 
 
 def test_maps_are_the_teachers_probabilities_without_the_first_class(net, images, tmp_path):
-    maps = teacher_maps(net, images, "model", tmp_path)
+    maps, doubt = teacher_maps([net], images, "model", tmp_path)
     with torch.no_grad():
-        expected = net(net.real(torch.from_numpy(images.array)))[:, 1:]
+        probabilities = net(net.real(torch.from_numpy(images.array))).numpy()
     assert maps.shape == (5, 2, 32, 32)
-    np.testing.assert_allclose(maps / 255, expected.numpy(), atol=0.5 / 255 + 1e-6)
+    np.testing.assert_allclose(maps / 255, probabilities[:, 1:], atol=0.5 / 255 + 1e-4)
+    np.testing.assert_allclose(doubt / 255, 1.5 * (1 - probabilities.max(1)), atol=0.5 / 255 + 1e-4)
+
+
+def test_two_teachers_average_their_logits_and_doubt_what_they_disagree_on():
+    sure = torch.tensor([0.1, 0.9]).reshape(1, 2, 1, 1)
+    same = joined(torch.cat([sure, sure]))
+    np.testing.assert_allclose(same.flatten(), [0.9, 0.2], atol=1e-5)
+    apart = joined(torch.cat([sure, sure.flip(1)]))
+    np.testing.assert_allclose(apart.flatten(), [0.5, 1.0], atol=1e-5)
+    odds = np.sqrt(9 * 1)  # of 0.9 and 0.5: the geometric mean of 9 and 1
+    mixed = joined(torch.cat([sure, torch.full((1, 2, 1, 1), 0.5)]))
+    assert mixed[0].item() == pytest.approx(odds / (1 + odds), abs=1e-5)
+
+
+def test_views_of_an_image_come_back_to_its_own_frame(net, images, tmp_path):
+    pixels = images.array.copy()
+    pixels[:, :, 16:] = pixels[:, :, :16][:, :, ::-1]  # symmetric images
+    maps, _ = teacher_maps([net], Packed(pixels, "symmetric"), "model", tmp_path, ["flip"])
+    np.testing.assert_allclose(maps, maps[..., ::-1], atol=1)
+    plain, _ = teacher_maps([net], images, "model", tmp_path)
+    scaled, _ = teacher_maps([net], images, "model", tmp_path, ["flip", "scale"])
+    assert scaled.shape == plain.shape
+    assert not np.array_equal(scaled, plain)
 
 
 def test_an_interrupted_computation_goes_on_where_it_stopped(net, images, tmp_path, monkeypatch):
@@ -42,31 +65,31 @@ def test_an_interrupted_computation_goes_on_where_it_stopped(net, images, tmp_pa
 
     monkeypatch.setattr(type(net), "forward", stops_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
-        teacher_maps(net, images, "model", tmp_path)
-    maps = teacher_maps(net, images, "model", tmp_path)
+        teacher_maps([net], images, "model", tmp_path)
+    maps, _ = teacher_maps([net], images, "model", tmp_path)
     assert len(calls) == 4 + 2  # three were kept, two were left
     monkeypatch.undo()
-    fresh = teacher_maps(net, images, "model", tmp_path / ".." / tmp_path.name)
+    fresh, _ = teacher_maps([net], images, "model", tmp_path / ".." / tmp_path.name)
     assert np.array_equal(maps, fresh)
 
 
 def test_another_model_or_other_images_never_meet_a_stale_map(net, images, tmp_path):
-    teacher_maps(net, images, "model", tmp_path)
-    teacher_maps(net, images, "another model", tmp_path)
-    teacher_maps(net, Packed(images.array, "other images"), "model", tmp_path)
+    teacher_maps([net], images, "model", tmp_path)
+    teacher_maps([net], images, "another model", tmp_path)
+    teacher_maps([net], Packed(images.array, "other images"), "model", tmp_path)
     assert len(list(tmp_path.glob("maps-*.u8"))) == 3
 
 
 def test_a_second_run_on_the_same_maps_is_told_to_wait(net, images, tmp_path):
     import fcntl
 
-    teacher_maps(net, images, "model", tmp_path)
+    teacher_maps([net], images, "model", tmp_path)
     target = next(tmp_path.glob("maps-*.u8"))
     target.unlink()
     with target.with_suffix(".partial").open("ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(DataError, match="another run"):
-            teacher_maps(net, images, "model", tmp_path)
+            teacher_maps([net], images, "model", tmp_path)
 
 
 def test_features_are_the_teachers_values_at_kept_channels(net, images):

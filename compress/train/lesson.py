@@ -1,0 +1,100 @@
+"""What there is to learn, and how well it was learned."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compress.measure.accuracy import class_ids, image_iou
+from compress.network import Network
+from compress.train.targets import Features
+
+LABEL_WEIGHT = 0.5
+HOPELESS = 1.0
+"""Doubt for each pixel of object: above it, the teacher's map of an image says nothing."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What there is to learn: arrays are indexed by image.
+
+    pixels    uint8 [N, H, W, 3], at the network's size
+    maps      the teacher's probabilities of every class but the first, uint8 [N, classes - 1, H, W]
+    doubt     how unsure the teacher is, uint8 [N, H, W], 255 being no idea at all
+    labels    class ids of the first images, uint8 [L, H, W], 255 void; L may be 0
+    features  of some of the images, at `size`
+    held_out  indices of the images that are kept for choosing the best checkpoint
+    left_out  indices of unlabelled images of which the teacher's map says nothing
+    size      the smaller height and width to train at
+    """
+
+    pixels: np.ndarray
+    maps: np.ndarray
+    doubt: np.ndarray
+    labels: np.ndarray
+    features: Features | None
+    held_out: tuple[int, ...]
+    left_out: tuple[int, ...]
+    size: tuple[int, int]
+    classes: int
+
+    def taught(self) -> list[int]:
+        """Indices of the images to learn from; a set so small that all are held out teaches with those."""
+        closed = {*self.held_out, *self.left_out}
+        return [i for i in range(len(self.pixels)) if i not in closed] or list(self.held_out)
+
+    def target(self, indices: Tensor) -> Tensor:
+        """Probabilities [n, classes, H, W]: the teacher's, averaged with the label's where there is one."""
+        others = torch.from_numpy(self.maps[indices.numpy()]).float() / 255
+        target = torch.cat([(1 - others.sum(1, keepdim=True)).clamp_min(0), others], 1)
+        for row, label, known in self._labels(indices):
+            one_hot = F.one_hot(torch.where(known, label, 0), self.classes).permute(2, 0, 1).float()
+            mixed = LABEL_WEIGHT * one_hot + (1 - LABEL_WEIGHT) * target[row]
+            target[row] = torch.where(known, mixed, target[row])
+        return target
+
+    def certainty(self, indices: Tensor) -> Tensor:
+        """How sure the target is, [n, 1, H, W] in 0..1: the teacher's where there is no label, 1 where there is."""
+        sure = 1 - torch.from_numpy(self.doubt[indices.numpy()])[:, None].float() / 255
+        for row, _, known in self._labels(indices):
+            sure[row, 0][known] = 1.0
+        return sure
+
+    def _labels(self, indices: Tensor) -> list[tuple[int, Tensor, Tensor]]:
+        """Row, class ids, and where these are known, for each image that has a label."""
+        found = []
+        for row, index in enumerate(indices.tolist()):
+            if index < len(self.labels):
+                label = torch.from_numpy(self.labels[index].astype(np.int64))
+                found.append((row, label, label < self.classes))
+        return found
+
+    def reference(self, index: int) -> np.ndarray:
+        """Class ids [H, W] that the held-out images are judged by: the label, else the teacher's."""
+        if index < len(self.labels):
+            return self.labels[index]
+        return self.target(torch.tensor([index]))[0].argmax(0).numpy().astype(np.uint8)
+
+
+def hopeless(maps: np.ndarray, doubt: np.ndarray, labelled: int) -> tuple[int, ...]:
+    """Unlabelled images on which the teacher is hopeless: more doubt than object. One pixel in a hundred is granted,
+    so that an image without any object, of which it is sure, stays."""
+    granted = 0.01 * 255 * doubt[0].size if len(doubt) else 0
+    return tuple(
+        index
+        for index in range(labelled, len(maps))
+        if float(doubt[index].sum()) > HOPELESS * (float(maps[index].sum()) + granted)
+    )
+
+
+def held_out_iou(net: Network, lesson: Lesson) -> float:
+    """Mean IoU on the held-out images, at the network's own size."""
+    scores = []
+    device = net.weight(net.convs()[0].name).device
+    with torch.no_grad():
+        for index in lesson.held_out:
+            image = net.real(torch.from_numpy(lesson.pixels[index : index + 1].copy())).to(device)
+            scores.append(image_iou(class_ids(net(image)[0].cpu().numpy()), lesson.reference(index), lesson.classes))
+    return float(np.mean(scores))
