@@ -50,6 +50,8 @@ def _run(options: argparse.Namespace, command: str) -> int:
         pictures=options.pictures,
         minutes=options.minutes,
         seed=options.seed,
+        plan=options.plan,
+        controls=options.controls or None,
         quantize=options.quantize,
         keep_float=options.keep_float,
         sensitivity=options.sensitivity or None,
@@ -259,6 +261,8 @@ def _parser() -> argparse.ArgumentParser:
         "--teacher", type=Path, action="append", metavar="FILE", help="model that teaches (repeatable; default: MODEL)"
     )
     run.add_argument("--tta", metavar="LIST", help="of flip, scale: views that each teacher averages (default: none)")
+    run.add_argument("--plan", metavar="HOW", help="damage; to compare: uniform, magnitude, random (default: damage)")
+    run.add_argument("--controls", action="store_true", help="also train, to compare: random pruning, a small network")
     run.add_argument("--quantize", metavar="HOW", help="qat trains with int8, ptq calibrates only (default: qat)")
     run.add_argument("--keep-float", action="append", metavar="LAYER", help="computes in float (repeatable)")
     run.add_argument("--sensitivity", action="store_true", help="rank layers, keep the worst float if bytes are left")

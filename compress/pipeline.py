@@ -1,76 +1,56 @@
 """The story, top to bottom: a heavy model goes in, measured files come out."""
 
-import copy
 import hashlib
 import importlib.metadata
 import io
 import logging
 import os
 import platform
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from compress.album import Album, open_album, pictures_of_album, pictures_of_validation
 from compress.budget import TEACHER, Budget, judge
+from compress.controls import control_files, small_network
 from compress.data.folders import Dataset
 from compress.data.images import read_mask
 from compress.data.packed import cache_folder
 from compress.errors import BudgetError, ExportError
 from compress.formats.artifact import Artifact, write_whole
-from compress.formats.export import EXPORTERS
+from compress.formats.export import exported
 from compress.formats.graph import write_graph
 from compress.formats.kernels import KERNELS
-from compress.formats.metadata import Card
 from compress.formats.onnx import to_onnx
 from compress.formats.runtime import describe, open_model
 from compress.journal import Journal, Start, started
 from compress.load.model import Trained, load
-from compress.load.trace import fold_normalisation
-from compress.material import Material, dataset_of, prepare, random_pixels, teachers_of, with_features
+from compress.material import Material, dataset_of, prepare, teachers_of
 from compress.measure.accuracy import Evaluation, agreement, evaluate
 from compress.measure.latency import take_turns
 from compress.measure.layers import SUFFIXES, LayerTime, layer_times
 from compress.measure.statistics import bootstrap_mean, paired_difference, speedup
 from compress.measure.values import Measurement
 from compress.network import Network, out_channels
-from compress.prune.cut import cut
 from compress.prune.groups import find_groups
-from compress.prune.plan import CHANNEL_BYTES, PrunePlan, check_budget, choose, measure_damage
-from compress.prune.repair import repair
-from compress.quantize.calibration import balance, calibrate_each, correct_biases
+from compress.prune.plan import CHANNEL_BYTES, check_budget
 from compress.quantize.convert import float_graph, quantized_graph
-from compress.quantize.graph import QuantizedGraph
-from compress.quantize.placement import check_keep_float, place
-from compress.quantize.sensitivity import affordable, rank
-from compress.quantize.training import QuantizedNetwork
+from compress.quantize.placement import check_keep_float
 from compress.recipe import Recipe, restored_recipe
 from compress.report.pictures import Picture
 from compress.report.read import earlier_runs
 from compress.report.record import LayerSize, RunRecord
 from compress.report.write import write_report
-from compress.train.lesson import Lesson, held_out_iou
-from compress.train.loop import Schedule, fit
+from compress.student import compress_network
 from compress.verify import GRAPH, compare, describe_parity
 
 log = logging.getLogger("compress")
-Net = TypeVar("Net", bound=Network)
 
 COMPARED = 50
-CALIBRATION = 32
-CORRECTED = 4
-CHOSEN_ON = 16
-RANKED = 4
-KEPT_FLOAT = 5
-PERCENTILES = (99.9, 99.99, 100.0)
-CORRECTIONS = 4
-PLANNED = 0.95
-"""Share of the budget that a plan must use at least."""
 
 
 def run(
@@ -101,6 +81,7 @@ def run(
         check_keep_float(heavy.network, recipe.keep_float)
         check_budget(heavy.network, find_groups(heavy.network), size_bytes)
         teachers = teachers_of(recipe, heavy, trust_pickle)
+        small = small_network(recipe, trust_pickle) if recipe.controls.run else None
         dataset = dataset_of(recipe)
         album = open_album(recipe.report.pictures, recipe.model.input_size) if recipe.report.pictures else None
         torch.manual_seed(recipe.seed)
@@ -112,44 +93,10 @@ def run(
         f"{heavy.sha256} {material.key} {recipe.model_dump_json(exclude={'measure', 'budget', 'report'})} {budget}"
     )
 
-    channels = find_groups(fold_normalisation(heavy.network))
-    plan = journal.once("plan", lambda: _plan(heavy, recipe, size_bytes, lesson), asdict, _restored_plan)
-    student = cut(fold_normalisation(heavy.network), channels, plan.kept)
-
-    def repaired() -> Network:
-        journal.moment("cut", held_out_iou(student, lesson))
-        pixels = random_pixels(lesson, recipe.repair.images, recipe.repair.size, recipe.seed)
-        result = repair(heavy.network, student, channels, plan.kept, pixels)
-        journal.moment("repair", held_out_iou(result, lesson))
-        return result
-
-    student = journal.once("repair", repaired, Network.to_state, Network.from_state)
-    if Schedule(*recipe.schedule("distil")):
-
-        def distilled() -> Network:
-            with journal.stage("features"):
-                taught = with_features(lesson, heavy, channels, plan, recipe)
-            return _fit(student, taught, recipe, "distil", journal)
-
-        student = journal.once("distil", distilled, Network.to_state, Network.from_state)
-
-    def calibrated() -> QuantizedNetwork:
-        quantized, iou = _calibrated(student, lesson, recipe, size_bytes)
-        journal.moment("ptq", iou)
-        return quantized
-
-    quantized = journal.once("ptq", calibrated, QuantizedNetwork.to_state, QuantizedNetwork.from_state)
-    if Schedule(*recipe.schedule("qat")):
-        calibrated_ = quantized
-        quantized = journal.once(
-            "qat",
-            lambda: _fit(calibrated_, lesson, recipe, "qat", journal),
-            QuantizedNetwork.to_state,
-            QuantizedNetwork.from_state,
-        )
+    student = compress_network(heavy, recipe, budget, lesson, journal)
 
     with journal.stage("export"):
-        graph = quantized_graph(quantized, recipe.name)
+        graph = quantized_graph(student.quantized, recipe.name)
         artifacts = exported(graph, recipe, out)
         write_graph(graph, out / GRAPH)
         _golden(album.pixels[0] if album else material.images[0], artifacts, out)
@@ -158,24 +105,32 @@ def run(
         parity = compare(graph, {artifact.format: artifact.path for artifact in artifacts}, material.images[:COMPARED])
         log.info("%s", describe_parity(parity))
 
+    controls: dict[str, Artifact] = {}
+    if recipe.controls.run:
+        with journal.stage("controls"):
+            controls = control_files(heavy, small, recipe, student.plan.predicted_bytes, lesson, journal, resume)
+
     with journal.stage("measure"):
         references = {"teacher": _float_file(teachers[0].model, recipe, cache)}
         if heavy.sha256 not in {teacher.model.sha256 for teacher in teachers}:
             references["source"] = _float_file(heavy, recipe, cache)
-        measurements, answers, machine = _measure(references, artifacts, dataset, material.images, recipe)
+        measurements, answers, machine = _measure(
+            {**references, **controls}, artifacts, dataset, material.images, recipe
+        )
         pictures = _shown(album, dataset, references["teacher"], artifacts, answers)
 
     pairs = zip(artifacts, artifacts[1:])
     record = RunRecord(
         **_origin(recipe, heavy, dataset, material, command),
-        predicted_bytes=plan.predicted_bytes,
-        layers=_layers(heavy.network, student),
+        predicted_bytes=student.plan.predicted_bytes,
+        layers=_layers(heavy.network, student.network),
         history=tuple(journal.moments),
         artifacts=tuple(artifacts),
         agreement=min((agreement(answers[a.format], answers[b.format]) for a, b in pairs), default=None),
         parity=asdict(parity),
         kernels={a.format: KERNELS[a.format](a.path, graph) for a in artifacts if a.format in KERNELS},
-        measurements=measurements,
+        measurements={name: found for name, found in measurements.items() if name not in controls},
+        controls={name: measurements[name] for name in controls},
         verdict=judge({a.format: measurements[a.format] for a in artifacts}, budget),
         machine=machine,
         minutes=journal.minutes,
@@ -233,117 +188,6 @@ def _check_writable(out: Path) -> None:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise ExportError(f"{out}: cannot be written; choose another folder with --out")
-
-
-def _restored_plan(state: dict[str, Any]) -> PrunePlan:
-    return PrunePlan({name: tuple(kept) for name, kept in state["kept"].items()}, state["predicted_bytes"])
-
-
-def _plan(teacher: Trained, recipe: Recipe, budget_bytes: int, lesson: Lesson) -> PrunePlan:
-    """The plan; made once more where the real file is not what was predicted."""
-    heavy = teacher.network
-    pixels = random_pixels(lesson, recipe.plan.images, recipe.plan.size, recipe.seed + 1)
-    damage = measure_damage(heavy, find_groups(heavy), [heavy.real(one[None]) for one in pixels])
-    base = fold_normalisation(heavy)
-    channels = find_groups(base)
-    target, best = budget_bytes, None
-    for _ in range(CORRECTIONS):
-        plan = choose(base, channels, damage, target, recipe.plan.macs_share)
-        student = cut(base, channels, plan.kept)
-        real = _exported_bytes(student, recipe)
-        log.info("plan: %s bytes predicted, %s in the largest file", f"{plan.predicted_bytes:,}", f"{real:,}")
-        if real <= budget_bytes and (best is None or real > best.predicted_bytes):
-            best = PrunePlan(plan.kept, real)
-        if PLANNED * budget_bytes <= real <= budget_bytes:
-            break
-        target += budget_bytes - real
-    if best is None:
-        raise BudgetError(f"no student fits in {budget_bytes:,} bytes: the nearest has {real:,}")
-    return best
-
-
-def _exported_bytes(student: Network, recipe: Recipe) -> int:
-    """Size of the largest exported file; it does not depend on the weights' values."""
-    placement = place(student)
-    ranges = dict.fromkeys(set(placement.group_of.values()) - set(placement.fixed), (0.0, 1.0))
-    graph = quantized_graph(QuantizedNetwork(student, ranges, recipe.keep_float), recipe.name)
-    with TemporaryDirectory(prefix="compress-") as folder:
-        return max(artifact.size_bytes for artifact in exported(graph, recipe, Path(folder)))
-
-
-def _calibrated(student: Network, lesson: Lesson, recipe: Recipe, budget_bytes: int) -> tuple[QuantizedNetwork, float]:
-    """The student with int8 ranges from real images, and its IoU on the held-out images: channels balanced or not,
-    the ranges of one percentile or another, biases corrected or not, as does best there."""
-    sample = random_pixels(lesson, CALIBRATION, recipe.model.input_size, recipe.seed)
-    images = [student.real(one[None]) for one in sample]
-    few = replace(lesson, held_out=lesson.held_out[:CHOSEN_ON])
-    tried = []
-    for net, how in ((balance(student, images), "balanced"), (student, "given")):
-        for percentile, ranges in zip(PERCENTILES, calibrate_each(net, images, PERCENTILES)):
-            quantized = QuantizedNetwork(net, ranges, recipe.keep_float)
-            tried.append((held_out_iou(quantized, few), f"channels as {how}, {percentile} % of values", quantized))
-            log.info("ptq: IoU %.4f with %s", *tried[-1][:2])
-    iou, _, best = max(tried, key=lambda attempt: attempt[0])
-    corrected = copy.deepcopy(best)
-    correct_biases(corrected, best.unquantized(), torch.cat(images[:CORRECTED]))
-    corrected_iou = held_out_iou(corrected, few)
-    log.info("ptq: IoU %.4f with biases corrected", corrected_iou)
-    if corrected_iou > iou:
-        best = corrected
-    iou = held_out_iou(best, lesson)
-    if recipe.sensitivity:
-        spare_bytes = budget_bytes - _exported_bytes(student, recipe)
-        return _with_worst_float(best, iou, images[:RANKED], lesson, spare_bytes)
-    return best, iou
-
-
-def _with_worst_float(
-    quantized: QuantizedNetwork, iou: float, images: list[torch.Tensor], lesson: Lesson, spare_bytes: int
-) -> tuple[QuantizedNetwork, float]:
-    """With the few layers kept float whose quantization does most damage, as far as the budget has bytes left and if
-    that helps on the held-out images."""
-    ranked = rank(quantized, images)
-    for place_, one in enumerate(ranked[:10], 1):
-        log.info("sensitivity: %d. %s: %.1f %% of the error", place_, one.layer, 100 * one.damage)
-    chosen = affordable(ranked, spare_bytes, KEPT_FLOAT)
-    kept = copy.deepcopy(quantized)
-    kept.keep_float = quantized.keep_float | set(chosen)
-    kept_iou = held_out_iou(kept, lesson) if chosen else iou
-    if kept_iou <= iou:
-        log.info("sensitivity: no layer is kept float: %s", "it helps none" if chosen else "none is worth its bytes")
-        return quantized, iou
-    log.info("sensitivity: kept float, IoU %.4f instead of %.4f: %s", kept_iou, iou, ", ".join(chosen))
-    return kept, kept_iou
-
-
-def _fit(net: Net, lesson: Lesson, recipe: Recipe, stage: Literal["distil", "qat"], journal: Journal) -> Net:
-    train = recipe.train
-    state = journal.folder / f"{stage}.state"
-    best = fit(
-        net,
-        lesson,
-        schedule=Schedule(*recipe.schedule(stage)),
-        batch=train.batch,
-        learning_rate=train.qat_learning_rate if stage == "qat" else train.learning_rate,
-        seed=recipe.seed,
-        desc=stage,
-        on_check=lambda minutes, iou, loss: journal.moment(stage, iou, minutes, loss),
-        state=state,
-    )
-    journal.trained = journal.moments[-1].minutes
-    return best
-
-
-def exported(graph: QuantizedGraph, recipe: Recipe, folder: Path) -> list[Artifact]:
-    card = Card(
-        recipe.name, recipe.version, recipe.description, recipe.author, recipe.licence, tuple(recipe.model.classes)
-    )
-    artifacts = []
-    for name in recipe.formats:
-        path = folder / f"model.{name}"
-        EXPORTERS[name](graph, path, card=card)
-        artifacts.append(describe(path, activation=graph.operators[-1].op))
-    return artifacts
 
 
 def _golden(image: np.ndarray, artifacts: list[Artifact], out: Path) -> None:

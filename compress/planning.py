@@ -76,7 +76,7 @@ def plan_cut(
         plan = _within_bytes(net, channels, damage, recipe, budget.size_bytes, macs_share, limit)
         predicted = model.predict(workload.total({name: len(kept) for name, kept in plan.kept.items()}))
         with TemporaryDirectory(prefix="compress-") as folder:
-            files = untrained(cut(net, channels, plan.kept), _timed(recipe), Path(folder))
+            files = untrained(cut(net, channels, plan.kept), timed(recipe), Path(folder))
             measured = check_timer({"student": files[0].path})["student"]
         log.info("plan: %.1f ms predicted, %.1f ms measured, %g ms allowed", predicted, measured, budget.latency_ms)
         if measured <= budget.latency_ms or last:
@@ -161,7 +161,7 @@ def latency_model(
             student = cut(net, channels, plan_of(net, channels, every, widths).kept)
             place_ = Path(folder) / str(index)
             place_.mkdir()
-            files[str(index)] = untrained(student, _timed(recipe), place_)[0].path
+            files[str(index)] = untrained(student, timed(recipe), place_)[0].path
             work.append(workload.total(widths))
         times = timer(files)
     model = fit_latency(work, [times[name] for name in files])
@@ -176,6 +176,6 @@ def untrained(student: Network, recipe: Recipe, folder: Path) -> list[Artifact]:
     return exported(quantized_graph(QuantizedNetwork(student, ranges, recipe.keep_float), recipe.name), recipe, folder)
 
 
-def _timed(recipe: Recipe) -> Recipe:
+def timed(recipe: Recipe) -> Recipe:
     """With the one format that a latency is of: as apps on phones run it."""
     return recipe.model_copy(update={"formats": ["tflite"] if "tflite" in recipe.formats else recipe.formats[:1]})

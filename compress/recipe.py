@@ -51,12 +51,21 @@ class TeacherSection(_Section):
 
 class PlanSection(_Section):
     """`method`: "damage" weighs what each channel is worth; "uniform", "magnitude" and "random" are there to compare
-    with. `macs_share`: multiply-accumulates of the student, as a share of the heavy model's."""
+    with. `macs_share`: multiply-accumulates of the student, as a share of the heavy model's. `cuts`: how many steps
+    lead to the budget, each repaired; `between`: share of the distillation that is spent between two of them."""
 
     method: Literal["damage", "uniform", "magnitude", "random"] = "damage"
     images: int = Field(32, ge=1)
     size: tuple[int, int] = (192, 192)
     macs_share: float = Field(0.115, gt=0, le=1)
+    cuts: int = Field(1, ge=1, le=20)
+    between: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> "PlanSection":
+        if self.between * (self.cuts - 1) >= 1:
+            raise ValueError(f"{self.cuts - 1} times {self.between} of the distillation between cuts leaves none after")
+        return self
 
 
 class TrainSection(_Section):
@@ -74,8 +83,21 @@ class TrainSection(_Section):
 
 
 class RepairSection(_Section):
-    images: int = Field(200, ge=1)
+    """`images`: as many as fit into memory are used; 0 leaves the repair out."""
+
+    images: int = Field(200, ge=0)
     size: tuple[int, int] = (192, 192)
+
+
+class ControlsSection(_Section):
+    """`run`: whether a student pruned at random, and the network `small` ("file.py:Name", as `model.architecture` is),
+    are trained for the same minutes too, for the report. `small` begins from `small_weights`, a file beside the recipe,
+    or else from random weights at `learning_rate`."""
+
+    run: bool = False
+    small: str | None = Field(None, pattern=r"^[\w./-]+\.py:\w+$")
+    small_weights: str | None = None
+    learning_rate: float = Field(1e-3, gt=0)
 
 
 class MeasureSection(_Section):
@@ -120,6 +142,7 @@ class Recipe(_Section):
     plan: PlanSection = PlanSection()
     repair: RepairSection = RepairSection()
     train: TrainSection = TrainSection()
+    controls: ControlsSection = ControlsSection()
     measure: MeasureSection = MeasureSection()
     report: ReportSection = ReportSection()
     budget: list[str] = []
@@ -137,16 +160,18 @@ class Recipe(_Section):
                 raise ValueError(f"a size of {size[0]}x{size[1]} is empty or larger than model.input_size")
         return self
 
-    def schedule(self, stage: Literal["distil", "qat"]) -> tuple[float, int | None]:
-        """Minutes of one kind of training, or its steps where the recipe states steps."""
+    def schedule(self, stage: Literal["between", "distil", "qat"]) -> tuple[float, int | None]:
+        """Minutes of one kind of training, or its steps where the recipe states steps; "between" is of one time
+        between two cuts."""
         qat = self.train.qat_share if self.quantize == "qat" else 0.0
-        share = qat if stage == "qat" else 1 - qat
+        before = self.plan.between * (self.plan.cuts - 1)
+        share = {"qat": qat, "between": (1 - qat) * self.plan.between, "distil": (1 - qat) * (1 - before)}[stage]
         return share * self.train.minutes, None if self.train.steps is None else round(share * self.train.steps)
 
     def with_flags(self, **flags: Any) -> "Recipe":
         """A copy in which every flag that is not None replaces what the recipe says: data, unlabelled, pictures,
-        minutes (which replaces steps too), teachers, tta, seed, budget, formats, quantize, keep_float, sensitivity.
-        Raises RecipeError."""
+        minutes (which replaces steps too), teachers, tta, plan, controls, seed, budget, formats, quantize, keep_float,
+        sensitivity. Raises RecipeError."""
         given = {key: value for key, value in flags.items() if value is not None}
         document = self.model_dump()
         places = {"data": ("data", "folder"), "unlabelled": ("data", "unlabelled"), "pictures": ("report", "pictures")}
@@ -156,6 +181,10 @@ class Recipe(_Section):
         for key, name in {"teachers": "models", "tta": "tta"}.items():
             if key in given:
                 document["teacher"][name] = given.pop(key)
+        if "plan" in given:
+            document["plan"]["method"] = given.pop("plan")
+        if "controls" in given:
+            document["controls"]["run"] = given.pop("controls")
         if "minutes" in given:
             document["train"] |= {"minutes": given.pop("minutes"), "steps": None}
         return validated(Recipe, {**document, **given, "folder": self.folder}, "options")

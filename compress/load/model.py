@@ -41,20 +41,25 @@ def load(path: Path, recipe: Recipe, trust_pickle: bool = False) -> Trained:
     The architecture is code of the user's own, found beside the recipe. A file that holds a whole pickled
     module is refused unless `trust_pickle`. Raises ModelError.
     """
-    module = _read(path, recipe, trust_pickle)
+    module = read_module(path, recipe, trust_pickle)
     parameters = sum(p.numel() for p in module.parameters())
-    net, outputs = trace(
-        module,
-        recipe.model.input_size,
-        recipe.model.output,
-        len(recipe.model.classes),
-        recipe.preprocess.mean,
-        recipe.preprocess.std,
-    )
+    net, outputs = traced(module, recipe)
     return Trained(net, tuple(recipe.model.classes), path, sha256_of(path), path.stat().st_size, parameters, outputs)
 
 
-def _read(path: Path, recipe: Recipe, trust_pickle: bool) -> nn.Module:
+def fresh(recipe: Recipe) -> Network:
+    """The recipe's architecture with the weights that it starts with, traced. Raises ModelError."""
+    return traced(_architecture(recipe).float().eval(), recipe)[0]
+
+
+def traced(module: nn.Module, recipe: Recipe) -> tuple[Network, tuple[tuple[int, ...], ...]]:
+    """A module as a Network, and the shapes of all maps that it gives. Raises ModelError."""
+    model, preprocess = recipe.model, recipe.preprocess
+    return trace(module, model.input_size, model.output, len(model.classes), preprocess.mean, preprocess.std)
+
+
+def read_module(path: Path, recipe: Recipe, trust_pickle: bool = False) -> nn.Module:
+    """The recipe's architecture with the weights of a file, in evaluation mode. Raises ModelError."""
     if not path.is_file():
         raise ModelError(f"{path}: no such model file; `python models/u2net.py` makes the one of the demo")
     if path.stat().st_size == 0:

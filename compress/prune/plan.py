@@ -266,7 +266,7 @@ class _Costs:
         self.constant = model.constant_ms if model else 0.0
         self.prices = model.prices_ms if model else (1.0,) * MACS + (0.0,) * (len(WORK) - MACS)
         self.touched: dict[str, list[Node]] = {name: [] for name in self.channels.groups}
-        for node in self.net.nodes:
+        for node in self.net.nodes if model else self.net.convs():
             for group in {group for name in (node.name, *node.inputs) for group in self.channels.segments[name]}:
                 self.touched[group].append(node)
 
