@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ from compress.material import Material, dataset_of, prepare, teachers_of
 from compress.measure.accuracy import Evaluation, agreement, evaluate
 from compress.measure.latency import take_turns
 from compress.measure.layers import SUFFIXES, LayerTime, layer_times
-from compress.measure.statistics import bootstrap_mean, paired_difference, speedup
+from compress.measure.stability import stability
+from compress.measure.statistics import speedup
+from compress.measure.summary import accuracy
 from compress.measure.values import Measurement
 from compress.network import Network, out_channels
 from compress.prune.groups import find_groups
@@ -237,13 +239,12 @@ def _measure(
     for name, artifact in files.items():
         reference = list(answers["teacher"].predictions) if labels is None and answers else labels
         answers[name] = evaluate(artifact, images, reference, classes)
-        measurements[name] = Measurement(
+        base = None if name == "teacher" else answers["teacher"]
+        measurements[name] = replace(
+            accuracy(answers[name], base, stability(artifact, images)),
             size_bytes=artifact.size_bytes,
             latency=latency[name],
-            iou=bootstrap_mean(answers[name].iou),
-            per_image_iou=answers[name].iou,
             speedup=None if name == "teacher" else speedup(latency["teacher"], latency[name]),
-            iou_drop=None if name == "teacher" else paired_difference(answers["teacher"].iou, answers[name].iou),
         )
     return measurements, answers, machine
 
