@@ -13,7 +13,7 @@ from compress.formats.artifact import LOGITS, Artifact
 from compress.measure.accuracy import class_ids
 from compress.measure.child import Child
 
-IMAGES = 32
+IMAGES = 16
 JPEG_QUALITY = 75
 
 
@@ -28,7 +28,7 @@ class Stability:
 def stability(
     artifact: Artifact, images: np.ndarray, *, threads: int = 2, open_child: Callable[[Path, int], Child] = Child
 ) -> Stability:
-    """Runs the file, in a child process, on up to 32 of `images`, evenly spread: uint8 [N, H, W, 3] at its input size.
+    """Runs the file, in a child process, on up to 16 of `images`, evenly spread: uint8 [N, H, W, 3] at its input size.
 
     Masks are compared at that size, the shifted one after shifting it back. Raises MeasureError.
     """
