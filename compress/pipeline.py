@@ -20,8 +20,8 @@ from compress.controls import control_files, small_network
 from compress.data.folders import Dataset
 from compress.data.images import read_mask
 from compress.data.packed import cache_folder
-from compress.errors import BudgetError, ExportError
-from compress.formats.artifact import Artifact, write_whole
+from compress.errors import BudgetError
+from compress.formats.artifact import Artifact, check_writable, write_whole
 from compress.formats.export import exported
 from compress.formats.graph import write_graph
 from compress.formats.kernels import KERNELS
@@ -78,7 +78,7 @@ def run(
     journal = Journal(out / "checkpoints", start, resume)
     cache = cache_folder()
     with journal.stage("load"):
-        _check_writable(out)
+        check_writable(out)
         heavy = load(model, recipe, trust_pickle)
         check_keep_float(heavy.network, recipe.keep_float)
         check_budget(heavy.network, find_groups(heavy.network), size_bytes)
@@ -181,15 +181,6 @@ def _origin(recipe: Recipe, heavy: Trained, dataset: Dataset, material: Material
             "val_sha256": hashlib.sha256(material.images.tobytes()).hexdigest(),
         },
     }
-
-
-def _check_writable(out: Path) -> None:
-    """The folder that exists already must take files; `out` itself is made when there is something to keep."""
-    folder = out
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise ExportError(f"{out}: cannot be written; choose another folder with --out")
 
 
 def _golden(image: np.ndarray, artifacts: list[Artifact], out: Path) -> None:
