@@ -2,6 +2,7 @@
 # make demo IMAGES=DIR    the same with your own photographs, without apt
 # make test, test-slow    quick tests; tests that take minutes
 # make clients           the libraries that apps load the files with, each in an environment of its own
+# make gate               every release under export/ against the budget beside it
 # make check              format, lint, types, import rules
 #
 # On Linux, PyPI's torch brings CUDA along. An index of CPU builds in PIP_EXTRA_INDEX_URL saves gigabytes.
@@ -11,7 +12,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --constraint constraints.txt
 RUN := $(BIN)/compress run models/u2net.pt --budget 4MB
 
-.PHONY: demo test test-slow clients check clean
+.PHONY: demo test test-slow clients gate check clean
 
 demo: .venv/.installed
 	$(BIN)/python models/u2net.py
@@ -27,6 +28,15 @@ test: .venv/.installed-dev clients
 
 test-slow: .venv/.installed-dev
 	$(BIN)/pytest -q -m slow
+
+# A release is a committed folder with manifest.json and compress.toml. Where one of the two is missing the gate fails,
+# and where there is no release at all it says so.
+RELEASES = $(sort $(dir $(shell git ls-files ':(glob)export/*/manifest.json' ':(glob)export/*/compress.toml')))
+gate: .venv/.installed
+	@$(if $(RELEASES),true,echo "gate: no release under export/ is committed: nothing was judged" >&2)
+	@for folder in $(RELEASES); do \
+		test -f $$folder/compress.toml || { echo "$$folder has no compress.toml: commit its budget" >&2; exit 2; }; \
+		$(BIN)/compress gate $$folder || exit; done
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check

@@ -13,6 +13,7 @@ import contextlib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Literal
 
 from compress.errors import BudgetError
@@ -175,7 +176,7 @@ def judge(measurements: Mapping[str, Measurement], budget: Budget) -> Verdict:
     """Verdict on the exported files of a run, named by their format. A reference is the run's heavy model."""
     return Verdict(
         tuple(
-            check(f"{name} {limit.kind}", limit, _measured(limit, measured))
+            check(f"{name} {limit.kind}", limit, measured_in_run(limit, measured))
             for limit in budget.limits
             for name, measured in measurements.items()
             if limit.concerns(name, measurements)
@@ -209,13 +210,13 @@ def check(name: str, limit: Limit, measured: Interval | None, *, lenient: bool =
     )
 
 
-def _measured(limit: Limit, found: Measurement) -> Interval | None:
-    """What a run measured, in the limit's unit."""
+def measured_in_run(limit: Limit, found: Measurement) -> Interval | None:
+    """What a run measured, in the limit's unit; None: nothing, or against another file than its heavy model."""
     if limit.metric == "size":
         return None if found.size_bytes is None else _exactly(found.size_bytes)
     if limit.metric == "iou":
         return found.iou
-    if limit.reference not in (None, TEACHER):
+    if limit.reference and PurePath(limit.reference).name != TEACHER:
         return None
     if limit.metric == "iou_drop":
         return found.iou_drop

@@ -1,16 +1,21 @@
 """The command: parse, call, print, exit code. Heavy imports stand where they are used."""
 
 import argparse
+import json
 import logging
+import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from compress.errors import CompressError
 
+_LIMITS = "4MB, 20ms, iou>=0.86, ... of each exported file (repeatable)"
+
 
 def main(argv: list[str] | None = None) -> int:
-    """0: within budget, or one network. 1: over budget, or files that differ. 2: could not run. 130: Ctrl-C."""
+    """0: within budget, or one network. 1: not, or undecided, or files that differ. 2: could not run. 130: Ctrl-C."""
     arguments = sys.argv[1:] if argv is None else argv
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
@@ -42,6 +47,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
         budget=options.budget,
         data=options.data,
         unlabelled=options.unlabelled,
+        pictures=options.pictures,
         minutes=options.minutes,
         seed=options.seed,
         plan=options.plan,
@@ -76,6 +82,99 @@ def _verify(options: argparse.Namespace, command: str) -> int:
     return 0 if parity is not None and parity.passed else 1
 
 
+def _bench(options: argparse.Namespace, command: str) -> int:
+    import json
+
+    from compress.bench import Options, bench
+    from compress.recipe import read_recipe
+    from compress.report.bench import describe_bench
+
+    record = bench(
+        options.files,
+        Options(
+            against=options.against,
+            data=options.data,
+            recipe=read_recipe(options.recipe) if options.recipe else None,
+            threads=options.threads,
+            seconds=options.seconds,
+            folds=options.folds,
+            mean=options.mean,
+            std=options.std,
+        ),
+    )
+    print(json.dumps(record.to_json(), indent=2) if options.json else describe_bench(record))
+    return 0
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _gate(options: argparse.Namespace, command: str) -> int:
+    from compress.formats.artifact import write_whole
+    from compress.gate import Rules, gate, read_rules
+    from compress.report.ci import annotations, gate_json, gate_table, junit, markdown
+
+    rules = read_rules(options.target)
+    if options.budget:
+        rules = replace(rules or Rules(), limits=tuple(options.budget), folder=Path())
+    result = gate(
+        options.target,
+        rules or Rules(),
+        data=options.data,
+        seconds=options.seconds,
+        lenient=options.lenient,
+        base=options.base,
+    )
+    texts = {
+        options.json: json.dumps(gate_json(result), indent=2, ensure_ascii=False) + "\n",
+        options.junit: junit(result),
+        options.markdown: markdown(result),
+    }
+    to_stdout = texts.pop("-", None)
+    for path, text in texts.items():
+        if path is not None:
+            write_whole(Path(path), text.encode(errors="backslashreplace"))
+    people = sys.stderr if to_stdout else sys.stdout
+    print(gate_table(result), file=people)
+    if os.environ.get("GITHUB_ACTIONS") == "true" and (lines := annotations(result)):
+        print(lines, file=people)
+    if to_stdout:
+        print(to_stdout, end="")
+    return 0 if result.verdict.passed else 1
+
+
+def _seconds(text: str) -> float:
+    if not 0 < float(text) < float("inf"):
+        raise ValueError
+    return float(text)
+
+
+def _report(options: argparse.Namespace, command: str) -> int:
+    from compress.report.write import rebuild, write_comparison
+
+    if len(options.folders) == 1:
+        print(f"report: {rebuild(options.folders[0], options.out)}")
+        return 0
+    page = options.out or Path("comparison.html")
+    for sentence in write_comparison(options.folders, page):
+        print(sentence)
+    print(f"report: {page}")
+    return 0
+
+
+def _mine(options: argparse.Namespace, command: str) -> int:
+    from compress.formats.artifact import check_writable
+    from compress.mine.mining import mine
+    from compress.mine.sheet import describe_mined, write_sheet
+
+    check_writable(options.out)
+    found = mine(options.teacher, options.student, options.unlabelled, options.top, trust_pickle=options.trust_pickle)
+    write_sheet(found, options.out)
+    print(describe_mined(found, options.out))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     from importlib.metadata import version
 
@@ -99,15 +198,60 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("folder", type=Path, metavar="DIR", help="output folder of compress run")
     verify.add_argument("--images", type=Path, metavar="DIR", help="compare on 50 of these (default: golden.npz)")
 
+    bench = commands.add_parser("bench", help="measure any TFLite, ONNX or ORT files, side by side")
+    bench.set_defaults(call=_bench)
+    bench.add_argument("files", type=Path, nargs="+", metavar="FILE", help=".tflite, .onnx or .ort")
+    bench.add_argument(
+        "--data", type=Path, metavar="DIR", help="measure accuracy on its val/, or its images/ and masks/"
+    )
+    bench.add_argument("--against", type=Path, metavar="FILE", help="state speed and accuracy relative to this file")
+    bench.add_argument("--threads", type=int, default=2, metavar="N", help="of the runtime (default: 2)")
+    bench.add_argument("--seconds", type=float, metavar="S", help="of counted inferences for each file (default: 5)")
+    bench.add_argument("--folds", type=int, metavar="K", help="also IoU of each of K parts of the images")
+    bench.add_argument("--recipe", type=Path, help="TOML recipe for classes, preprocessing and measure.margin")
+    bench.add_argument("--mean", type=_numbers, metavar="R,G,B", help="of a float32 input: (pixel / 255 - mean) / std")
+    bench.add_argument("--std", type=_numbers, metavar="R,G,B", help="of a float32 input")
+    bench.add_argument("--json", action="store_true", help="print JSON, with every sample, in place of a table")
+
+    gate = commands.add_parser("gate", help="say whether exported files keep to a budget, for CI")
+    gate.set_defaults(call=_gate)
+    gate.add_argument("target", type=Path, metavar="DIR|FILE", help="output folder of compress run, or a file")
+    gate.add_argument("--budget", action="append", metavar="LIMIT", help=f"{_LIMITS}; default: compress.toml's")
+    gate.add_argument("--data", type=Path, metavar="DIR", help="folder with val/images and val/masks, for IoU")
+    gate.add_argument("--seconds", type=_seconds, default=60.0, metavar="S", help="to measure undecided latencies (60)")
+    gate.add_argument("--lenient", action="store_true", help="let pass what stays undecided")
+    gate.add_argument("--json", metavar="FILE|-", help="write the result as JSON; - is standard output")
+    gate.add_argument("--junit", metavar="FILE", help="write it as JUnit XML")
+    gate.add_argument("--markdown", metavar="FILE", help="write it as a Markdown summary")
+    gate.add_argument("--base", type=Path, metavar="FILE", help="report.json of the base branch, to state the change")
+
+    report = commands.add_parser("report", help="write the report of a run anew, or compare several runs on one page")
+    report.set_defaults(call=_report)
+    report.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="output folders; the first is the base")
+    report.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: DIR/report.html; of several: comparison.html"
+    )
+
+    mine = commands.add_parser("mine", help="find the images that are most worth a human's labelling")
+    mine.set_defaults(call=_mine)
+    model = "a .pt with its recipe beside it, or an exported file"
+    mine.add_argument(
+        "--teacher", type=Path, action="append", required=True, metavar="FILE", help=f"{model}; repeatable"
+    )
+    mine.add_argument("--student", type=Path, required=True, metavar="FILE", help=model)
+    mine.add_argument("--unlabelled", type=Path, required=True, metavar="DIR", help="folder of images to choose from")
+    mine.add_argument("--top", type=int, default=100, metavar="N", help="how many images to choose (default: 100)")
+    mine.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for mine.csv and mine.html")
+    mine.add_argument("--trust-pickle", action="store_true", help="also load a whole pickled module, which is code")
+
     run = commands.add_parser("run", parents=[common], help="compress a model to a budget, export and measure it")
     run.set_defaults(call=_run)
     run.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=file_help)
     run.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this output folder")
-    run.add_argument(
-        "--budget", action="append", metavar="LIMIT", help="of each exported file: 4MB, 20ms, iou>=0.86 (repeatable)"
-    )
+    run.add_argument("--budget", action="append", metavar="LIMIT", help=_LIMITS)
     run.add_argument("--data", type=Path, metavar="DIR", help="folder with train/ and val/, each images/ and masks/")
     run.add_argument("--unlabelled", type=Path, metavar="DIR", help="folder of more images, without masks")
+    run.add_argument("--pictures", type=Path, metavar="DIR", help="photographs for the report, not validation images")
     run.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: export/NAME)")
     run.add_argument("--minutes", type=float, metavar="N", help="training time (default: the recipe's)")
     run.add_argument("--seed", type=int, metavar="N", help="seed of every random choice (default: the recipe's)")

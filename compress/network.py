@@ -104,6 +104,14 @@ class Network(nn.Module):
             return F.interpolate(inputs[0], size, mode=node.attrs["mode"], align_corners=False if smooth else None)
         return COMPUTE[node.op](inputs, node.attrs)
 
+    def encode(self, name: str, real: Tensor) -> Tensor:
+        """A tensor's real values as `compute` takes and gives them; here the same."""
+        return real
+
+    def decode(self, name: str, value: Tensor) -> Tensor:
+        """The inverse of `encode`."""
+        return value
+
     @property
     def traced_size(self) -> tuple[int, int]:
         return self.input.attrs["size"]
@@ -112,16 +120,17 @@ class Network(nn.Module):
         """Real image values [N, 3, H, W] -> the tensors named in `keep` and the output, by name. `visit` sees the
         result of each operator and gives what its readers are to see."""
         waiting = dict(self.readers)
-        values = {self.input.name: image}
+        values = {self.input.name: self.encode(self.input.name, image)}
         kept = {}
         for node in self.nodes:
             if node.op != "input":
                 size = (image.shape[2], image.shape[3])
                 values[node.name] = self.compute(node, [values[name] for name in node.inputs], size)
                 if visit:
-                    values[node.name] = visit(node, values[node.name])
+                    seen = visit(node, self.decode(node.name, values[node.name]))
+                    values[node.name] = self.encode(node.name, seen)
             if node.name in keep or node.name == self.output:
-                kept[node.name] = values[node.name]
+                kept[node.name] = self.decode(node.name, values[node.name])
             for name in node.inputs:
                 waiting[name] -= 1
                 if not waiting[name]:

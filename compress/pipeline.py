@@ -1,11 +1,11 @@
 """The story, top to bottom: a heavy model goes in, measured files come out."""
 
+import hashlib
 import importlib.metadata
 import io
 import logging
 import os
 import platform
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from compress.album import Album, open_album, pictures_of_album, pictures_of_validation
 from compress.budget import TEACHER, Budget, judge
 from compress.controls import control_files, small_network
 from compress.data.folders import Dataset
@@ -28,9 +29,10 @@ from compress.formats.onnx import to_onnx
 from compress.formats.runtime import describe, open_model
 from compress.journal import Journal, Start, started
 from compress.load.model import Trained, load
-from compress.material import dataset_of, prepare, teachers_of
+from compress.material import Material, dataset_of, prepare, teachers_of
 from compress.measure.accuracy import Evaluation, agreement, evaluate
 from compress.measure.latency import take_turns
+from compress.measure.layers import SUFFIXES, LayerTime, layer_times
 from compress.measure.statistics import bootstrap_mean, paired_difference, speedup
 from compress.measure.values import Measurement
 from compress.network import Network, out_channels
@@ -39,15 +41,14 @@ from compress.prune.plan import CHANNEL_BYTES, check_budget
 from compress.quantize.convert import float_graph, quantized_graph
 from compress.recipe import Recipe, restored_recipe
 from compress.report.pictures import Picture
+from compress.report.read import earlier_runs
 from compress.report.record import LayerSize, RunRecord
 from compress.report.write import write_report
 from compress.student import compress_network
-from compress.train.lesson import Lesson
 from compress.verify import GRAPH, compare, describe_parity
 
 log = logging.getLogger("compress")
 
-PICTURES = 12
 COMPARED = 50
 
 
@@ -80,12 +81,15 @@ def run(
         teachers = teachers_of(recipe, heavy, trust_pickle)
         small = small_network(recipe, trust_pickle) if recipe.controls.run else None
         dataset = dataset_of(recipe)
+        album = open_album(recipe.report.pictures, recipe.model.input_size) if recipe.report.pictures else None
         torch.manual_seed(recipe.seed)
 
     with journal.stage("teacher"):
         material = prepare(teachers, dataset, recipe, cache)
         lesson = material.lesson
-    journal.opened(f"{heavy.sha256} {material.key} {recipe.model_dump_json(exclude={'measure', 'budget'})} {budget}")
+    journal.opened(
+        f"{heavy.sha256} {material.key} {recipe.model_dump_json(exclude={'measure', 'budget', 'report'})} {budget}"
+    )
 
     student = compress_network(heavy, recipe, budget, lesson, journal)
 
@@ -93,7 +97,7 @@ def run(
         graph = quantized_graph(student.quantized, recipe.name)
         artifacts = exported(graph, recipe, out)
         write_graph(graph, out / GRAPH)
-        _golden(material.images[0], artifacts, out)
+        _golden(album.pixels[0] if album else material.images[0], artifacts, out)
 
     with journal.stage("verify"):
         parity = compare(graph, {artifact.format: artifact.path for artifact in artifacts}, material.images[:COMPARED])
@@ -111,10 +115,11 @@ def run(
         measurements, answers, machine = _measure(
             {**references, **controls}, artifacts, dataset, material.images, recipe
         )
+        pictures = _shown(album, dataset, references["teacher"], artifacts, answers)
 
     pairs = zip(artifacts, artifacts[1:])
     record = RunRecord(
-        **_origin(recipe, heavy, dataset, lesson, command),
+        **_origin(recipe, heavy, dataset, material, command),
         predicted_bytes=student.plan.predicted_bytes,
         layers=_layers(heavy.network, student.network),
         history=tuple(journal.moments),
@@ -128,8 +133,10 @@ def run(
         machine=machine,
         minutes=journal.minutes,
         warnings=dataset.warnings,
+        layer_times=_profiled(artifacts),
+        earlier=earlier_runs(out, heavy.sha256),
     )
-    write_report(record, _pictures(dataset, material.images, answers, measurements), out)
+    write_report(record, pictures, out)
     return record
 
 
@@ -141,8 +148,9 @@ def resume(out: Path, *, trust_pickle: bool = False) -> RunRecord:
     return run(recipe, Path(start.model), out, command=start.command, trust_pickle=trust_pickle, resume=True)
 
 
-def _origin(recipe: Recipe, heavy: Trained, dataset: Dataset, lesson: Lesson, command: str) -> dict[str, Any]:
+def _origin(recipe: Recipe, heavy: Trained, dataset: Dataset, material: Material, command: str) -> dict[str, Any]:
     """What went into a run, as its record states it."""
+    lesson = material.lesson
     return {
         "name": recipe.name,
         "version": recipe.version,
@@ -166,6 +174,7 @@ def _origin(recipe: Recipe, heavy: Trained, dataset: Dataset, lesson: Lesson, co
             "left_out": len(lesson.left_out),
             "doubt": round(float(np.mean([doubt.mean() for doubt in lesson.doubt])) / 255, 4),
             "reference": dataset.reference,
+            "val_sha256": hashlib.sha256(material.images.tobytes()).hexdigest(),
         },
     }
 
@@ -237,28 +246,20 @@ def _measure(
     return measurements, answers, machine
 
 
-def _pictures(
-    dataset: Dataset, images: np.ndarray, answers: Mapping[str, Evaluation], measurements: Mapping[str, Measurement]
+def _shown(
+    album: Album | None, dataset: Dataset, teacher: Artifact, artifacts: list[Artifact], answers: dict[str, Evaluation]
 ) -> list[Picture]:
-    """A dozen images, from the student's worst to its best."""
-    student = "tflite" if "tflite" in answers else list(answers)[-1]
-    ranked = np.argsort(measurements[student].per_image_iou)
-    picked = ranked[np.unique(np.linspace(0, len(ranked) - 1, min(PICTURES, len(ranked))).round().astype(int))]
-    pictures = []
-    for index in picked:
-        mask = dataset.val[index].mask
-        reference = read_mask(mask, dataset.object_is_255, images.shape[1:3]) if mask else None
-        pictures.append(
-            Picture(
-                dataset.val[index].image.name,
-                images[index],
-                answers["teacher"].predictions[index],
-                answers[student].predictions[index],
-                reference,
-                measurements[student].per_image_iou[index],
-            )
-        )
-    return pictures
+    """The images of the report, with the masks of the TFLite file, or of the first one."""
+    student = next((each for each in artifacts if each.format == "tflite"), artifacts[0])
+    if album:
+        return pictures_of_album(album, teacher, student, len(dataset.classes))
+    return pictures_of_validation(dataset, answers["teacher"], answers[student.format])
+
+
+def _profiled(artifacts: list[Artifact]) -> dict[str, tuple[LayerTime, ...]]:
+    """Latency by layer of the first file that onnxruntime runs."""
+    profilable = [artifact for artifact in artifacts if artifact.path.suffix in SUFFIXES]
+    return {artifact.format: layer_times(artifact.path) for artifact in profilable[:1]}
 
 
 def _layers(heavy: Network, student: Network) -> tuple[LayerSize, ...]:
@@ -275,7 +276,8 @@ def _layers(heavy: Network, student: Network) -> tuple[LayerSize, ...]:
 def _public(recipe: Recipe) -> dict[str, object]:
     """The recipe as it went into the run; folders by name alone, since a report travels."""
     document = recipe.model_dump(mode="json")
-    document["data"] = {key: Path(value).name if value else None for key, value in document["data"].items()}
+    for section in ("data", "report"):
+        document[section] = {key: Path(value).name if value else None for key, value in document[section].items()}
     return document
 
 

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -11,6 +11,9 @@ from compress.errors import RecipeError
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Kind = TypeVar("Kind", bound=_Section)
 
 
 class ModelSection(_Section):
@@ -98,9 +101,30 @@ class ControlsSection(_Section):
 
 
 class MeasureSection(_Section):
-    """`seconds`: of counted inferences for each file."""
+    """`seconds`: of counted inferences for each file. `margin`: a difference of IoU that nobody notices."""
 
     seconds: float = Field(5.0, gt=0)
+    margin: float = Field(0.01, ge=0, le=1)
+
+
+class BudgetSection(_Section):
+    """`limits` as `--budget` has them; files that they compare with are named from the TOML file's folder."""
+
+    limits: list[str] = Field(min_length=1)
+
+
+class GateFile(_Section):
+    """compress.toml. `preprocess`: what a float32 file reads that no manifest describes."""
+
+    budget: BudgetSection
+    preprocess: PreprocessSection | None = None
+
+
+class ReportSection(_Section):
+    """`pictures`: a folder of photographs that the report and the golden input use instead of validation images, so
+    that both can be published."""
+
+    pictures: Path | None = None
 
 
 class Recipe(_Section):
@@ -120,6 +144,7 @@ class Recipe(_Section):
     train: TrainSection = TrainSection()
     controls: ControlsSection = ControlsSection()
     measure: MeasureSection = MeasureSection()
+    report: ReportSection = ReportSection()
     budget: list[str] = []
     formats: list[Literal["onnx", "tflite", "ort"]] = ["onnx", "tflite"]
     quantize: Literal["qat", "ptq"] = "qat"
@@ -142,13 +167,15 @@ class Recipe(_Section):
         return share * self.train.minutes, None if self.train.steps is None else round(share * self.train.steps)
 
     def with_flags(self, **flags: Any) -> "Recipe":
-        """A copy in which every flag that is not None replaces what the recipe says: data, unlabelled, minutes (which
-        replaces steps too), teachers, tta, plan, controls, seed, budget, formats, quantize. Raises RecipeError."""
+        """A copy in which every flag that is not None replaces what the recipe says: data, unlabelled, pictures,
+        minutes (which replaces steps too), teachers, tta, plan, controls, seed, budget, formats, quantize.
+        Raises RecipeError."""
         given = {key: value for key, value in flags.items() if value is not None}
         document = self.model_dump()
-        for key, section in {"data": "folder", "unlabelled": "unlabelled"}.items():
+        places = {"data": ("data", "folder"), "unlabelled": ("data", "unlabelled"), "pictures": ("report", "pictures")}
+        for key, (section, name) in places.items():
             if key in given:
-                document["data"][section] = given.pop(key)
+                document[section][name] = given.pop(key)
         for key, name in {"teachers": "models", "tta": "tta"}.items():
             if key in given:
                 document["teacher"][name] = given.pop(key)
@@ -158,7 +185,7 @@ class Recipe(_Section):
             document["controls"]["run"] = given.pop("controls")
         if "minutes" in given:
             document["train"] |= {"minutes": given.pop("minutes"), "steps": None}
-        return _validated({**document, **given, "folder": self.folder}, "options")
+        return validated(Recipe, {**document, **given, "folder": self.folder}, "options")
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -167,31 +194,40 @@ def read_recipe(path: Path) -> Recipe:
     Raises RecipeError with the line and column of malformed TOML, or with the key that is missing,
     unknown or out of range.
     """
-    try:
-        document = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe; write one beside the model or name it with --recipe") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: {error}") from None
-    except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror}") from None
-    data, teacher = document.get("data", {}), document.get("teacher", {})
-    for key in ("folder", "unlabelled"):
-        if isinstance(data, dict) and isinstance(data.get(key), str):
-            data[key] = path.parent / data[key]
+    document = read_toml(path, "write one beside the model or name it with --recipe")
+    for section, key in (("data", "folder"), ("data", "unlabelled"), ("report", "pictures")):
+        if isinstance(document.get(section), dict) and isinstance(document[section].get(key), str):
+            document[section][key] = path.parent / document[section][key]
+    teacher = document.get("teacher", {})
     if isinstance(teacher, dict) and isinstance(teacher.get("models"), list):
         teacher["models"] = [path.parent / name if isinstance(name, str) else name for name in teacher["models"]]
-    return _validated({**document, "folder": path.parent}, str(path))
+    return validated(Recipe, {**document, "folder": path.parent}, str(path))
 
 
 def restored_recipe(document: dict[str, Any], folder: Path) -> Recipe:
     """The recipe that `Recipe.model_dump` wrote, of a file in `folder`. Raises RecipeError."""
-    return _validated({**document, "folder": folder}, "checkpoints")
+    return validated(Recipe, {**document, "folder": folder}, "checkpoints")
 
 
-def _validated(document: dict[str, Any], where: str) -> Recipe:
+def read_toml(path: Path, missing: str) -> dict[str, Any]:
+    """The tables of a TOML file. Raises RecipeError: `missing` says what to do where there is none."""
+    text = ""
     try:
-        return Recipe.model_validate(document)
+        text = path.read_text()
+        return tomllib.loads(text)
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file; {missing}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        line, column = text.count("\n") + 1, len(text) - (text.rfind("\n") + 1) + 1
+        end = f"(at line {line}, column {column}, the end)"
+        raise RecipeError(f"{path}: {str(error).replace('(at end of document)', end)}") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}") from None
+
+
+def validated(kind: type[Kind], document: dict[str, Any], where: str) -> Kind:
+    try:
+        return kind.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -1,21 +1,18 @@
 """Are the exported files one and the same int8 network, and the one that was trained?"""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from compress.data.folders import open_unlabelled
 from compress.data.images import read_image
-from compress.errors import ExportError
-from compress.formats.artifact import sha256_of
 from compress.formats.export import EXPORTERS
 from compress.formats.graph import read_graph
+from compress.formats.manifest import changed_files, read_manifest
 from compress.formats.runtime import Session, open_model, saturates
 from compress.formats.stored import differences
 from compress.measure.accuracy import class_ids
@@ -98,35 +95,15 @@ def verify_folder(folder: Path, images: np.ndarray | None = None) -> tuple[list[
     Returns the files that the manifest does not describe any more, one line each, and the parity, which is None
     where there are such. Raises ExportError for a folder that is no run's output, or of another schema.
     """
-    manifest = _manifest(folder)
-    paths = {entry["format"]: folder / Path(entry["file"]).name for entry in manifest["files"]}
-    changed = []
-    for entry in manifest["files"]:
-        path = paths[entry["format"]]
-        if not path.is_file():
-            changed.append(f"{path}: is missing")
-        elif sha256_of(path) != entry["sha256"]:
-            changed.append(f"{path}: is not the file that was exported: its sha256 differs from the manifest's")
+    manifest = read_manifest(folder)
+    paths = {entry["format"]: folder / entry["file"] for entry in manifest["files"]}
+    changed = changed_files(folder, manifest)
     if changed:
         return changed, None
     if images is None:
         with np.load(folder / "golden.npz", allow_pickle=False) as golden:
             images = golden["pixels"][None]
     return [], compare(read_graph(folder / GRAPH), paths, images)
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ExportError(f"{path}: no such file; give the output folder of `compress run`") from None
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("schema") != 1:
-        found = manifest.get("schema") if isinstance(manifest, dict) else None
-        raise ExportError(f"{path}: schema {found} is not the schema 1 that this version reads; run it again")
-    return manifest
 
 
 def compare(graph: QuantizedGraph, paths: dict[str, Path], images: np.ndarray) -> Parity:

@@ -1,12 +1,15 @@
 """The whole way, on the tiny network."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from compress.cli import main
+from compress.data.images import read_image
 from compress.formats.runtime import open_model
+from compress.report.pictures import read_pictures
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,35 @@ def test_nothing_outside_the_files_is_named_in_the_manifest(finished):
     manifest = json.loads((out / "manifest.json").read_text())
     assert {entry["file"] for entry in manifest["files"]} == {"model.onnx", "model.tflite"}
     assert "/" not in json.dumps([entry["file"] for entry in manifest["files"]])
+
+
+def test_the_report_times_the_layers_of_the_onnx_file_and_keeps_its_pictures(finished):
+    _, out = finished
+    report = json.loads((out / "report.json").read_text())
+    assert {"stem", "merge", "head"} <= {layer["name"] for layer in report["layer_times"]["onnx"]}
+    assert len(report["data"]["val_sha256"]) == 64
+    assert len(read_pictures(out / "pictures.npz")) == 8
+
+
+def test_photographs_take_the_place_of_validation_images_in_the_report_and_the_golden_input(
+    tiny_model, tiny_data, tmp_path
+):
+    album, out = tmp_path / "album", tmp_path / "out"
+    album.mkdir()
+    for name, source in {"b.png": "u01.png", "a.png": "u00.png"}.items():
+        shutil.copy(tiny_data / "unlabelled" / source, album / name)
+    arguments = ["--budget", "20KB", "--data", str(tiny_data), "--minutes", "0", "--formats", "tflite"]
+    assert main(["run", str(tiny_model), *arguments, "--pictures", str(album), "--out", str(out)]) == 0
+    first = read_image(album / "a.png")
+    with np.load(out / "golden.npz") as golden:
+        assert np.array_equal(golden["pixels"], first)
+    pictures = read_pictures(out / "pictures.npz")
+    assert sorted(picture.name for picture in pictures) == ["a.png", "b.png"]
+    assert all(picture.reference is None for picture in pictures)
+    report = json.loads((out / "report.json").read_text())
+    assert report["recipe"]["report"] == {"pictures": "album"}
+    assert len(report["measurements"]["tflite"]["per_image_iou"]) == 8  # figures are of the validation images
+    assert "07.png" not in (out / "report.html").read_text()
 
 
 def test_two_classes_with_one_channel_become_two_channels_that_apps_can_compare(

@@ -49,7 +49,7 @@ def pack_masks(paths: Sequence[Path], size: Size, cache: Path, object_is_255: bo
 def _pack(
     kind: str, paths: Sequence[Path], shape: tuple[int, ...], read: Callable[[Path], np.ndarray], cache: Path
 ) -> Packed:
-    hashes = list(read_all(_sha256, paths, f"hashing {kind}"))
+    hashes = list(read_all(content_hash, paths, f"hashing {kind}"))
     key = hashlib.sha256(repr((_VERSION, kind, shape, hashes)).encode()).hexdigest()[:32]
     if not paths:
         return Packed(np.zeros((0, *shape), np.uint8), key)
@@ -75,7 +75,8 @@ def _write(target: Path, shape: tuple[int, ...], arrays: Iterable[np.ndarray]) -
         partial.unlink(missing_ok=True)
 
 
-def _sha256(path: Path) -> str:
+def content_hash(path: Path) -> str:
+    """sha256 of a file. Raises DataError where it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

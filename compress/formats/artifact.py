@@ -8,6 +8,9 @@ from pathlib import Path
 
 from compress.errors import ExportError
 
+LOGITS = "logits"
+"""Activation of an output that has none: a single channel of it is an object above 0, not above 0.5."""
+
 
 @dataclass(frozen=True)
 class IOSpec:
@@ -56,3 +59,12 @@ def write_whole(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def check_writable(out: Path) -> None:
+    """Raises ExportError where the folder `out` cannot be made or written, before hours go into what it is for."""
+    folder = out
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ExportError(f"{out}: cannot be written; choose another folder with --out")

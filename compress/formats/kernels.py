@@ -49,7 +49,7 @@ def tflite_kernels(path: Path) -> Kernels:
     maker = {output: op for op in plain for output in op["outputs"]}
     taken: set[int] = set()
     for delegate in (op for op in details if op["op_name"] == "DELEGATE"):
-        waiting = [maker[output] for output in delegate["outputs"]]
+        waiting = [maker[output] for output in delegate["outputs"] if output in maker]
         while waiting:
             op = waiting.pop()
             if op["index"] not in taken:
@@ -61,4 +61,4 @@ def tflite_kernels(path: Path) -> Kernels:
     return Kernels(dict(Counter(op["op_name"] for op in plain)), tuple(outside))
 
 
-KERNELS = {"onnx": onnx_kernels, "tflite": tflite_kernels}  # an .ort file runs with those of its ONNX file
+KERNELS = {"onnx": onnx_kernels, "ort": onnx_kernels, "tflite": tflite_kernels}

@@ -6,7 +6,8 @@ The runtimes are imported when a file needs them: one process that times models 
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -30,6 +31,7 @@ class Session:
     input: IOSpec
     output: IOSpec
     infer: Callable[[np.ndarray], dict[str, np.ndarray]]  # every output by name
+    load_ms: float = 0.0  # that the runtime took to open it
 
     def run(self, array: np.ndarray) -> np.ndarray:
         """One inference in the file's own shape, layout and dtype. Raises MeasureError for any other array."""
@@ -58,19 +60,32 @@ class Session:
     def probabilities(self, image: np.ndarray, mean: Values | None = None, std: Values | None = None) -> np.ndarray:
         """uint8 RGB [H, W, 3] at the file's input size -> float32 [classes, H, W], the same for every format.
 
-        `mean` and `std` are those of `prepare`. Raises MeasureError.
+        `mean` and `std` are those of `prepare`. Raises MeasureError, also for an output that is no map of classes.
         """
+        if not _is_map(self.input.shape, self.input.layout, self.output.shape, self.output.layout):
+            raise MeasureError(
+                f"{self.path}: the output has shape {list(self.output.shape)}; a map of classes in the image's "
+                "proportions, [1, h, w, classes] or [1, classes, h, w], is expected"
+            )
         values = self.run(self.prepare(image, mean, std))[0]
         if self.output.scale is not None and self.output.zero_point is not None:
             values = (values.astype(np.float32) - self.output.zero_point) * np.float32(self.output.scale)
         return values if self.output.layout == "NCHW" else values.transpose(2, 0, 1)
 
 
+def import_runtime(path: Path) -> None:
+    """Imports what `open_model` would, so that its own cost can be told from the file's."""
+    if path.suffix == ".tflite":
+        import ai_edge_litert.interpreter  # noqa: F401
+    else:
+        import onnxruntime  # noqa: F401
+
+
 def open_model(path: Path, threads: int = 2) -> Session:
     """A session on an .onnx or .ort file (onnxruntime, CPU) or a .tflite file (LiteRT, XNNPACK).
 
-    The first input and the first output count. Raises MeasureError, in one line, for a file that is
-    missing, no model, truncated, or not one image in and one map out.
+    Where there are several outputs the first counts. Raises MeasureError, in one line, for a file that is missing, no
+    model, truncated, or not one image in and one map out.
     """
     if path.suffix not in OPENERS:
         raise MeasureError(f"{path}: no runtime for {path.suffix or 'a file without suffix'}; use .onnx, .ort, .tflite")
@@ -123,9 +138,11 @@ def _open_onnx(path: Path, threads: int) -> Session:
     options.log_severity_level = 3
     # On x86 without VNNI the default kernel adds two products in int16 and saturates: other answers than on a phone.
     options.add_session_config_entry("session.x64quantprecision", "1")
+    start = time.perf_counter()
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    load_ms = (time.perf_counter() - start) * 1e3
     facts = session.get_modelmeta().custom_metadata_map
-    source, result = session.get_inputs()[0], session.get_outputs()[0]
+    source, result = _only(path, session.get_inputs(), lambda given: given.name), session.get_outputs()[0]
     layout = _layout(path, source.shape)
 
     names = [output.name for output in session.get_outputs()]
@@ -137,8 +154,9 @@ def _open_onnx(path: Path, threads: int) -> Session:
         path,
         f"onnxruntime {ort.__version__}",
         _onnx_spec(path, "input", source, layout, facts),
-        _onnx_spec(path, "output", result, layout, facts),
+        _onnx_spec(path, "output", result, _output_layout(source.shape, layout, result.shape), facts),
         infer,
+        load_ms,
     )
 
 
@@ -150,6 +168,8 @@ def _onnx_spec(path: Path, end: str, value: Any, layout: str, facts: dict[str, s
     try:
         return replace(spec, scale=float(facts[f"{end}_scale"]), zero_point=int(facts[f"{end}_zero_point"]))
     except (KeyError, ValueError):
+        if end == "input":  # it takes the pixels as they are
+            return spec
         raise MeasureError(
             f"{path}: the uint8 {end} states no {end}_scale and {end}_zero_point in its metadata; export it again"
         ) from None
@@ -166,9 +186,17 @@ def open_interpreter(path: Path, threads: int) -> Any:
 
 
 def _open_tflite(path: Path, threads: int) -> Session:
+    import_runtime(path)  # so that opening the file is all that is timed
+    start = time.perf_counter()
     interpreter = open_interpreter(path, threads)
-    source, results = interpreter.get_input_details()[0], interpreter.get_output_details()
-    layout = _layout(path, source["shape"].tolist())
+    load_ms = (time.perf_counter() - start) * 1e3
+    source = _only(path, interpreter.get_input_details(), lambda given: given["name"])
+    results = interpreter.get_output_details()
+    if any(size < 0 for size in source["shape_signature"][1:].tolist()):
+        shape = source["shape_signature"].tolist()
+        raise MeasureError(f"{path}: the input has dynamic shape {shape}; export it with one image of a fixed size")
+    shape = source["shape"].tolist()
+    layout = _layout(path, shape)
 
     def infer(array: np.ndarray) -> dict[str, np.ndarray]:
         interpreter.set_tensor(source["index"], array)
@@ -179,8 +207,9 @@ def _open_tflite(path: Path, threads: int) -> Session:
         path,
         f"LiteRT {version('ai-edge-litert')}",
         _tflite_spec(path, "input", source, layout),
-        _tflite_spec(path, "output", results[0], layout),
+        _tflite_spec(path, "output", results[0], _output_layout(shape, layout, results[0]["shape"].tolist())),
         infer,
+        load_ms,
     )
 
 
@@ -213,8 +242,30 @@ def _spec(path: Path, end: str, name: str, shape: list[Any], dtype: str, layout:
     return IOSpec(name, tuple(shape), dtype, layout)
 
 
+def _only(path: Path, inputs: list[Any], name: Callable[[Any], str]) -> Any:
+    if len(inputs) != 1:
+        names = ", ".join(name(given) for given in inputs) or "none"
+        raise MeasureError(f"{path}: {len(inputs)} inputs ({names}); a network that reads one image is expected")
+    return inputs[0]
+
+
+def _output_layout(shape: list[Any], layout: str, result: list[Any]) -> str:
+    """Where the classes are, if the output is a map of them; the input's layout where it is none. The input's comes
+    first, because in a square map of as many classes it cannot be told."""
+    layouts = (layout, "NCHW" if layout == "NHWC" else "NHWC")
+    whole = len(result) == 4 and all(isinstance(size, int) and size > 0 for size in (*shape[1:], *result[1:]))
+    return next((other for other in layouts if whole and _is_map(shape, layout, result, other)), layout)
+
+
+def _is_map(shape: Sequence[int], layout: str, result: Sequence[int], other: str) -> bool:
+    """Whether an output is as high and wide as the image, or some times smaller, with few enough classes."""
+    height, width = shape[layout.index("H")], shape[layout.index("W")]
+    high, wide, classes = (result[other.index(axis)] for axis in "HWC")
+    return abs(high * width - wide * height) < max(width, height) and classes < 256
+
+
 def _layout(path: Path, shape: list[Any]) -> str:
-    """Where the three colours are; the output has the same layout."""
+    """Where the three colours are."""
     usual = ("NHWC", "NCHW") if path.suffix == ".tflite" else ("NCHW", "NHWC")
     for layout in usual:
         if len(shape) == 4 and shape[layout.index("C")] == 3:

@@ -17,12 +17,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from compress.errors import MeasureError
+from compress.formats.artifact import LOGITS, Artifact, IOSpec, sha256_of
+from compress.formats.kernels import KERNELS, Kernels
 
 
 class Child:
@@ -45,7 +48,9 @@ class Child:
         assert self._process.stdout
         self._requests, self._answers = self._process.stdin, self._process.stdout
         try:
-            self.runtime: str = self._answer()[0]["runtime"]
+            self._facts = self._answer()[0]
+            self.runtime: str = self._facts["runtime"]
+            self.load_ms: float = self._facts["load_ms"]
         except BaseException:
             self.close()
             raise
@@ -70,6 +75,27 @@ class Child:
     ) -> np.ndarray:
         """uint8 [H, W, 3] -> float32 [classes, h, w]; `mean` and `std` as `Session.prepare` has them."""
         return self._ask({"mean": mean, "std": std}, image)[1]
+
+    def describe(self) -> Artifact:
+        """What the file says of itself, without `mean` and `std`. `activation` is LOGITS where its answer to noise
+        leaves 0 to 1, else None."""
+        given, made = (
+            IOSpec(**{**self._facts[end], "shape": tuple(self._facts[end]["shape"])}) for end in ("input", "output")
+        )
+        if self._ask({"logits": True})[0]["logits"]:
+            made = replace(made, activation=LOGITS)
+        size_bytes = self._path.stat().st_size
+        return Artifact(self._path, self._path.suffix[1:], sha256_of(self._path), size_bytes, given, made)
+
+    def kernels(self) -> Kernels:
+        """What the runtime really runs the file with."""
+        found = self._ask({"kernels": True})[0]
+        return Kernels(found["counts"], tuple(found["outside"]))
+
+    def memory_bytes(self) -> int | None:
+        """What the process has grown by at most since just before it opened the file; None where the system does
+        not say (it does on Linux)."""
+        return self._ask({"memory": True})[0]["memory_bytes"]
 
     def _ask(self, request: dict[str, Any], array: np.ndarray | None = None) -> tuple[dict[str, Any], np.ndarray]:
         try:
@@ -125,28 +151,52 @@ def _receive(stream: IO[bytes]) -> tuple[dict[str, Any], np.ndarray] | None:
     return (message, np.frombuffer(data, dtype).reshape(shape)) if len(data) == size_bytes else None
 
 
+def _memory_bytes(kind: str) -> int | None:
+    """`VmRSS`, what the process holds now, or `VmHWM`, the most that it ever held."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{kind}:")), None)
+
+
 def main(path: Path, threads: int) -> None:
     """The child's end: serves requests until stdin closes."""
-    from compress.formats.runtime import open_model
+    from compress.formats.runtime import import_runtime, open_model
 
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # native code may print on stdout, which is the parent's line
     try:
+        import_runtime(path)
+        before = _memory_bytes("VmRSS")
         session = open_model(path, threads)
         height, width = session.input.shape[1:3] if session.input.layout == "NHWC" else session.input.shape[2:]
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-        prepared = session.prepare(noise, mean=(127.5,) * 3, std=(64.0,) * 3)
-        _send(replies, {"runtime": session.runtime})
+        normalisation = (127.5,) * 3, (64.0,) * 3
+        prepared = session.prepare(noise, *normalisation)
+        ends = {"input": asdict(session.input), "output": asdict(session.output)}
+        _send(replies, {"runtime": session.runtime, "load_ms": session.load_ms, **ends})
         while request := _receive(sys.stdin.buffer):
             message, image = request
             if "time" in message:
                 _send(replies, {"samples_ms": samples_ms(lambda: session.infer(prepared), message["time"])})
+            elif "memory" in message:
+                peak = _memory_bytes("VmHWM")
+                _send(replies, {"memory_bytes": None if before is None or peak is None else max(0, peak - before)})
+            elif "logits" in message:
+                values = session.probabilities(noise, *normalisation)
+                _send(replies, {"logits": bool(values.min() < 0 or values.max() > 1)})
+            elif "kernels" in message:
+                _send(replies, asdict(KERNELS[path.suffix[1:]](path)))
             else:
                 _send(replies, {}, session.probabilities(image, message["mean"], message["std"]))
     except MeasureError as error:
         _send(replies, {"error": str(error)})
     except BrokenPipeError:  # the parent is gone
         pass
+    except Exception as error:  # each runtime raises types of its own
+        reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
+        _send(replies, {"error": f"{path}: the runtime failed on it: {reason}; export it again"})
 
 
 if __name__ == "__main__":

@@ -9,9 +9,12 @@ import numpy as np
 from tqdm import tqdm
 
 from compress.measure.child import Child
+from compress.measure.statistics import turn_medians_ms
 from compress.measure.values import Latency
 
 _WARM_UP = 3
+_STANDS_OUT = 1.1  # times the slowest of the others
+_RESTLESS = 1.25  # slow turns to fast ones: the 90th to the 10th percentile
 
 
 def take_turns(
@@ -51,3 +54,37 @@ def take_turns(
 def _latency(samples_ms: list[float], threads: int, runtime: str, turns: int) -> Latency:
     p50_ms, p90_ms = np.percentile(samples_ms, [50, 90])
     return Latency(float(p50_ms), float(p90_ms), tuple(samples_ms), threads, runtime, turns)
+
+
+def advice(latencies: Mapping[str, Latency], load: float, cores: int) -> tuple[str, ...]:
+    """What makes the figures of one `take_turns` less certain, and what to do about it, one sentence each.
+
+    `load` is the load average just before, `cores` the number of the machine's processors.
+    """
+    found = []
+    if load > cores / 2:
+        found.append(
+            f"the machine was busy before it began (load {load:.1f} on {cores} cores): close other programs, or trust "
+            "ratios only"
+        )
+    restless, first = {}, {}
+    for name, latency in latencies.items():
+        medians = turn_medians_ms(latency)
+        low, high = np.percentile(medians, [10, 90])
+        if latency.turns > 1 and medians[0] > _STANDS_OUT * medians[1:].max():
+            first[name] = medians[0] / np.median(medians[1:])
+        elif high > _RESTLESS * low:
+            restless[name] = high / low
+    if first:
+        name, times = max(first.items(), key=lambda item: item[1])
+        found.append(
+            f"the first turn of {name} stood out, {times:.1f} times slower than the others: the machine was still "
+            "warming up; measure again, or longer with --seconds"
+        )
+    if restless:
+        name, times = max(restless.items(), key=lambda item: item[1])
+        found.append(
+            f"the machine was noisy: turns of {name} differ by a factor of {times:.1f}; close other programs, use "
+            "fewer --threads than cores, or measure longer with --seconds"
+        )
+    return tuple(found)

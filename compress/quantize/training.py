@@ -1,4 +1,10 @@
-"""A network that computes as its int8 file will: fake-quantized weights and activations, learned ranges."""
+"""A network that computes as its int8 file will: fake-quantized weights and activations, learned ranges.
+
+Activations are held in steps of their scale, real value / scale = integer - zero point, and every scale is multiplied
+into the weights of the convolutions around it. So a quantizer is a rounding and a clamp and no more, the rectifier
+before it is the clamp, and the gradients of the scales come with those of the weights, without a pass over
+activations.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,33 +19,40 @@ LOWEST, HIGHEST = -128, 127
 WEIGHT_LIMIT = 127
 
 
-class _FakeQuantize(torch.autograd.Function):
-    """x -> scale * (clamp(round(x / scale) + zero point) - zero point), with the gradients of
-    LSQ (Esser et al. 2020, arXiv 1902.08153) for x and for the scale.
-
-    Inside the range d/dscale is (y - x) / scale, outside it is y / scale: summed against the incoming
-    gradient g, and with h = g inside the range and 0 outside, that is (g.y - h.x) / scale.
-    """
+class _Quantize(torch.autograd.Function):
+    """x in steps -> clamp(round(x), lowest, highest); the gradient passes where x is between the two, as in
+    LSQ (Esser et al. 2020, arXiv 1902.08153)."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-        y, inside = torch._fake_quantize_per_tensor_affine_cachemask_tensor_qparams(
-            x, scale, zero_point, torch.ones(1, device=x.device), LOWEST, HIGHEST
-        )
-        ctx.save_for_backward(x, y, inside, scale)
-        return y
+    def forward(ctx, x: Tensor, lowest: int, highest: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.limits = lowest, highest
+        return x.round().clamp_(lowest, highest)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, y, inside, scale = ctx.saved_tensors
-        passed = gradient * inside
-        total = torch.dot(gradient.flatten(), y.flatten()) - torch.dot(passed.flatten(), x.flatten())
-        return passed, (total / scale / (x.numel() * HIGHEST) ** 0.5).reshape(scale.shape), None
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return torch.ops.aten.hardtanh_backward(gradient, *ctx.saved_tensors, *ctx.limits), None, None
+
+
+class _Round(torch.autograd.Function):
+    """round(x), for what cannot leave the range; the gradient passes."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient
 
 
 class QuantizedNetwork(Network):
     """A network with quantizers where the placement puts them. Weights: symmetric, per output channel, the
     scale following the largest weight. Activations: per tensor; scales are learned, zero points stay as calibrated.
+
+    Under `torch.autocast("cpu", torch.bfloat16)` convolutions take bfloat16: steps, at most 255, are exact in its 8
+    bits, weights are rounded to a part in 512, and a value may be rounded to the next step. Without it, as in
+    evaluation, everything is float32 and gives the integers that the files give, but for ties.
     """
 
     def __init__(self, net: Network, ranges: Mapping[str, tuple[float, float]]):
@@ -50,7 +63,7 @@ class QuantizedNetwork(Network):
         self.zero_points = {}
         for group, (low, high) in ranges.items():
             scale, self.zero_points[group] = affine(low, high)
-            self.log_scales[group.replace(".", "/")] = nn.Parameter(torch.tensor([scale]).log())
+            self.log_scales[group.replace(".", "/")] = nn.Parameter(torch.tensor(scale).log())
 
     def to_state(self) -> dict[str, Any]:
         return {**super().to_state(), "zero_points": dict(self.zero_points)}
@@ -63,38 +76,61 @@ class QuantizedNetwork(Network):
         return net
 
     def scale(self, group: str) -> Tensor:
-        """Scale of a group, [1] float32."""
+        """Scale of a group, [] float32."""
         if group in self.placement.fixed:
-            return torch.tensor([self.placement.fixed[group][0]], device=self.weight(self.convs()[0].name).device)
+            return torch.tensor(self.placement.fixed[group][0], device=self.weight(self.convs()[0].name).device)
         return self.log_scales[group.replace(".", "/")].exp()
 
     def zero_point(self, group: str) -> int:
         return self.placement.fixed[group][1] if group in self.placement.fixed else self.zero_points[group]
 
-    def compute(self, node: Node, inputs: list[Tensor], input_size: tuple[int, int]) -> Tensor:
-        if node.op in CONVS:
-            weight = self.weight(node.name)
-            axis = channel_axis(node)
-            weight = torch.fake_quantize_per_channel_affine(
-                weight,
-                weight_scale(node, weight),
-                torch.zeros(weight.shape[axis], dtype=torch.int32, device=weight.device),
-                axis,
-                -WEIGHT_LIMIT,
-                WEIGHT_LIMIT,
-            )
-            value = CONVS[node.op](inputs, node.attrs, weight, self.bias(node.name))
-        else:
-            value = super().compute(node, inputs, input_size)
-        group = self.placement.group_of.get(node.name)
-        if group is None or self._keeps_scale(node):
-            return value
-        zero_point = torch.tensor([self.zero_point(group)], dtype=torch.int32, device=value.device)
-        return _FakeQuantize.apply(value, self.scale(group), zero_point)
+    def unit(self, name: str) -> str:
+        """The group in whose steps a tensor is held; before a fused rectifier it is the rectifier's."""
+        fused = self.placement.fused.get(name)
+        return self.placement.group_of[fused.name if fused else name]
 
-    def _keeps_scale(self, node: Node) -> bool:
-        """Concat and maximum of integers are integers of the same scale already."""
-        return node.op in ("concat", "max_pool")
+    def encode(self, name: str, real: Tensor) -> Tensor:
+        return real / self.scale(self.unit(name))
+
+    def decode(self, name: str, value: Tensor) -> Tensor:
+        return value.float() * self.scale(self.unit(name))
+
+    def compute(self, node: Node, inputs: list[Tensor], input_size: tuple[int, int]) -> Tensor:
+        unit = self.unit(node.name)
+        if node.op in CONVS:
+            value = self._conv(node, inputs, self.scale(unit))
+        elif node.op in ("concat", "max_pool"):  # of integers of one scale: integers of that scale
+            return super().compute(node, inputs, input_size)
+        elif node.op in ("resize", "avg_pool"):
+            return _Round.apply(super().compute(node, inputs, input_size))
+        elif node.op in ("relu", "relu6"):
+            value = self._rectified(node, inputs[0], unit)
+        elif node.op in ("add", "mean"):  # linear: from the inputs' steps to the result's at once
+            scaled = [x * (self.scale(self.unit(n)) / self.scale(unit)) for n, x in zip(node.inputs, inputs)]
+            value = super().compute(node, scaled, input_size)
+        else:
+            real = [self.decode(name, x) for name, x in zip(node.inputs, inputs)]
+            value = self.encode(node.name, super().compute(node, real, input_size))
+        if node.name in self.placement.fused:
+            return value
+        zero_point = self.zero_point(unit)
+        return _Quantize.apply(value, LOWEST - zero_point, HIGHEST - zero_point)
+
+    def _conv(self, node: Node, inputs: list[Tensor], scale: Tensor) -> Tensor:
+        weight = self.weight(node.name)
+        steps = weight_scale(node, weight)
+        shape = [-1 if axis == channel_axis(node) else 1 for axis in range(4)]
+        integers = _Round.apply(weight / steps.reshape(shape))
+        ratio = steps * (self.scale(self.unit(node.inputs[0])) / scale)
+        return CONVS[node.op](inputs, node.attrs, integers * ratio.reshape(shape), self.bias(node.name) / scale)
+
+    def _rectified(self, node: Node, value: Tensor, unit: str) -> Tensor:
+        """Where the integers begin at zero and end below 6, the clamp that follows is the rectifier."""
+        if self.zero_point(unit) != LOWEST:
+            value = torch.relu(value)
+        if node.op == "relu6":
+            value = torch.minimum(value, 6 / self.scale(unit))
+        return value
 
 
 def channel_axis(node: Node) -> int:
@@ -107,7 +143,7 @@ def weight_scale(node: Node, weight: Tensor) -> Tensor:
     a larger scale: with its own, its int32 bias would overflow and kernels refuse the ratio of scales."""
     others = [axis for axis in range(4) if axis != channel_axis(node)]
     largest = weight.detach().abs().amax(others)
-    return largest.clamp_min(max(1e-4 * float(largest.max()), 1e-5)) / WEIGHT_LIMIT
+    return torch.maximum(largest, (1e-4 * largest.max()).clamp_min(1e-5)) / WEIGHT_LIMIT
 
 
 def affine(low: float, high: float) -> tuple[float, int]:

@@ -1,20 +1,18 @@
-"""report.html: one file with its style, charts and images inside, readable offline, on a phone, by day and night.
-
-Charts are drawn in percent of their box, so that lines stretch with the page while letters keep their size.
-"""
+"""report.html: one file with its style, charts and images inside, readable offline, on a phone, by day and night."""
 
 import json
-import math
-from collections.abc import Sequence
-from importlib.resources import files
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from compress.measure.values import Measurement
-from compress.report.pictures import IGNORED, Picture, colour_of, thumbnail
-from compress.report.record import LayerSize, Moment, RunRecord
+from compress.measure.values import Interval, Measurement
+from compress.report import charts
+from compress.report.charts import Dot
+from compress.report.contradictions import FLOAT, between_runs, in_run
+from compress.report.pictures import IGNORED, Picture, colour_of, mask_uri, photo_uri, size_of
+from compress.report.record import Earlier, RunRecord
 from compress.report.summary import (
     NOT_MEASURED,
     columns,
@@ -26,54 +24,130 @@ from compress.report.summary import (
     verdict_line,
 )
 
-LAYERS_SHOWN = 40
-_TITLES = {"teacher": "Teacher", "onnx": "ONNX", "tflite": "TFLite"}
-_STAGES = {
-    "cut": "after the cut",
-    "repair": "after the repair",
-    "distil": "distillation",
-    "ptq": "int8 without training",
-    "qat": "QAT",
-}
-
+TITLES = {"teacher": "Teacher", "source": "Source", "onnx": "ONNX", "tflite": "TFLite", "ort": "ORT"}
 Cell = tuple[str, str]  # what is read first, and what is read under it
 
 
 def render(record: RunRecord, pictures: Sequence[Picture]) -> str:
     """The page as text. Pictures appear worst first."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("compress.report").joinpath("report.html").read_text("utf-8"))
     measured = columns(record)
-    return template.render(
-        record=record,
-        headline=headline(record.verdict),
-        outcome="none" if not record.verdict.checks else "good" if record.verdict.passed else "bad",
-        check_lines=[(check.passed, verdict_line(check)) for check in record.verdict.checks],
-        columns=[_TITLES.get(name, name) for name in measured],
-        rows=_table(measured),
-        budget_rows=_budget_rows(record, list(measured)),
-        iou_images=max((len(each.per_image_iou) for each in measured.values()), default=0),
-        predicted=_predicted(record),
-        curve=_curve(record.history, measured["teacher"]),
-        layers=_layers(record.layers),
-        pictures=_pictures(pictures),
-        legend=_legend(record.classes, pictures),
-        facts=_facts(record),
-        recipe=json.dumps(record.recipe, indent=2, ensure_ascii=False, default=str),
+    shown = _pictures(pictures)
+    dots = dots_of(record)
+    profiled = {format: charts.times_by_layer(layers) for format, layers in record.layer_times.items()}
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            record=record,
+            headline=headline(record.verdict),
+            outcome="none" if not record.verdict.checks else "good" if record.verdict.passed else "bad",
+            check_lines=[(check.passed, verdict_line(check)) for check in record.verdict.checks],
+            contradictions=contradictions(record),
+            titles=TITLES,
+            columns=[TITLES.get(name, name) for name in measured],
+            rows=_table(measured),
+            budget_rows=_budget_rows(record, list(measured)),
+            iou_images=max((len(each.per_image_iou) for each in measured.values()), default=0),
+            predicted=_predicted(record),
+            dots=dots,
+            trade_off=charts.trade_off(dots),
+            others=_others(record),
+            pictures=shown,
+            sides=_sides(shown),
+            legend=_legend(record.classes, pictures),
+            curve=charts.curve(record.history, measured["teacher"]),
+            layers=charts.sizes_by_layer(record.layers),
+            layer_times=[(TITLES.get(format, format), chart) for format, chart in profiled.items() if chart],
+            facts=_facts(record),
+            recipe=json.dumps(record.recipe, indent=2, ensure_ascii=False, default=str),
+            commands=[f"compress {word} DIR" for word in ("verify", "report")],
+        )
     )
+
+
+@cache
+def environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("compress.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def contradictions(record: RunRecord) -> list[str]:
+    """Where a run's figures contradict each other, or those of the last run before it."""
+    sentences = in_run(record.measurements, record.verdict, record.controls)
+    for last in record.earlier[-1:]:
+        name = f"the run of {_day(last.created)}"
+        same = same_images(record.data, last.data)
+        sentences += between_runs(record.measurements, last.measurements, name, same_images=same)
+    return sentences
+
+
+def same_images(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether two runs were surely measured on the same validation images, against the same kind of masks."""
+    keys = ("val_sha256", "reference")
+    return bool(ours.get("val_sha256")) and all(ours.get(key) == theirs.get(key) for key in keys)
+
+
+def dots_of(record: RunRecord) -> list[Dot]:
+    """The trade-off plot of one run: teacher, student, controls, and the first format of each earlier run."""
+    teacher = record.measurements.get("teacher", Measurement())
+    found = [
+        *(
+            (TITLES.get(name, name), "teacher" if name in FLOAT else "student", each)
+            for name, each in record.measurements.items()
+        ),
+        *((name, "control", each) for name, each in record.controls.items()),
+        *((_day(run.created), "earlier", _student(run)) for run in record.earlier),
+    ]
+    dots = [dot_of(label, kind, each, teacher) for label, kind, each in found]
+    return [dot for dot in dots if dot is not None]
+
+
+def dot_of(label: str, kind: str, measured: Measurement, teacher: Measurement) -> Dot | None:
+    """None without an IoU. The latency of an earlier run is what its speedup makes of this run's teacher."""
+    if measured.iou is None:
+        return None
+    latency = measured.latency.p50_ms if measured.latency else None
+    if kind == "earlier" and measured.speedup and teacher.latency:
+        latency = teacher.latency.p50_ms / measured.speedup.mean
+    return Dot(label, kind, measured.iou, measured.size_bytes, latency)
+
+
+def _student(run: Earlier) -> Measurement:
+    formats = {name: each for name, each in run.measurements.items() if name not in FLOAT}
+    return formats.get("tflite") or next(iter(formats.values()), Measurement())
+
+
+def _others(record: RunRecord) -> list[tuple[str, list[Cell]]]:
+    """The controls and the earlier runs in words."""
+    runs = [*record.controls.items(), *((_minute(run.created), _student(run)) for run in record.earlier)]
+    return [
+        (name, [_size(each.size_bytes), _median(each), times(each.speedup), iou_cell(each.iou)]) for name, each in runs
+    ]
+
+
+def _day(created: str) -> str:
+    return created[:10]
+
+
+def _minute(created: str) -> str:
+    return created[:16].replace("T", " ")
 
 
 def _table(measured: dict[str, Measurement]) -> list[tuple[str, list[Cell]]]:
     values = list(measured.values())
-    blank_teacher = [name == "teacher" for name in measured]
-    speedups = [_times(each, blank) for each, blank in zip(values, blank_teacher, strict=True)]
-    drops = [("", "") if blank else _iou(each.iou_drop) for each, blank in zip(values, blank_teacher, strict=True)]
+    speedups = [("", "") if name == "teacher" else times(each.speedup) for name, each in measured.items()]
+    drops = [("", "") if name == "teacher" else iou_cell(each.iou_drop) for name, each in measured.items()]
     return [
         ("Size", [_size(each.size_bytes) for each in values]),
         ("Latency, median", [_median(each) for each in values]),
         ("Latency, 90 % under", [_tail(each) for each in values]),
         ("Speedup over teacher", speedups),
-        ("Mean IoU", [_iou(each.iou) for each in values]),
+        ("Mean IoU", [iou_cell(each.iou) for each in values]),
         ("IoU lost", drops),
     ]
 
@@ -95,14 +169,12 @@ def _tail(measured: Measurement) -> Cell:
     return (NOT_MEASURED, "") if latency is None else (f"{latency.p90_ms:.1f} ms", f"of {len(latency.samples_ms)} runs")
 
 
-def _times(measured: Measurement, blank: bool) -> Cell:
-    if blank:
-        return "", ""
-    main, _, detail = interval(measured.speedup, 1).partition(" ")
-    return (NOT_MEASURED, "") if measured.speedup is None else (main + "×", detail)
+def times(speedup: Interval | None) -> Cell:
+    main, _, detail = interval(speedup, 1).partition(" ")
+    return (NOT_MEASURED, "") if speedup is None else (main + "×", detail)
 
 
-def _iou(value: Any) -> Cell:
+def iou_cell(value: Interval | None) -> Cell:
     text = interval(value)
     if text == NOT_MEASURED:
         return text, ""
@@ -127,149 +199,39 @@ def _budget_rows(record: RunRecord, names: list[str]) -> list[tuple[str, list[di
 def _predicted(record: RunRecord) -> str:
     predicted = f"{record.predicted_bytes:,} bytes"
     errors = [
-        f"{artifact.size_bytes / record.predicted_bytes - 1:+.1%} ({_TITLES.get(artifact.format, artifact.format)})"
+        f"{artifact.size_bytes / record.predicted_bytes - 1:+.1%} ({TITLES.get(artifact.format, artifact.format)})"
         for artifact in record.artifacts
         if record.predicted_bytes
     ]
     return f"{predicted}, which the files differ from by {', '.join(errors)}" if errors else predicted
 
 
-def _curve(history: Sequence[Moment], teacher: Measurement) -> dict[str, Any] | None:
-    """The line chart in percent of its box: x from the left, y from the top."""
-    moments = [moment for moment in history if math.isfinite(moment.iou)]
-    if not moments:
-        return None
-    level = teacher.iou.mean if teacher.iou and math.isfinite(teacher.iou.mean) else None
-    heights = [moment.iou for moment in moments] + ([level] if level is not None else [])
-    low = max(0.0, math.floor(min(heights) * 10 - 0.5) / 10)
-    high = min(1.0, math.ceil(max(heights) * 10 + 0.2) / 10)
-    width = max(moment.minutes for moment in moments) or 1.0
-
-    def x(minutes: float) -> float:
-        return round(100 * minutes / width, 2)
-
-    def y(iou: float) -> float:
-        return round(100 * (high - iou) / (high - low), 2)
-
-    points = [{"x": x(each.minutes), "y": y(each.iou), "stage": each.stage, "text": _moment(each)} for each in moments]
-    return {
-        "points": points,
-        "lines": _lines(points),
-        "marks": _marks(points),
-        "best": _best(moments),
-        "x_ticks": [(x(tick), f"{tick:g}") for tick in _ticks(0, width)],
-        "y_ticks": [(y(tick), f"{tick:.2g}") for tick in _ticks(low, high)],
-        "teacher": None if level is None else {"y": y(level), "text": f"{level:.3f}"},
-    }
-
-
-def _lines(points: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """A line per stage, each starting where the stage before ended."""
-    lines, last = [], None
-    for stage, group in groupby(points, key=lambda point: point["stage"]):
-        here = [f"{point['x']} {point['y']}" for point in group]
-        lines.append({"stage": stage, "path": "M" + " L".join([last, *here] if last else here)})
-        last = here[-1]
-    return [line for line in lines if "L" in line["path"]]
-
-
-def _marks(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The points that are named in the chart: below the point, clear of the curve, unless the one before is there."""
-    marks: list[dict[str, Any]] = []
-    for point in points:
-        if point["stage"] in ("cut", "repair"):
-            crowded = bool(marks) and 0 <= marks[-1]["y"] - point["y"] < 10
-            marks.append({**point, "place": "above" if crowded else "below"})
-    return marks
-
-
-def _best(moments: Sequence[Moment]) -> list[dict[str, str]]:
-    stages = dict.fromkeys(moment.stage for moment in moments)
-    best = {stage: max(moment.iou for moment in moments if moment.stage == stage) for stage in stages}
-    counts = {stage: sum(moment.stage == stage for moment in moments) for stage in stages}
-    return [
-        {
-            "stage": stage,
-            "label": _STAGES.get(stage, stage) + (", best" if counts[stage] > 1 else ""),
-            "iou": f"{best[stage]:.3f}",
-        }
-        for stage in stages
-    ]
-
-
-def _moment(moment: Moment) -> str:
-    loss = "" if moment.loss is None else f", loss {moment.loss:.4g}"
-    return f"{_STAGES.get(moment.stage, moment.stage)}: IoU {moment.iou:.3f} at {moment.minutes:.1f} min{loss}"
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """About five round numbers from low to high."""
-    unit = 10.0 ** math.floor(math.log10((high - low) / 5))
-    step = next(unit * factor for factor in (1, 2, 5, 10) if (high - low) / (unit * factor) <= 6)
-    first = math.ceil(low / step - 1e-6)
-    return [round(number * step, 9) for number in range(first, math.floor(high / step + 1e-6) + 1)]
-
-
-def _layers(layers: Sequence[LayerSize]) -> dict[str, Any] | None:
-    """Rows of the size chart, on a logarithmic axis: a bar from zero would hide every layer of the student."""
-    ranked = sorted(layers, key=lambda layer: -layer.before_bytes)
-    shown = [(layer.name, layer.before_bytes, layer.after_bytes, _channels(layer)) for layer in ranked[:LAYERS_SHOWN]]
-    rest = ranked[LAYERS_SHOWN:]
-    if rest:
-        before, after = sum(layer.before_bytes for layer in rest), sum(layer.after_bytes for layer in rest)
-        shown.append((f"the {len(rest)} smaller layers together", before, after, ""))
-    sizes = [size for _, before, after, _ in shown for size in (before, after) if size > 0]
-    if not sizes:
-        return None
-    low, high = math.floor(math.log10(min(sizes))), math.floor(math.log10(max(sizes))) + 1
-
-    def x(size_bytes: int) -> float:
-        return round(100 * (math.log10(max(size_bytes, 10**low)) - low) / (high - low), 2)
-
-    every = 1 if high - low < 6 else 2  # so that the words of the axis do not touch
-    return {
-        "ticks": [(x(10**p), "" if (p - low) % every else short_bytes(10**p)) for p in range(low, high + 1)],
-        "rows": [
-            {
-                "name": name,
-                "before": x(before),
-                "after": x(after),
-                "text": f"{short_bytes(before)} → {short_bytes(after) if after else 'removed'}",
-                "channels": channels,
-            }
-            for name, before, after, channels in shown
-        ],
-        "total": tuple(
-            short_bytes(sum(getattr(each, key) for each in layers)) for key in ("before_bytes", "after_bytes")
-        ),
-    }
-
-
-def _channels(layer: LayerSize) -> str:
-    if layer.before_channels == layer.after_channels:
-        return f"{layer.before_channels} channel{'' if layer.before_channels == 1 else 's'}"
-    return f"{layer.before_channels} → {layer.after_channels} channels"
-
-
-def short_bytes(size_bytes: int) -> str:
-    """Three digits, for example "4.72 MB", "96.1 kB", "850 B"."""
-    for unit, factor in (("MB", 10**6), ("kB", 10**3)):
-        if size_bytes >= factor:
-            value = size_bytes / factor
-            return f"{value:.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
-    return f"{size_bytes} B"
-
-
 def _pictures(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
-    def views(picture: Picture) -> list[tuple[str, str]]:
-        masks = [("labels", picture.reference), ("teacher", picture.teacher), ("student", picture.student)]
-        painted = [(title, thumbnail(picture.image, mask)) for title, mask in masks if mask is not None]
-        return [("image", thumbnail(picture.image)), *painted]
+    shown = []
+    for picture in sorted(pictures, key=lambda picture: picture.student_iou):
+        width, height = size_of(picture.photo)
+        labelled = picture.reference is not None
+        shown.append(
+            {
+                "name": picture.name,
+                "iou": f"{picture.student_iou:.3f}",
+                "words": "student IoU" if labelled else "agreement with the teacher, IoU",
+                "labelled": labelled,
+                "width": width,
+                "height": height,
+                "photo": photo_uri(picture.photo),
+                "teacher": mask_uri(picture.teacher),
+                "student": mask_uri(picture.student),
+                "labels": "" if picture.reference is None else mask_uri(picture.reference),
+            }
+        )
+    return shown
 
-    return [
-        {"name": picture.name, "iou": f"{picture.student_iou:.3f}", "views": views(picture)}
-        for picture in sorted(pictures, key=lambda picture: picture.student_iou)
-    ]
+
+def _sides(shown: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What the left half of the browser can show."""
+    labels = [("labels", "labels")] if any(picture["labelled"] for picture in shown) else []
+    return [("teacher", "teacher"), *labels, ("photo", "photo")]
 
 
 def _legend(classes: Sequence[str], pictures: Sequence[Picture]) -> list[tuple[str, str]]:

@@ -1,13 +1,20 @@
-"""Validation images with their masks, small enough to live inside the report."""
+"""The images of a report with their masks: small enough to live inside the page, and kept beside it for a rebuild."""
 
 import base64
 import io
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-THUMBNAIL_PX = 240
+from compress.errors import DataError
+
+FILE = "pictures.npz"
+PHOTO_PX = 480
+WORST = 8
 IGNORED = 255
 _IGNORED_COLOUR = (128, 128, 128)
 # After Okabe and Ito (2008), whom colour-blind readers can follow; magenta first, the rarest in photographs.
@@ -20,18 +27,97 @@ _COLOURS = (
     (86, 180, 233),
     (213, 94, 0),
 )
+_PALE, _TINT, _SOLID = 115, 153, 255  # alpha of white where no class is, of a class's colour, of its outline
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One validation image with what the teacher, the student and the labels (None: no labels) see in it."""
+    """One image with what the teacher, the student and the labels (None: no labels) see in it.
+
+    Masks may be smaller than the photograph, or of another shape: each covers the whole of it.
+    """
 
     name: str
-    image: np.ndarray  # uint8 [H, W, 3], RGB
+    photo: bytes  # JPEG
     teacher: np.ndarray  # uint8 [H, W], class ids
     student: np.ndarray  # uint8 [H, W], class ids
     reference: np.ndarray | None  # uint8 [H, W], class ids, 255 ignored
-    student_iou: float  # 0..1, of the student's mask
+    student_iou: float  # 0..1, of the student's mask with the labels, or with the teacher's mask where there are none
+
+
+def photo_of(image: np.ndarray, longest: int = PHOTO_PX) -> bytes:
+    """JPEG of an image (uint8 RGB [H, W, 3]), of at most `longest` pixels either way."""
+    small = Image.fromarray(image)
+    small.thumbnail((longest, longest))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def pick(iou: Sequence[float], count: int) -> list[int]:
+    """Indices of at most `count` images: the worst, then others evenly up to the best."""
+    ranked = [int(index) for index in np.argsort(iou, kind="stable")]
+    worst, others = ranked[:WORST], ranked[WORST:]
+    room = min(count - len(worst), len(others))
+    if room <= 0:
+        return worst[:count]
+    spread = np.linspace(0, len(others) - 1, room + 1)[1:] if room < len(others) else np.arange(room)
+    return worst + [others[round(place)] for place in spread]
+
+
+def to_npz(pictures: Sequence[Picture]) -> bytes:
+    """The pictures as pictures.npz holds them."""
+    facts = [{"name": each.name, "iou": each.student_iou} for each in pictures]
+    arrays = {"facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)}
+    for place, each in enumerate(pictures):
+        arrays |= {
+            f"photo {place}": np.frombuffer(each.photo, np.uint8),
+            f"teacher {place}": each.teacher,
+            f"student {place}": each.student,
+        }
+        if each.reference is not None:
+            arrays[f"labels {place}"] = each.reference
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def read_pictures(path: Path) -> list[Picture]:
+    """The pictures in pictures.npz; none where there is no such file. Raises DataError for another file."""
+    if not path.exists():
+        return []
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            facts = json.loads(stored["facts"].tobytes())
+            return [
+                Picture(
+                    str(fact["name"]),
+                    stored[f"photo {place}"].tobytes(),
+                    stored[f"teacher {place}"],
+                    stored[f"student {place}"],
+                    stored.get(f"labels {place}"),
+                    float(fact["iou"]),
+                )
+                for place, fact in enumerate(facts)
+            ]
+    except Exception as error:  # numpy, zipfile and json raise a dozen unrelated kinds on other files
+        raise DataError(f"{path}: not the pictures of a report ({error}); remove it, or run compress again") from None
+
+
+def size_of(photo: bytes) -> tuple[int, int]:
+    """Width and height of a JPEG."""
+    return Image.open(io.BytesIO(photo)).size
+
+
+def photo_uri(photo: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(photo).decode("ascii")
+
+
+def mask_uri(labels: np.ndarray) -> str:
+    """PNG data URI of class ids (uint8 [H, W]), to be laid over the photograph."""
+    buffer = io.BytesIO()
+    Image.fromarray(paint(labels)).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
@@ -43,27 +129,16 @@ def colour_of(label: int) -> tuple[int, int, int]:
     return red >> turn, green >> turn, blue >> turn
 
 
-def thumbnail(image: np.ndarray, mask: np.ndarray | None = None) -> str:
-    """JPEG data URI of an image (uint8 [H, W, 3]) of at most 240 px, painted with a mask (uint8 [H, W])."""
-    small = Image.fromarray(image)
-    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    if mask is not None:
-        labels = np.asarray(Image.fromarray(mask).resize(small.size, Image.Resampling.NEAREST))
-        small = Image.fromarray(paint(np.asarray(small), labels))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def paint(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The image (uint8 [H, W, 3]) with every class but 0 tinted and outlined, the rest paler; uint8 [H, W, 3]."""
-    painted = image * 0.55 + 0.45 * 255
+def paint(labels: np.ndarray) -> np.ndarray:
+    """Class ids (uint8 [H, W]) as a layer, uint8 RGBA [H, W, 4]: every class but 0 tinted and outlined, the rest
+    paler."""
+    layer = np.full((*labels.shape, 4), (255, 255, 255, _PALE), np.uint8)
     edge = _edges(labels)
     for label in np.unique(labels[labels > 0]):
         here = labels == label
-        painted[here] = image[here] * 0.4 + np.array(colour_of(int(label))) * 0.6
-        painted[here & edge] = colour_of(int(label))
-    return painted.round().astype(np.uint8)
+        layer[here] = (*colour_of(int(label)), _TINT)
+        layer[here & edge] = (*colour_of(int(label)), _SOLID)
+    return layer
 
 
 def _edges(labels: np.ndarray) -> np.ndarray:

@@ -8,7 +8,19 @@ from typing import Any
 from compress.budget import Verdict
 from compress.formats.artifact import Artifact
 from compress.formats.kernels import Kernels
+from compress.measure.layers import LayerTime
 from compress.measure.values import Measurement
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: paths become file names, and what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.name if isinstance(value, Path) else value
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,15 @@ class LayerSize:
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """What an earlier run of the same teacher measured, without its latency samples."""
+
+    created: str
+    data: dict[str, Any]
+    measurements: dict[str, Measurement]
+
+
+@dataclass(frozen=True)
 class RunRecord:
     name: str
     version: str
@@ -43,7 +64,7 @@ class RunRecord:
     source: dict[str, Any]  # file, sha256, size_bytes, parameters
     tools: dict[str, str]  # package -> version
     machine: dict[str, Any]  # cpu, cores, load average at the start of measuring
-    data: dict[str, Any]  # train, val, unlabelled: counts; reference: "labels" or "teacher"
+    data: dict[str, Any]  # train, val, unlabelled: counts; reference: "labels" or "teacher"; val_sha256 of the images
     predicted_bytes: int
     layers: tuple[LayerSize, ...]
     history: tuple[Moment, ...]
@@ -55,20 +76,12 @@ class RunRecord:
     minutes: dict[str, float] = field(default_factory=dict)  # stage -> wall-clock minutes
     warnings: tuple[str, ...] = ()
     kernels: dict[str, Kernels] = field(default_factory=dict)  # by format: what each runtime runs it with
+    layer_times: dict[str, tuple[LayerTime, ...]] = field(default_factory=dict)  # by format: onnx or ort
     controls: dict[str, Measurement] = field(default_factory=dict)  # by name: what else was made of the same teacher
+    earlier: tuple[Earlier, ...] = ()  # oldest first
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for report.json; paths become file names, and what is not finite becomes null, as JSON asks."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: plain(item) for key, item in value.items()}
-            if isinstance(value, list | tuple):
-                return [plain(item) for item in value]
-            if isinstance(value, float) and not math.isfinite(value):
-                return None
-            return value.name if isinstance(value, Path) else value
-
+        """Plain values for report.json."""
         document = plain(asdict(self))
         document["schema"] = 1
         document["verdict"]["passed"] = self.verdict.passed

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from compress.formats.artifact import Artifact, write_whole
+from compress.report.comparison import contradictions_of, names_of, render_comparison
 from compress.report.html import render
-from compress.report.pictures import Picture
+from compress.report.pictures import FILE as PICTURES
+from compress.report.pictures import Picture, read_pictures, to_npz
+from compress.report.read import read_record
 from compress.report.record import RunRecord
 
 _INPUT_KEYS = ("name", "shape", "dtype", "layout", "mean", "std", "scale", "zero_point")
@@ -16,7 +19,7 @@ _OUTPUT_KEYS = ("name", "shape", "dtype", "layout", "scale", "zero_point", "acti
 
 
 def write_report(record: RunRecord, pictures: Sequence[Picture], out: Path) -> None:
-    """Writes report.json, report.html, labels.txt and manifest.json into the folder `out`.
+    """Writes report.json, report.html, pictures.npz, labels.txt and manifest.json into the folder `out`.
 
     Raises ExportError where a file cannot be written; nothing is left half written.
     """
@@ -29,6 +32,25 @@ def write_report(record: RunRecord, pictures: Sequence[Picture], out: Path) -> N
     for name, text in texts.items():
         # A file name on disk need not be Unicode, and a run must not fail on its last step for that.
         write_whole(out / name, text.encode(errors="backslashreplace"))
+    write_whole(out / PICTURES, to_npz(pictures))
+
+
+def rebuild(folder: Path, page: Path | None = None) -> Path:
+    """Writes report.html anew from report.json and pictures.npz in `folder`, or to `page`; returns where it is.
+
+    Raises DataError where the report cannot be read, ExportError where the page cannot be written.
+    """
+    page = page or folder / "report.html"
+    text = render(read_record(folder), read_pictures(folder / PICTURES))
+    write_whole(page, text.encode(errors="backslashreplace"))
+    return page
+
+
+def write_comparison(folders: Sequence[Path], page: Path) -> list[str]:
+    """Writes one page that compares the runs in `folders` with the first of them; returns the contradictions."""
+    runs = dict(zip(names_of(folders), map(read_record, folders), strict=True))
+    write_whole(page, render_comparison(runs).encode(errors="backslashreplace"))
+    return contradictions_of(runs)
 
 
 def manifest(record: RunRecord) -> dict[str, Any]:

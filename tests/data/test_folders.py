@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.data.folders import open_dataset, open_unlabelled
+from compress.data.folders import open_dataset, open_images, open_unlabelled
 from compress.errors import DataError
 
 TWO = ("background", "object")
@@ -205,3 +205,71 @@ def test_images_alone_must_be_two_at_least(tmp_path, count):
         add_image(tmp_path / f"{number}.jpg")
     with pytest.raises(DataError, match="too few images"):
         open_unlabelled(tmp_path, TWO, seed=0)
+
+
+def add_photo(path, seed, size=(64, 48)):
+    """Smooth coloured noise, the same for one seed at any size."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(path)
+
+
+def add_labelled_photo(part, stem, seed, size=(64, 48)):
+    add_photo(part / "images" / f"{stem}.jpg", seed, size)
+    add_mask(part / "masks" / f"{stem}.png", size=size)
+
+
+def test_pictures_that_are_in_val_too_are_left_out_of_training_and_told(tmp_path):
+    for seed in range(3):
+        add_labelled_photo(tmp_path / "val", f"v{seed}", seed)
+        add_labelled_photo(tmp_path / "train", f"t{seed}", seed + 10)
+    add_labelled_photo(tmp_path / "train", "copy", 1, size=(160, 120))
+    add_photo(tmp_path / "unlabelled/again.png", 2, size=(40, 30))
+    dataset = open_dataset(tmp_path, TWO)
+    assert names(dataset.train) == ["t0.jpg", "t1.jpg", "t2.jpg"]
+    assert names(dataset.val) == ["v0.jpg", "v1.jpg", "v2.jpg"]
+    assert dataset.unlabelled == ()
+    (warning,) = dataset.warnings
+    assert "val shows the same picture: 2 of 5 images" in warning
+    assert f"{tmp_path / 'train/images/copy.jpg'} is v1.jpg" in warning
+    assert f"{tmp_path / 'unlabelled/again.png'} is v2.jpg" in warning
+
+
+def test_only_the_first_of_many_copies_are_named(tmp_path):
+    for seed in range(5):
+        add_labelled_photo(tmp_path / "val", f"v{seed}", seed)
+        add_labelled_photo(tmp_path / "train", f"t{seed}", seed)
+    add_labelled_photo(tmp_path / "train", "own", 20)
+    dataset = open_dataset(tmp_path, TWO)
+    assert names(dataset.train) == ["own.jpg"]
+    assert "t2.jpg is v2.jpg and 2 more)" in dataset.warnings[0]
+
+
+def test_nothing_but_copies_is_nothing_to_learn_from(tmp_path):
+    add_labelled_photo(tmp_path / "val", "v", 0)
+    add_labelled_photo(tmp_path / "train", "t", 0)
+    with pytest.raises(DataError, match=r"too few images to learn from \(.*val shows the same picture"):
+        open_dataset(tmp_path, TWO)
+
+
+def test_copies_within_images_alone_do_not_reach_val_and_training(tmp_path):
+    for seed in range(10):
+        add_photo(tmp_path / f"{seed}.jpg", seed)
+        add_photo(tmp_path / f"{seed}-large.jpg", seed, size=(128, 96))
+    dataset = open_unlabelled(tmp_path, TWO, seed=0)
+    seen = {name.split(".")[0].split("-")[0] for name in names(dataset.val)}
+    assert len(dataset.val) == 3
+    assert not seen & {name.split(".")[0].split("-")[0] for name in names(dataset.unlabelled)}
+    assert "val shows the same picture" in dataset.warnings[0]
+
+
+def test_images_are_opened_with_their_thumbnails(tmp_path):
+    add_photo(tmp_path / "deep/a.jpg", 0)
+    add_photo(tmp_path / "b.png", 1)
+    add_mask(tmp_path / "masks/b.png")
+    images, warnings = open_images(tmp_path)
+    assert ([path.name for path in images], warnings) == (["b.png", "a.jpg"], [])
+    assert all(thumbnail.shape == (32, 32, 3) for thumbnail in images.values())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: no images"):
+        open_images(tmp_path / "empty")

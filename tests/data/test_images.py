@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.data.images import UnreadableError, checked_size, read_image, read_mask
+from compress.data.images import UnreadableError, checked, read_image, read_mask
 from compress.errors import DataError
 
 
@@ -66,7 +66,10 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     exif[0x0112] = orientation
     path = save(tmp_path / "a.png", stored, exif=exif)
     np.testing.assert_array_equal(read_image(path)[..., 0], shown)
-    assert checked_size(path) == (2, 3)
+    size, thumbnail = checked(path)
+    assert size == (2, 3)
+    expected = Image.fromarray(shown.astype(np.uint8)).resize((32, 32), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(thumbnail[..., 0], np.asarray(expected))
 
 
 def test_resize_averages_what_it_shrinks(tmp_path):
@@ -76,7 +79,7 @@ def test_resize_averages_what_it_shrinks(tmp_path):
     assert abs(image.astype(int) - 127).max() <= 3
 
 
-@pytest.mark.parametrize("reader", [read_image, read_mask, checked_size])
+@pytest.mark.parametrize("reader", [read_image, read_mask, checked])
 def test_names_what_it_cannot_read(tmp_path, reader):
     whole = save(tmp_path / "whole.jpg", np.random.default_rng(0).integers(0, 256, (64, 64)))
     broken = {

@@ -150,7 +150,7 @@ def test_a_missing_file_and_a_foreign_suffix_are_named(tmp_path):
         (TensorProto.FLOAT, (1, 1, 8, 8), "an RGB image, .* is expected"),
         (TensorProto.FLOAT, (1, 3, "height", "width"), "one image of a fixed size"),
         (TensorProto.INT64, (1, 3, 8, 8), "'x' is int64; only uint8 and float32"),
-        (TensorProto.UINT8, (1, 3, 8, 8), "the uint8 input states no input_scale"),
+        (TensorProto.UINT8, (1, 3, 8, 8), "the uint8 output states no output_scale"),
     ],
 )
 def test_a_foreign_model_that_is_no_segmenter_is_refused(dtype, shape, message, tmp_path):
@@ -160,6 +160,66 @@ def test_a_foreign_model_that_is_no_segmenter_is_refused(dtype, shape, message, 
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=7), tmp_path / "foreign.onnx")
     with pytest.raises(MeasureError, match=message):
         open_model(tmp_path / "foreign.onnx")
+
+
+def identity(folder, shapes, outputs, dtype=TensorProto.FLOAT):
+    """An ONNX file of inputs of these shapes, and outputs, of any shape, that are the first input reshaped."""
+    ends = [helper.make_tensor_value_info(f"x{i}", dtype, shape) for i, shape in enumerate(shapes)]
+    made = [helper.make_tensor_value_info(f"y{i}", dtype, shape) for i, shape in enumerate(outputs)]
+    sizes = [helper.make_tensor(f"s{i}", TensorProto.INT64, [len(shape)], shape) for i, shape in enumerate(outputs)]
+    nodes = [helper.make_node("Reshape", ["x0", f"s{i}"], [f"y{i}"]) for i in range(len(outputs))]
+    graph = helper.make_graph(nodes, "identity", ends, made, sizes)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    onnx.save(model, folder / "identity.onnx")
+    return folder / "identity.onnx"
+
+
+def test_two_inputs_are_refused_and_named(tmp_path):
+    with pytest.raises(MeasureError, match=r"2 inputs \(x0, x1\); a network that reads one image"):
+        open_model(identity(tmp_path, [(1, 3, 8, 8)] * 2, [(1, 3, 8, 8)]))
+
+
+def test_of_several_outputs_the_first_counts(tmp_path):
+    session = open_model(identity(tmp_path, [(1, 3, 8, 8)], [(1, 3, 8, 8), (1, 192)]))
+    assert session.output.name == "y0"
+
+
+@pytest.mark.parametrize(
+    ("given", "made", "layout"),
+    [
+        ((1, 3, 8, 12), (1, 3, 8, 12), "NCHW"),
+        ((1, 8, 12, 3), (1, 8, 12, 3), "NHWC"),
+        ((1, 3, 8, 12), (1, 8, 12, 3), "NHWC"),  # channels first in, channels last out
+        ((1, 3, 8, 12), (1, 12, 4, 6), "NCHW"),  # a map at half the size
+        ((1, 3, 8, 12), (1, 4, 6, 12), "NHWC"),
+    ],
+)
+def test_the_layout_of_a_map_is_known_by_the_images_proportions(given, made, layout, tmp_path):
+    assert open_model(identity(tmp_path, [given], [made])).output.layout == layout
+
+
+def test_an_output_that_is_no_map_is_refused(tmp_path):
+    with pytest.raises(MeasureError, match="a map of classes in the image's proportions"):
+        open_model(identity(tmp_path, [(1, 3, 8, 12)], [(1, 24, 1, 12)])).probabilities(np.zeros((8, 12, 3), np.uint8))
+
+
+def test_pixels_go_into_a_uint8_file_that_states_no_input_scale(tmp_path):
+    quantized = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.UINT8, (1, 8, 8, 3)),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 8, 8, 3)),
+    ]
+    graph = helper.make_graph([quantized], "cast", ends[:1], ends[1:])
+    opsets = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=7), tmp_path / "cast.onnx")
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(open_model(tmp_path / "cast.onnx").probabilities(image), image.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("kind", EXPORTERS)
+def test_a_session_says_how_long_it_took_to_open(kind, tmp_path):
+    _, path = write(tmp_path, kind, quantized=True)
+    assert 0 < open_model(path).load_ms < 60_000
 
 
 @pytest.mark.parametrize(("kind", "other"), [("onnx", "ai_edge_litert"), ("tflite", "onnxruntime")])

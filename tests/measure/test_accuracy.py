@@ -1,9 +1,20 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from compress.errors import MeasureError
-from compress.measure.accuracy import Evaluation, agreement, class_ids, evaluate, image_iou
+from compress.formats.artifact import LOGITS
+from compress.measure.accuracy import (
+    Evaluation,
+    agreement,
+    class_ids,
+    evaluate,
+    image_agreements,
+    image_iou,
+    overlap,
+)
 
 
 def ids(*values):
@@ -86,3 +97,49 @@ def test_agreement_is_the_share_of_equal_pixels():
     a = Evaluation((1.0,), np.array([[[0, 1], [2, 2]]], np.uint8))
     b = Evaluation((1.0,), np.array([[[0, 1], [2, 0]]], np.uint8))
     assert agreement(a, b) == 0.75
+
+
+def test_agreement_image_by_image_of_maps_of_two_sizes():
+    a = Evaluation((1.0, 1.0), np.array([[[0, 1], [2, 2]], [[1, 1], [1, 1]]], np.uint8))
+    larger = Evaluation((1.0, 1.0), a.predictions.repeat(2, 1).repeat(2, 2))
+    assert image_agreements(a, larger) == image_agreements(larger, a) == [1.0, 1.0]
+    larger.predictions[1, :2] = 0
+    assert image_agreements(a, larger) == [1.0, 0.5]
+
+
+def test_overlaps_are_those_of_sets_of_pixels():
+    rng = np.random.default_rng(0)
+    prediction, mask = rng.integers(0, 3, (2, 20, 30)).astype(np.uint8)
+    mask[:3] = 255
+    intersections, unions = overlap(prediction, mask, classes=4)
+    for id in range(4):
+        ours = {(y, x) for y, x in np.argwhere(prediction == id).tolist() if mask[y, x] != 255}
+        theirs = {(y, x) for y, x in np.argwhere(mask == id).tolist()}
+        assert (intersections[id], unions[id]) == (len(ours & theirs), len(ours | theirs))
+
+
+def test_iou_of_random_masks_is_that_of_sets():
+    rng = np.random.default_rng(1)
+    prediction, mask = rng.integers(0, 4, (2, 25, 25)).astype(np.uint8)
+    sets = [[set(map(tuple, np.argwhere(ids == id).tolist())) for ids in (prediction, mask)] for id in (1, 2, 3)]
+    wanted = np.mean([len(ours & theirs) / len(ours | theirs) for ours, theirs in sets])
+    assert image_iou(prediction, mask, classes=5) == pytest.approx(wanted)
+
+
+def test_evaluation_holds_what_every_measure_needs(brightness):
+    images = np.stack([half_bright(4), half_bright(6)])
+    result = evaluate(brightness, images, [half_bright(6)[..., 0] // 255] * 2, classes=2)
+    np.testing.assert_array_equal(result.intersections, [[16, 32], [16, 48]])
+    np.testing.assert_array_equal(result.unions, [[32, 48], [16, 48]])
+    assert result.boundary_iou[1] == 1.0
+    assert result.boundary_iou[0] < result.iou[0]
+    assert result.small_found == ((), ())
+
+
+def test_a_single_channel_of_logits_is_an_object_above_0(brightness):
+    np.testing.assert_array_equal(class_ids(np.array([[[-1, 0.2, 3]]], np.float32), logits=True), [[0, 1, 1]])
+    np.testing.assert_array_equal(class_ids(np.array([[[-1, 0.2, 3]]], np.float32)), [[0, 0, 1]])
+    output = replace(brightness.output, activation=LOGITS)
+    images = np.stack([half_bright(4)])
+    result = evaluate(replace(brightness, output=output), images, [images[0, ..., 0] // 255], classes=2)
+    assert result.iou == (1.0,)

@@ -6,9 +6,11 @@ import threading
 import time
 
 import numpy as np
+import onnx
 import pytest
 
 from compress.errors import MeasureError
+from compress.formats.runtime import describe
 from compress.measure.child import Child, samples_ms
 
 
@@ -37,6 +39,38 @@ def test_answers_probabilities_and_times(brightness):
     assert probabilities[1, 0, 0] == pytest.approx(1 / (1 + np.exp(10)), rel=1e-4)
     assert len(samples) == 4
     assert min(samples) > 0
+
+
+def test_says_what_the_file_is_what_runs_it_and_what_it_takes(brightness):
+    with Child(brightness.path) as child:
+        child.time(1)
+        described = child.describe()
+        assert child.kernels().counts == {"Conv": 1, "Softmax": 1}
+        assert child.load_ms > 0
+        memory = child.memory_bytes()
+    assert described == describe(brightness.path)
+    assert memory is None or 0 <= memory < 200_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux states the peak of a process")
+def test_memory_counts_what_the_file_needs(brightness, tmp_path):
+    """A weight of 64 MB more takes at least 64 MB more."""
+    model = onnx.load(brightness.path)
+    weight = np.zeros((16_000_000,), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "ballast"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "zero"))
+    model.graph.node.insert(0, onnx.helper.make_node("Gather", ["ballast", "index"], ["none"]))
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["zero"], ["index"], to=onnx.TensorProto.INT64))
+    model.graph.node.append(onnx.helper.make_node("Add", ["probabilities", "none"], ["sum"]))
+    model.graph.output[0].name = "sum"
+    heavy = tmp_path / "heavy.onnx"
+    onnx.save(model, heavy)
+    grown = []
+    for path in (brightness.path, heavy):
+        with Child(path) as child:
+            child.time(2)
+            grown.append(child.memory_bytes())
+    assert grown[1] - grown[0] > 0.9 * 64e6
 
 
 @pytest.mark.parametrize(

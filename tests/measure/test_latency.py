@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from compress.measure.latency import take_turns
+from compress.measure.latency import advice, take_turns
 from compress.measure.statistics import speedup
+from compress.measure.values import Latency
 
 
 class FakeChild:
@@ -50,7 +51,7 @@ def test_first_inference_of_a_turn_does_not_count(log):
     assert latencies["teacher"].samples_ms == (100.0,) * 8
     assert latencies["student"].samples_ms == (10.0,) * 100
     assert latencies["student"].runtime == "fake with 2 threads"
-    assert speedup(latencies["teacher"], latencies["student"]).mean == 10
+    assert speedup(latencies["teacher"], latencies["student"]).mean == pytest.approx(10)
 
 
 def test_every_turn_has_an_inference_however_slow(log):
@@ -63,3 +64,25 @@ def test_measures_a_real_file_in_a_real_child(brightness):
         assert 0 < latency.p50_ms <= latency.p90_ms <= max(latency.samples_ms)
         assert (latency.threads, latency.turns, len(latency.samples_ms) % 2) == (1, 2, 0)
         assert latency.runtime.startswith("onnxruntime ")
+
+
+def latency(turns_ms):
+    """One with these medians of its turns, of three inferences each."""
+    return Latency(1.0, 1.0, tuple(ms for ms in turns_ms for _ in range(3)), 2, "fake", len(turns_ms))
+
+
+def test_no_advice_where_the_machine_was_quiet():
+    assert advice({"a": latency([10, 10.2, 9.9, 10]), "b": latency([5, 5, 5, 5])}, load=0.2, cores=2) == ()
+
+
+@pytest.mark.parametrize(
+    ("turns_ms", "load", "words"),
+    [
+        ([10, 10, 10, 10], 1.5, ("load 1.5 on 2 cores", "close other programs")),
+        ([16, 10, 10, 10], 0.1, ("first turn of a stood out, 1.6 times", "--seconds")),
+        ([10, 15, 10, 15], 0.1, ("noisy: turns of a differ by a factor of 1.5", "--threads")),
+    ],
+)
+def test_a_doubtful_measurement_says_so_and_what_to_do(turns_ms, load, words):
+    (sentence,) = advice({"a": latency(turns_ms), "b": latency([5, 5, 5, 5])}, load, cores=2)
+    assert all(word in sentence for word in words)

@@ -2,8 +2,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from compress.measure.statistics import bootstrap_mean, paired_difference, speedup
-from compress.measure.values import Latency
+from compress.measure.statistics import (
+    bootstrap_mean,
+    change,
+    fold_means,
+    paired_difference,
+    speedup,
+    tail_difference,
+    worst_decile,
+)
+from compress.measure.values import Change, Interval, Latency
 
 
 def latency(turns_ms):
@@ -49,36 +57,103 @@ def test_same_seed_same_interval():
     assert bootstrap_mean(values, seed=3) != bootstrap_mean(values, seed=4)
 
 
-def test_speedup_within_one_turn_is_that_of_scipy():
-    rng = np.random.default_rng(3)
-    slow, fast = rng.gamma(50, 6, (1, 40)), rng.gamma(50, 0.4, (1, 90))
-    ours = speedup(latency(slow), latency(fast))
+def test_worst_decile_is_the_mean_of_the_lowest_tenth_rounded_up():
+    assert worst_decile(np.array([0.9, 0.1, 0.8])) == 0.1
+    assert worst_decile(np.arange(20.0)[::-1]) == 0.5
+    assert worst_decile(np.arange(21.0)) == 1.0
+
+
+def test_interval_of_a_paired_difference_of_tails_is_that_of_scipy():
+    rng = np.random.default_rng(4)
+    a = rng.beta(5, 1, 120)
+    b = a - rng.normal(0.05, 0.05, 120)
+    ours = tail_difference(a, b)
     theirs = stats.bootstrap(
-        (slow[0], fast[0]),
-        lambda x, y: np.median(x) / np.median(y),
+        (a, b),
+        lambda x, y: np.sort(x)[:12].mean() - np.sort(y)[:12].mean(),
         n_resamples=10_000,
         method="percentile",
+        paired=True,
         vectorized=False,
         rng=7,
     ).confidence_interval
-    assert ours.mean == pytest.approx(np.median(slow) / np.median(fast))
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=0.01)
+    assert ours.mean == pytest.approx(np.sort(a)[:12].mean() - np.sort(b)[:12].mean())
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.05 * (theirs.high - theirs.low))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "meaning"),
+    [
+        (-0.004, 0.009, Change.SAME),
+        (0.001, 0.009, Change.SAME),  # surely lower, and surely not noticeably
+        (0.002, 0.03, Change.WORSE),
+        (-0.03, -0.002, Change.BETTER),
+        (-0.004, 0.02, Change.UNDECIDED),
+        (-0.02, 0.02, Change.UNDECIDED),
+    ],
+)
+def test_a_drop_is_judged_by_its_whole_interval(low, high, meaning):
+    assert change(Interval((low + high) / 2, low, high), margin=0.01) == meaning
+
+
+def test_folds_are_disjoint_and_hold_every_value():
+    values = np.random.default_rng(0).random(10)
+    means = fold_means(values, 5)
+    assert np.mean(means) == pytest.approx(values.mean())
+    assert fold_means(values, 5) == means != fold_means(values, 5, seed=1)
+    assert sorted(fold_means(values, 10)) == sorted(values)
+    assert len(fold_means(values, 3)) == 3
+
+
+def walsh_interval(logs):
+    """Hodges and Lehmann by inverting scipy's exact test: the shifts that it does not refuse at 5 %."""
+    pairs = sorted((a + b) / 2 for i, a in enumerate(logs) for b in logs[i:])
+    middles = [(a + b) / 2 for a, b in zip(pairs, pairs[1:])]
+    kept = [middle for middle in middles if stats.wilcoxon(logs - middle, method="exact").pvalue > 0.05]
+    low = max(pair for pair in pairs if pair < kept[0])
+    return np.median(pairs), low, min(pair for pair in pairs if pair > kept[-1])
+
+
+@pytest.mark.parametrize("turns", [6, 10, 15])
+def test_interval_of_a_speedup_inverts_the_signed_rank_test_of_scipy(turns):
+    rng = np.random.default_rng(turns)
+    slow, fast = rng.gamma(50, 6, (turns, 5)), rng.gamma(50, 0.4, (turns, 9))
+    ours = speedup(latency(slow), latency(fast))
+    wanted = walsh_interval(np.log(np.median(slow, 1) / np.median(fast, 1)))
+    assert np.log([ours.mean, ours.low, ours.high]) == pytest.approx(wanted)
+
+
+def test_interval_of_a_file_against_itself_contains_1_as_often_as_it_says():
+    """On a machine that halves its speed for whole turns and drifts by half in between."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(1000):
+        speed = rng.choice([1, 2], (10, 2, 1), p=[0.7, 0.3]) * np.linspace(1, 1.5, 20).reshape(10, 2, 1)
+        samples = speed * rng.gamma(100, 0.1, (10, 2, 7))
+        samples[1::2] = samples[1::2, ::-1]  # in every second turn the second file goes first
+        ratio = speedup(latency(samples[:, 0]), latency(samples[:, 1]))
+        held += ratio.low <= 1 <= ratio.high
+    assert 940 <= held <= 985
 
 
 def test_speedup_is_certain_where_a_slow_machine_slows_both_alike():
     """Each turn runs on a machine of another speed, ten times faster than the other file in every one."""
     speed = np.linspace(1, 3, 10)[:, None]
     interval = speedup(latency(100 * speed * np.ones((10, 3))), latency(10 * speed * np.ones((10, 30))))
-    assert interval.mean == pytest.approx(10)
-    assert interval.high - interval.low < 5
-    unpaired = speedup(latency(100 * speed * np.ones((10, 3))), latency(10 * speed[::-1] * np.ones((10, 30))))
-    assert unpaired.high - unpaired.low > 1.5 * (interval.high - interval.low)
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((10, 10, 10))
 
 
 def test_speedup_is_uncertain_where_turns_differ():
     """Many inferences in few turns that disagree do not make the ratio certain."""
     interval = speedup(latency(np.full((4, 100), 100.0)), latency(np.repeat([[5.0], [5.0], [20.0], [20.0]], 100, 1)))
-    assert (interval.low, interval.high) == (5.0, 20.0)
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((10.0, 5.0, 20.0))
+
+
+def test_one_turn_with_a_busy_machine_moves_a_speedup_little():
+    slow, fast = np.full((10, 4), 100.0), np.full((10, 4), 50.0)
+    slow[3] *= 5
+    interval = speedup(latency(slow), latency(fast))
+    assert (interval.mean, interval.low) == pytest.approx((2, 2))
 
 
 def test_latencies_of_different_runs_are_not_compared():

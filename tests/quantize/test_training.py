@@ -7,9 +7,10 @@ from integer_reference import run_reference
 from tiny import TinyNet
 
 from compress.load.trace import fold_normalisation, trace
+from compress.network import CONVS, Network, Node
 from compress.quantize.calibration import calibrate, correct_biases
 from compress.quantize.convert import float_graph, quantized_graph
-from compress.quantize.training import QuantizedNetwork, _FakeQuantize, affine
+from compress.quantize.training import QuantizedNetwork, _Quantize, affine, channel_axis, weight_scale
 
 
 @pytest.fixture(scope="module")
@@ -38,28 +39,114 @@ def test_ranges_always_hold_zero(low, high, scale, zero_point):
     assert got[1] == zero_point
 
 
-def test_fake_quantize_rounds_and_clips_by_hand():
-    x = torch.tensor([-1.0, 0.04, 0.06, 1.0, 30.0])
-    y = _FakeQuantize.apply(x, torch.tensor([0.1]), torch.tensor([-128], dtype=torch.int32))
-    torch.testing.assert_close(y, torch.tensor([0.0, 0.0, 0.1, 1.0, 25.5]))
+def test_a_quantizer_rounds_clips_and_passes_gradients_inside_its_range():
+    x = torch.tensor([-10.0, 0.4, 0.6, 10.0, 300.0], requires_grad=True)
+    y = _Quantize.apply(x, 0, 255)
+    assert y.tolist() == [0.0, 0.0, 1.0, 10.0, 255.0]
+    y.sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
 
 
-def test_gradients_are_those_of_torchs_learned_fake_quantization():
-    torch.manual_seed(0)
-    x = torch.randn(1000) * 2
-    weight = torch.randn(1000)
-    results = []
-    for ours in (True, False):
-        a, scale = x.clone().requires_grad_(), torch.tensor([0.02], requires_grad=True)
-        if ours:
-            y = _FakeQuantize.apply(a, scale, torch.tensor([10], dtype=torch.int32))
+class Plain(QuantizedNetwork):
+    """The same in real values and in plain autograd: each quantizer is scale * round(clamp(x / scale)), and rounding
+    has a gradient of one (Esser et al. 2020, equations 1 to 3 in sum)."""
+
+    def encode(self, name, real):
+        return real
+
+    decode = encode
+
+    def compute(self, node, inputs, input_size):
+        if node.op in CONVS:
+            weight, axis = self.weight(node.name), channel_axis(node)
+            scale = weight_scale(node, weight).reshape([-1 if i == axis else 1 for i in range(4)])
+            weight = weight + ((weight / scale).round() * scale - weight).detach()
+            value = CONVS[node.op](inputs, node.attrs, weight, self.bias(node.name))
         else:
-            factor = 1 / (x.numel() * 127) ** 0.5
-            y = torch._fake_quantize_learnable_per_tensor_affine(a, scale, torch.tensor([10.0]), -128, 127, factor)
-        (y * weight).sum().backward()
-        results.append((y.detach(), a.grad, scale.grad))
-    for ours, theirs in zip(*results):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+            value = Network.compute(self, node, inputs, input_size)
+        if node.name in self.placement.fused or node.op in ("concat", "max_pool"):
+            return value
+        scale, zero_point = self.scale(self.unit(node.name)), self.zero_point(self.unit(node.name))
+        steps = (value / scale).clamp(-128 - zero_point, 127 - zero_point)
+        return (steps + (steps.round() - steps).detach()) * scale
+
+
+def gradients(net, image):
+    net.zero_grad()
+    output = net(image)
+    (output * torch.linspace(-1, 1, output.numel()).reshape(output.shape)).sum().backward()
+    return {name: parameter.grad for name, parameter in net.named_parameters()}
+
+
+def test_values_and_gradients_are_those_of_learned_step_size_quantization(net, pixels):
+    """With ranges so narrow that every quantizer clips."""
+    image = net.real(pixels[:2])
+    ranges = {group: (low / 2, high / 2) for group, (low, high) in calibrate(net, [image]).items()}
+    ours, plain = QuantizedNetwork(net, ranges), Plain(net, ranges)
+    with torch.no_grad():
+        assert ((ours(image) - plain(image)).abs() * 256 <= 1.001).all()
+    found, expected = gradients(ours, image), gradients(plain, image)
+    assert found.keys() == expected.keys()
+    for name, theirs in expected.items():
+        apart = (found[name] - theirs).norm()
+        assert apart < 0.01 * theirs.norm() + 1e-3, name  # a value at a tie may be rounded either way
+
+
+def test_what_is_kept_and_visited_is_real(net, quantized, pixels):
+    image = net.real(pixels[:1])
+    seen = {}
+
+    def visit(node, value):
+        seen[node.name] = value
+        return value
+
+    with torch.no_grad():
+        kept = quantized.run(image, keep=quantized.by_name, visit=visit)
+        exact = net.run(image, keep=net.by_name)
+    for name, value in kept.items():
+        spread = exact[name].std() + exact[name].abs().mean()
+        assert (value - exact[name]).abs().mean() < 0.1 * spread, name
+        if name != net.input.name:
+            torch.testing.assert_close(seen[name], value)
+
+
+def test_training_in_bfloat16_stays_within_a_few_steps_of_float32(quantized, net, pixels):
+    image = net.real(pixels[:2])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        narrow = quantized(image)
+    with torch.no_grad():
+        exact = quantized(image)
+    assert narrow.dtype == torch.float32
+    assert (narrow - exact).abs().mean() * 256 < 2
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = quantized(image).square().mean()
+    quantized.zero_grad()
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in quantized.parameters())
+    quantized.zero_grad()
+
+
+def test_a_step_in_channels_last_is_the_same(quantized, net, pixels):
+    image = net.real(pixels[:2])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            quantized(image.to(memory_format=torch.channels_last)), quantized(image), atol=1.1 / 256, rtol=0
+        )
+
+
+def test_a_relu6_clips_at_6_where_the_range_is_wider():
+    conv = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    nodes = [
+        Node("image", "input", (), {"scale": 1 / 16, "zero_point": 0, "size": (1, 4)}),
+        Node("a", "conv", ("image",), conv),
+        Node("r", "relu6", ("a",)),
+    ]
+    plain = Network(nodes, {"a": (torch.ones(1, 3, 1, 1), torch.zeros(1))}, "r")
+    image = torch.tensor([-1.0, 1.0, 1.9, 4.0]).expand(1, 3, 1, 4)
+    for high, expected in ((12.75, [0.0, 3.0, 5.7, 6.0]), (5.1, [0.0, 3.0, 5.1, 5.1])):
+        with torch.no_grad():
+            given = QuantizedNetwork(plain, {"r": (0.0, high)})(image).flatten()
+        torch.testing.assert_close(given, torch.tensor(expected), atol=1e-3, rtol=0)
 
 
 def test_training_simulates_the_integers_of_the_graph(quantized, net, pixels):

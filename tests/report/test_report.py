@@ -10,12 +10,17 @@ import pytest
 from PIL import Image
 
 from compress.budget import Budget, judge
-from compress.errors import ExportError
+from compress.cli import main
+from compress.errors import DataError, ExportError
 from compress.formats.artifact import Artifact, IOSpec
+from compress.formats.kernels import Kernels
+from compress.measure.layers import LayerTime
 from compress.measure.values import Interval, Latency, Measurement
+from compress.report.charts import Dot, trade_off
 from compress.report.html import render
-from compress.report.pictures import Picture, colour_of, paint, thumbnail
-from compress.report.record import LayerSize, Moment, RunRecord
+from compress.report.pictures import Picture, colour_of, mask_uri, paint, photo_of, photo_uri, pick, read_pictures
+from compress.report.read import earlier_runs, read_record
+from compress.report.record import Earlier, LayerSize, Moment, RunRecord
 from compress.report.summary import table
 from compress.report.write import manifest, write_report
 
@@ -125,14 +130,15 @@ class Page(HTMLParser):
 
 
 def picture(name: str, iou: float, reference: np.ndarray | None = None) -> Picture:
-    return Picture(name, IMAGE, EMPTY, EMPTY, reference, iou)
+    return Picture(name, photo_of(IMAGE), EMPTY, EMPTY, reference, iou)
 
 
-def test_a_report_is_four_files_and_no_partial_one(tmp_path):
+def test_a_report_is_five_files_and_no_partial_one(tmp_path):
     write_report(full_record(), [picture("a.jpg", 0.5)], tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "labels.txt",
         "manifest.json",
+        "pictures.npz",
         "report.html",
         "report.json",
     ]
@@ -216,19 +222,25 @@ def test_a_file_that_cannot_be_replaced_leaves_no_partial_one(tmp_path):
 def test_the_page_is_well_formed_and_escapes_what_people_named():
     page = Page(render(full_record(), [picture("<i>.jpg", 0.5)]))
     assert "<b>sky & sea</b>" in page.words
-    assert "<i>.jpg student IoU" in page.words
+    assert "<i>.jpg agreement with the teacher, IoU 0.500" in page.words
     assert "cat<1>.jpg could not be read: skipped" in page.words
-    assert not any(tag in ("script", "link", "iframe") for tag, _ in page.tags)
+    assert not any(tag in ("link", "iframe") for tag, _ in page.tags)
+    assert [values for tag, values in page.tags if tag == "script"] == [{}]  # the browser of images, our own
 
 
 def test_the_page_refers_to_nothing_outside_itself():
     page = render(full_record(), [picture("a.jpg", 0.5)])
-    assert "http" not in page
+    assert "http:" not in page
+    assert "https:" not in page
     assert "@import" not in page
     assert "url(" not in page
     sources = [values["src"] for _, values in Page(page).tags if "src" in values]
     assert sources
-    assert all(source and source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert all(
+        source and source.startswith(("data:image/jpeg;base64,", "data:image/png;base64,")) for source in sources
+    )
+    policy = next(values["content"] for _, values in Page(page).tags if "http-equiv" in values)
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def test_the_page_shows_the_figures_of_every_file_and_the_verdict_first():
@@ -302,28 +314,63 @@ def test_pictures_stand_worst_first():
     assert words.index("bad.jpg") < words.index("good.jpg")
 
 
+def buttons(page: Page) -> list[dict[str, str | None]]:
+    return [values for tag, values in page.tags if tag == "button" and "data-name" in values]
+
+
 def test_labels_are_shown_only_where_there_are_any():
     with_labels = Page(render(full_record(), [picture("a.jpg", 0.5, np.full((8, 12), 255, np.uint8))]))
-    assert sum(tag == "img" for tag, _ in with_labels.tags) == 4
+    (button,) = buttons(with_labels)
+    assert (button["data-labels"] or "").startswith("data:image/png;base64,")
+    assert button["data-iou"] == "student IoU 0.500"
     assert "ignored in the labels" in with_labels.words
     without = Page(render(full_record(), [picture("a.jpg", 0.5)]))
-    assert sum(tag == "img" for tag, _ in without.tags) == 3
+    assert "data-labels" not in buttons(without)[0]
     assert "ignored in the labels" not in without.words
+    assert "agreement with the teacher's mask" in without.words
 
 
-def test_a_thumbnail_is_a_jpeg_of_at_most_240_px():
-    source = thumbnail(np.zeros((300, 600, 3), np.uint8), np.zeros((300, 600), np.uint8))
-    assert Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).size == (240, 120)
+def test_a_photograph_is_a_jpeg_of_at_most_480_px():
+    uri = photo_uri(photo_of(np.zeros((600, 1200, 3), np.uint8)))
+    photo = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert (photo.format, photo.size) == ("JPEG", (480, 240))
 
 
 def test_paint_tints_classes_outlines_them_and_pales_the_rest():
     labels = np.zeros((5, 5), np.uint8)
     labels[1:4, 1:4] = 1
-    painted = paint(np.full((5, 5, 3), 100, np.uint8), labels)
-    red, green, blue = colour_of(1)
-    assert painted[0, 0].tolist() == [170, 170, 170]  # 0.55 * 100 + 0.45 * 255
-    assert painted[1, 1].tolist() == [red, green, blue]  # on the outline
-    assert painted[2, 2].tolist() == [round(40 + 0.6 * value) for value in (red, green, blue)]
+    layer = paint(labels)
+    assert layer[0, 0].tolist() == [255, 255, 255, 115]  # white, 0.45 of 255
+    assert layer[1, 1].tolist() == [*colour_of(1), 255]  # on the outline
+    assert layer[2, 2].tolist() == [*colour_of(1), 153]  # 0.6 of 255
+    mask = Image.open(io.BytesIO(base64.b64decode(mask_uri(labels).partition(",")[2])))
+    assert np.array_equal(np.asarray(mask), layer)
+
+
+def test_the_worst_images_are_picked_and_then_others_up_to_the_best():
+    iou = [index / 100 for index in reversed(range(100))]  # image 99 is the worst, 0 the best
+    picked = pick(iou, 12)
+    assert picked[:8] == list(range(99, 91, -1))
+    assert picked[8:] == [68, 45, 23, 0]  # places 22.75, 45.5, 68.25 and 91 of the 92 others, rounded
+    assert pick([0.5, 0.1], 12) == [1, 0]
+
+
+def test_pictures_come_back_as_they_were_stored(tmp_path):
+    labels = np.full((8, 12), 255, np.uint8)
+    given = [picture("\udcff.jpg", 0.25, labels), picture("b.jpg", 0.5)]
+    write_report(full_record(), given, tmp_path)
+    first, second = read_pictures(tmp_path / "pictures.npz")
+    assert (first.name, first.photo, first.student_iou) == ("\udcff.jpg", given[0].photo, 0.25)
+    assert np.array_equal(first.reference, labels)
+    assert second.reference is None
+
+
+@pytest.mark.parametrize("content", [b"", b"PK no archive"])
+def test_a_file_that_holds_no_pictures_is_one_line(tmp_path, content):
+    (tmp_path / "pictures.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"pictures\.npz: not the pictures of a report") as error:
+        read_pictures(tmp_path / "pictures.npz")
+    assert "\n" not in str(error.value)
 
 
 def test_colours_of_the_first_twenty_one_classes_differ():
@@ -355,3 +402,98 @@ def test_the_table_of_an_unmeasured_run_says_so():
             "verdict: no budget given",
         ]
     )
+
+
+def test_contradictions_stand_between_the_verdict_and_the_figures():
+    slow = replace(full_record().measurements["onnx"], speedup=Interval(0.8, 0.7, 0.9))
+    record = replace(full_record(), measurements={**full_record().measurements, "onnx": slow})
+    words = Page(render(record, [])).words
+    assert words.index("Over budget") < words.index("ONNX against the teacher: 42.9 times smaller, but slower")
+    assert words.index("but slower") < words.index("Measured on the files themselves")
+    assert "pull apart" not in Page(render(full_record(), [])).words
+
+
+def test_the_trade_off_plot_has_teacher_student_controls_and_earlier_runs():
+    measured = full_record().measurements
+    record = replace(
+        full_record(),
+        controls={"no <repair>": replace(measured["tflite"], iou=Interval(0.5, 0.45, 0.55), latency=None)},
+        earlier=(Earlier("2026-11-20T10:00:00Z", {}, {"tflite": replace(measured["tflite"], size_bytes=5_000_000)}),),
+    )
+    page = Page(render(record, []))
+    titles = [values["title"] for tag, values in page.tags if tag == "i" and "title" in values]
+    assert "Teacher: 176 MB, IoU 0.902 [0.881, 0.921]" in titles
+    assert "TFLite: 3.91 MB, IoU 0.814 [0.789, 0.837]" in titles
+    assert "no <repair>: 3.91 MB, IoU 0.500 [0.450, 0.550]" in titles
+    assert "2026-11-20: 5 MB, IoU 0.814 [0.789, 0.837]" in titles
+    assert "2026-11-20: 17.2 ms, IoU 0.814 [0.789, 0.837]" in titles  # 308 ms of the teacher / 17.9
+    assert sum(title.startswith("no <repair>") for title in titles if title) == 1  # its latency was not measured
+    assert "no <repair>" in page.words
+
+
+def test_dots_stand_on_logarithmic_axes_inside_the_box():
+    dots = [Dot("a", "student", Interval(0.5, 0.4, 0.6), 10**6), Dot("b", "teacher", Interval(0.9, 0.8, 1.0), 10**8)]
+    (panel,) = trade_off(dots)
+    a, b = panel["dots"]
+    assert 0 < a["x"] < 50 < b["x"] < 100
+    assert a["x"] + b["x"] == pytest.approx(100)
+    assert [word for _, word in panel["x_ticks"]] == ["1 MB", "10 MB", "100 MB"]
+    assert panel["x_ticks"][1][0] == pytest.approx(50)
+    assert 0 <= b["top"] < b["y"] < b["bottom"] <= 100
+
+
+def test_dots_that_touch_share_a_label_and_labels_keep_apart():
+    near = [Dot(name, "student", Interval(0.8, 0.79, 0.81), 4e6, ms) for name, ms in (("ONNX", 34.0), ("TFLite", 17.0))]
+    panels = trade_off([*near, Dot("Teacher", "teacher", Interval(0.9, 0.89, 0.91), 176e6, 300.0)])
+    assert [[label["words"] for label in panel["labels"]] for panel in panels] == [
+        ["ONNX, TFLite", "Teacher"],
+        ["ONNX", "TFLite", "Teacher"],
+    ]
+
+
+def test_layers_stand_slowest_first_with_their_share():
+    times = (LayerTime("stem", "QLinearConv", 1.0), LayerTime("deep", "QLinearConv", 3.0))
+    words = Page(render(replace(full_record(), layer_times={"onnx": times}), [])).words
+    assert "Latency by layer, ONNX deep 3.000 ms 75.0 % QLinearConv stem 1.000 ms 25.0 % QLinearConv" in words
+
+
+def test_what_stayed_float_is_listed_by_format():
+    kernels = {"onnx": Kernels({"Conv": 2, "Resize": 1}, ("up (Resize)",)), "tflite": Kernels({"CONV_2D": 3}, ())}
+    words = Page(render(replace(full_record(), kernels=kernels), [])).words
+    assert "ONNX Outside the integer kernels: 1 of 3 operators. up (Resize)" in words
+    assert "TFLite Nothing: every operator runs in integers." in words
+
+
+def test_a_rebuilt_report_is_the_same(tmp_path):
+    write_report(full_record(), [picture("a.jpg", 0.5)], tmp_path)
+    page = (tmp_path / "report.html").read_bytes()
+    (tmp_path / "report.html").unlink()
+    assert main(["report", str(tmp_path)]) == 0
+    assert (tmp_path / "report.html").read_bytes() == page
+
+
+def test_a_record_comes_back_from_json(tmp_path):
+    record = replace(full_record(), artifacts=(), history=(*full_record().history, Moment("qat", 7, float("nan"))))
+    write_report(record, [], tmp_path)
+    assert read_record(tmp_path) == replace(record, history=full_record().history)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 1}', '{"schema": 2}', "\xff"])
+def test_a_report_that_is_none_is_one_line_and_exit_code_2(tmp_path, capsys, content):
+    (tmp_path / "report.json").write_text(content, encoding="latin-1")
+    assert main(["report", str(tmp_path)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"compress: {tmp_path / 'report.json'}: ")
+    assert "\n" not in error
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_earlier_runs_are_those_of_the_same_teacher_five_at_most(tmp_path):
+    assert earlier_runs(tmp_path, "cd" * 32) == ()
+    for _ in range(7):
+        record = replace(full_record(), earlier=earlier_runs(tmp_path, "cd" * 32))
+        write_report(record, [], tmp_path)
+    earlier = earlier_runs(tmp_path, "cd" * 32)
+    assert len(earlier) == 5
+    assert earlier[-1].measurements["tflite"].latency == replace(latency(17.2, "LiteRT"), samples_ms=())
+    assert earlier_runs(tmp_path, "ef" * 32) == ()

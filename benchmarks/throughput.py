@@ -1,0 +1,118 @@
+"""What a distillation step costs beside a bare forward and backward pass of the same student.
+
+    python benchmarks/throughput.py MODEL.pt [--batch 8] [--turns 10] [--steps 8]
+
+MODEL.pt has its recipe beside it, which says the sizes to train at; the student is the model with all its channels, or
+with `--keep 0.25` a quarter of each group. The step is that of `compress.train.loop`: images and the teacher's maps,
+doubt and features read from memory maps, losses, Adam, the moving average. The bare loop runs the same batches at the
+same sizes from tensors that lie ready. Both take turns; what is reported is images per second, and their ratio.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.device import autocast, best_device, placed
+from compress.load.model import load
+from compress.load.trace import fold_normalisation
+from compress.measure.statistics import bootstrap_mean
+from compress.network import Network
+from compress.prune.cut import cut
+from compress.prune.groups import find_groups
+from compress.recipe import Recipe, read_recipe
+from compress.train.lesson import Lesson
+from compress.train.loop import _Progress
+from compress.train.targets import teacher_features
+
+IMAGES = 32
+
+
+def lesson_of(recipe: Recipe, folder: Path) -> Lesson:
+    """Noise: its content changes no time. Half of the images are labelled."""
+    rng, size, classes = np.random.default_rng(0), recipe.model.input_size, len(recipe.model.classes)
+    shapes = {"pixels": (*size, 3), "maps": (classes - 1, *size), "doubt": size, "labels": size}
+    arrays = {}
+    for name, shape in shapes.items():
+        count, top = (IMAGES // 2, classes) if name == "labels" else (IMAGES, 256)
+        arrays[name] = np.lib.format.open_memmap(folder / name, "w+", np.uint8, (count, *shape))
+        arrays[name][:] = rng.integers(0, top, (count, *shape), np.uint8)
+    return Lesson(**arrays, features=None, held_out=(0,), left_out=(), size=recipe.train.size, classes=classes)
+
+
+def student_of(heavy: Network, keep: float) -> tuple[Network, dict[str, tuple[int, ...]]]:
+    """The first channels of each prunable group, and which they are."""
+    channels = find_groups(heavy)
+    kept = {name: tuple(range(group.width)) for name, group in channels.groups.items()}
+    for group in channels.prunable():
+        kept[group.name] = kept[group.name][: max(1, round(keep * group.width))]
+    return cut(heavy, channels, kept), kept
+
+
+def seconds(call) -> float:
+    """Of one call, the work on a GPU included."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main(options: argparse.Namespace) -> None:
+    recipe = read_recipe(options.model.with_suffix(".toml"))
+    heavy = fold_normalisation(load(options.model, recipe).network)
+    student, kept = student_of(heavy, options.keep)
+    device = best_device()
+    bare = placed(student)
+    with TemporaryDirectory(prefix="compress-") as folder:
+        lesson = lesson_of(recipe, Path(folder))
+        features = teacher_features(heavy, find_groups(heavy), kept, lesson.pixels, range(1, IMAGES), lesson.size)
+        lesson = Lesson(**{**vars(lesson), "features": features})
+        progress = _Progress(student, lesson, options.batch, recipe.train.learning_rate, seed=0)
+        shapes: list[torch.Size] = []
+        real = progress.net.real
+
+        def noted(pixels: Tensor) -> Tensor:
+            shapes.append(pixels.shape)
+            return real(pixels)
+
+        progress.net.real = noted  # type: ignore[method-assign]
+        ratios, speeds = [], []
+        for turn in range(options.turns + 1):
+            shapes.clear()
+            full = seconds(lambda: [progress.step(0.5) for _ in range(options.steps)])
+            ready = [student.real(torch.zeros(shape, dtype=torch.uint8)) for shape in shapes]
+            ready = [image.to(device, memory_format=torch.channels_last) for image in ready]
+
+            def passes(images: list[Tensor] = ready) -> None:
+                for image in images:
+                    bare.zero_grad()
+                    with autocast(device):
+                        answer = bare(image)
+                    answer.float().mean().backward()
+
+            plain = seconds(passes)
+            count = sum(shape[0] for shape in shapes)
+            if turn:  # the first warms both up
+                ratios.append(plain / full)
+                speeds.append((count / full, count / plain))
+    ours, theirs = np.median(speeds, axis=0)
+    ratio = bootstrap_mean(ratios)
+    print(f"distillation step: {ours:.2f} images/s; bare forward and backward: {theirs:.2f} images/s (medians)")
+    print(f"ratio: {ratio.mean:.3f} [{ratio.low:.3f}, {ratio.high:.3f}], 95 % bootstrap over {len(ratios)} turns")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, metavar="MODEL.pt")
+    parser.add_argument("--keep", type=float, default=1.0, help="share of each channel group (default: all)")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--turns", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=8, help="in each turn")
+    main(parser.parse_args())

@@ -1,0 +1,60 @@
+"""How much of a mask flips when the picture hardly changes, which users see as flicker in a video."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from compress.formats.artifact import LOGITS, Artifact
+from compress.measure.accuracy import class_ids
+from compress.measure.child import Child
+
+IMAGES = 32
+JPEG_QUALITY = 75
+
+
+@dataclass(frozen=True)
+class Stability:
+    """For each image, the share of the mask's pixels that change class."""
+
+    shift: tuple[float, ...]  # the picture moved by one pixel, down and to the right
+    jpeg: tuple[float, ...]  # the picture compressed as JPEG once more
+
+
+def stability(
+    artifact: Artifact, images: np.ndarray, *, threads: int = 2, open_child: Callable[[Path, int], Child] = Child
+) -> Stability:
+    """Runs the file, in a child process, on up to 32 of `images`, evenly spread: uint8 [N, H, W, 3] at its input size.
+
+    Masks are compared at that size, the shifted one after shifting it back. Raises MeasureError.
+    """
+    picked = np.unique(np.linspace(0, len(images) - 1, min(IMAGES, len(images))).round().astype(int))
+    shift, jpeg = [], []
+    with open_child(artifact.path, threads) as child:
+
+        def mask(image: np.ndarray) -> np.ndarray:
+            probabilities = child.probabilities(image, artifact.input.mean, artifact.input.std)
+            return class_ids(probabilities, image.shape[:2], artifact.output.activation == LOGITS)
+
+        for index in tqdm(picked, desc=f"stability of {artifact.path.name}", unit="image", delay=1):
+            image = images[index]
+            still = mask(image)
+            shift.append(float(np.mean(mask(shifted(image))[1:, 1:] != still[:-1, :-1])))
+            jpeg.append(float(np.mean(mask(recompressed(image)) != still)))
+    return Stability(tuple(shift), tuple(jpeg))
+
+
+def shifted(image: np.ndarray) -> np.ndarray:
+    """One pixel down and to the right; the first row and column stay where they were."""
+    return np.pad(image[:-1, :-1], [(1, 0), (1, 0), (0, 0)], mode="edge")
+
+
+def recompressed(image: np.ndarray) -> np.ndarray:
+    """After a trip through JPEG of quality 75, colour at half the resolution, as cameras and messengers do it."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
+    return np.asarray(Image.open(buffer))

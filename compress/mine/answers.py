@@ -1,0 +1,151 @@
+"""What a model, trained or exported, answers on images, kept in the cache image by image."""
+
+import errno
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compress.data.images import Size, read_all, read_image
+from compress.errors import DataError, MeasureError
+from compress.formats.runtime import OPENERS, describe
+from compress.load.model import load
+from compress.measure.child import Child
+from compress.recipe import read_recipe
+
+GRID = 160
+"""Answers of every model are sampled at this many rows and columns, so that they can be compared."""
+
+_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class Model:
+    """`key` names what decides its answers. `answer` turns uint8 RGB [H, W, 3] of `size` into probabilities,
+    float32 [classes, h, w]."""
+
+    path: Path
+    key: str
+    size: Size
+    classes: int
+    answer: Callable[[np.ndarray], np.ndarray]
+
+
+@contextmanager
+def opened(path: Path, trust_pickle: bool = False) -> Iterator[Model]:
+    """A trained .pt with its recipe beside it, or an exported .onnx, .ort or .tflite, which runs in a child process.
+
+    An exported file that reads float32 needs its recipe beside it too, for the mean and std of its input.
+    Raises ModelError, RecipeError or MeasureError.
+    """
+    with ExitStack() as stack:
+        yield _exported(path, stack) if path.suffix in OPENERS else _trained(path, trust_pickle)
+
+
+def _trained(path: Path, trust_pickle: bool) -> Model:
+    import torch
+
+    from compress.device import best_device, placed
+
+    recipe = read_recipe(path.with_suffix(".toml"))
+    trained = load(path, recipe, trust_pickle)
+    net, device = placed(trained.network), best_device()
+
+    def answer(image: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return net(net.real(torch.from_numpy(image.copy())[None]).to(device))[0].cpu().numpy()
+
+    return Model(
+        path,
+        f"{trained.sha256} {recipe.model} {recipe.preprocess}",
+        recipe.model.input_size,
+        len(trained.classes),
+        answer,
+    )
+
+
+def _exported(path: Path, stack: ExitStack) -> Model:
+    file = describe(path)
+    mean = std = None
+    if file.input.dtype == "float32":
+        recipe = path.with_suffix(".toml")
+        if not recipe.is_file():
+            raise MeasureError(f"{path}: reads float32; put its recipe, {recipe.name}, beside it for the mean and std")
+        preprocess = read_recipe(recipe).preprocess
+        mean, std = (tuple(255 * value for value in values) for values in (preprocess.mean, preprocess.std))
+    rows, columns, channels = (file.input.layout.index(axis) for axis in "HWC")
+    child = stack.enter_context(Child(path))
+    return Model(
+        path,
+        f"{file.sha256} {mean} {std}",
+        (file.input.shape[rows], file.input.shape[columns]),
+        max(2, file.output.shape[channels]),
+        lambda image: child.probabilities(image, mean, std),
+    )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Where a model's answers lie."""
+
+    folder: Path
+
+    def of(self, image_hash: str) -> np.ndarray:
+        """Probabilities of every class, float32 [classes, 160, 160]. Raises DataError where they are gone."""
+        path = self.path(image_hash)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return stored["maps"].astype(np.float32) / 255
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}; start again") from None
+
+    def path(self, image_hash: str) -> Path:
+        return self.folder / f"{image_hash}.npz"
+
+
+def answers(model: Model, images: Mapping[Path, str], cache: Path) -> Answers:
+    """The model's answers on `images` (path -> hash of the content), computing those that the cache has not.
+
+    Each is kept as soon as it is there, under the content of model and image: an interruption loses one image, and
+    images that are added or taken away cost nothing for the others. Raises DataError, or MeasureError where the
+    runtime dies.
+    """
+    key = hashlib.sha256(f"{_VERSION} {model.key}".encode()).hexdigest()[:32]
+    kept = Answers(cache / f"answers-{key}")
+    missing = [path for path, image in images.items() if not kept.path(image).exists()]
+    read = read_all(lambda path: read_image(path, model.size), missing, f"{model.path.name} answers")
+    for path, pixels in zip(missing, read, strict=True):
+        _keep(kept.path(images[path]), sampled(model.answer(pixels)))
+    return kept
+
+
+def sampled(probabilities: np.ndarray) -> np.ndarray:
+    """float32 [classes, h, w] -> uint8 [classes, 160, 160], 255 being certain; one channel becomes two classes.
+
+    Pixels are picked, not averaged: a sharp outline, on which nobody is unsure, stays sharp.
+    """
+    if len(probabilities) == 1:
+        probabilities = np.concatenate([1 - probabilities, probabilities])
+    rows, columns = ((np.arange(GRID) + 0.5) * side // GRID for side in probabilities.shape[1:])
+    picked = probabilities[:, rows.astype(int)[:, None], columns.astype(int)]
+    return (picked.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _keep(path: Path, maps: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, maps=maps)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(buffer.getvalue())
+        os.replace(partial, path)
+    except OSError as error:
+        what = "no space left" if error.errno == errno.ENOSPC else error.strerror
+        raise DataError(f"{path.parent}: {what}; free some or name another folder in COMPRESS_CACHE") from None
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,97 @@
+"""The images that are most worth a human's labelling."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from compress.data.folders import open_images
+from compress.data.images import read_all
+from compress.data.packed import cache_folder, content_hash
+from compress.errors import MeasureError, RecipeError
+from compress.mine.answers import answers, opened
+from compress.mine.doubt import Doubt, Score, doubt, score
+from compress.mine.select import cells, kinds, pick
+
+
+@dataclass(frozen=True)
+class Find:
+    """An image worth a label. `apart` is its distance from the nearest one ranked above, 1 being that of two images
+    drawn at random; None for the first."""
+
+    rank: int
+    image: Path
+    name: str  # the path below the folder that was searched
+    score: Score
+    apart: float | None
+    doubt: Doubt
+
+
+@dataclass(frozen=True)
+class Mined:
+    """`everywhere` is the mean doubt of all images that were looked at."""
+
+    finds: tuple[Find, ...]
+    images: int
+    everywhere: float
+    teachers: tuple[str, ...]
+    student: str
+    warnings: tuple[str, ...]
+
+
+def mine(teachers: Sequence[Path], student: Path, unlabelled: Path, top: int, *, trust_pickle: bool = False) -> Mined:
+    """The `top` images below `unlabelled` on which the models are unsure or disagree, spread over the kinds of images.
+
+    Models are trained .pt files with their recipes beside them, or exported ones. Their answers are kept in the cache.
+    Raises a CompressError when a model, the folder or an option cannot be used.
+    """
+    if top < 1:
+        raise RecipeError(f"--top {top}: must be at least 1")
+    cache = cache_folder()
+    with ExitStack() as stack:
+        models = [stack.enter_context(opened(path, trust_pickle)) for path in (*teachers, student)]
+        for model in models:
+            if model.classes != models[0].classes:
+                raise MeasureError(
+                    f"{model.path}: {model.classes} classes, but {models[0].path.name} has {models[0].classes}; "
+                    "compare models of one task"
+                )
+        thumbnails, warnings = open_images(unlabelled)
+        paths = list(thumbnails)
+        hashes = dict(zip(paths, read_all(content_hash, paths, "hashing images"), strict=True))
+        kept = [answers(model, hashes, cache) for model in models]
+
+    def doubt_on(path: Path) -> Doubt:
+        return doubt(np.stack([answer.of(hashes[path]) for answer in kept]))
+
+    scores, foregrounds = [], []
+    for path in tqdm(paths, desc="doubt", unit="image", delay=1):
+        found = doubt_on(path)
+        scores.append(score(found))
+        foregrounds.append(cells(found.foreground))
+    small = np.stack(list(thumbnails.values()))
+    doubts = np.array([each.doubt for each in scores])
+    picks = pick(doubts, kinds(small, np.stack(foregrounds)), small, top)
+    if len(picks) < top:
+        warnings.append(f"{unlabelled}: {len(picks)} of {top} images found; the others are in no doubt, or copies")
+    return Mined(
+        finds=tuple(
+            Find(
+                rank,
+                paths[one.index],
+                paths[one.index].relative_to(unlabelled).as_posix(),
+                scores[one.index],
+                one.apart,
+                doubt_on(paths[one.index]),
+            )
+            for rank, one in enumerate(picks, 1)
+        ),
+        images=len(paths),
+        everywhere=float(doubts.mean()),
+        teachers=tuple(path.name for path in teachers),
+        student=student.name,
+        warnings=tuple(warnings),
+    )

@@ -1,0 +1,94 @@
+"""A run that was killed at any moment goes on to the files that it would have had."""
+
+import hashlib
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compress.cli import main
+
+STAGES = ["teacher", "plan", "repair", "features", "distil", "ptq", "qat", "export", "verify", "measure"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model with a recipe that counts steps."""
+    folder = tmp_path_factory.mktemp("steps")
+    for name in ("tiny.pt", "tiny.py", "tiny.toml"):
+        (folder / name).write_bytes((tiny_model.parent / name).read_bytes())
+    recipe = (folder / "tiny.toml").read_text()
+    (folder / "tiny.toml").write_text(recipe.replace("minutes = 0.1", "steps = 40"))
+    return folder / "tiny.pt"
+
+
+def arguments(model: Path, data: Path, out: Path) -> list[str]:
+    return ["run", str(model), "--budget", "20KB", "--data", str(data), "--out", str(out)]
+
+
+def digests(out: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in ("model.onnx", "model.tflite")}
+
+
+@pytest.fixture(scope="module")
+def whole(model, tiny_data, tmp_path_factory) -> dict[str, str]:
+    """Digests of the files of a run that nobody disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert main(arguments(model, tiny_data, out)) == 0
+    return digests(out)
+
+
+def killed(model: Path, data: Path, out: Path, stage: str) -> None:
+    """Start a run and kill it with SIGKILL when it says that it is at `stage`."""
+    command = [sys.executable, "-m", "compress.cli", *arguments(model, data, out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith(f"{stage} ..."):
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stderr.close()
+    assert process.wait(timeout=60) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "stage", [pytest.param(stage, marks=[] if stage == "qat" else pytest.mark.slow) for stage in STAGES[1:]]
+)
+def test_a_run_killed_in_any_stage_goes_on_to_the_same_files(stage, model, tiny_data, tmp_path, whole, capsys):
+    out = tmp_path / "out"
+    killed(model, tiny_data, out, stage)
+    assert main(["run", "--resume", str(out)]) == 0
+    assert digests(out) == whole
+    assert not list(out.rglob("*.partial"))
+
+
+def test_finished_stages_are_not_done_again(model, tiny_data, tmp_path, whole, caplog):
+    out = tmp_path / "out"
+    killed(model, tiny_data, out, "export")
+    with caplog.at_level("INFO", "compress"):
+        assert main(["run", "--resume", str(out)]) == 0
+    stages = [
+        record.getMessage().split()[0].rstrip(":") for record in caplog.records if " from " in record.getMessage()
+    ]
+    assert stages == ["plan", "repair", "distil", "ptq", "qat"]
+    assert digests(out) == whole
+
+
+def test_other_images_or_another_model_are_no_reason_to_go_on(model, tiny_data, two_class_data, tmp_path, capsys):
+    out = tmp_path / "out"
+    killed(model, tiny_data, out, "repair")
+    recipe = out / "checkpoints" / "run.json"
+    recipe.write_text(recipe.read_text().replace(str(tiny_data), str(two_class_data)))
+    assert main(["run", "--resume", str(out)]) == 2
+    assert "start it anew, without --resume" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
+    assert main(["run", "--resume", str(tmp_path)]) == 2
+    assert "run.json: no such file" in capsys.readouterr().err
+
+
+def test_no_model_and_no_folder_is_one_line(capsys):
+    assert main(["run", "--budget", "4MB"]) == 2
+    assert "compress run MODEL" in capsys.readouterr().err
