@@ -109,6 +109,8 @@ def _within_bytes(
         if PLANNED * budget_bytes <= real <= budget_bytes:
             break
         target += budget_bytes - real
+        if real > budget_bytes:
+            target = min(target, plan.predicted_bytes - 1)  # the same plan again would not fit either
     if best is None:
         raise BudgetError(f"no student fits in {budget_bytes:,} bytes: the nearest has {real:,}")
     return best
