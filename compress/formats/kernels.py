@@ -4,9 +4,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from compress.quantize.graph import Operator, QuantizedGraph
+if TYPE_CHECKING:  # a gate on sizes alone has no need of numpy
+    from compress.quantize.graph import Operator, QuantizedGraph
 
 KEPT = "kept float on purpose"
 ONNX_REASONS = {
@@ -34,7 +35,7 @@ class Kernels:
     integer_convs: int | None = None
 
 
-def onnx_kernels(path: Path, graph: QuantizedGraph | None = None) -> Kernels:
+def onnx_kernels(path: Path, graph: "QuantizedGraph | None" = None) -> Kernels:
     """Read from the graph that onnxruntime itself optimized. `graph`: what the file was written from."""
     import onnx
     import onnxruntime as ort
@@ -61,7 +62,7 @@ def onnx_kernels(path: Path, graph: QuantizedGraph | None = None) -> Kernels:
     return Kernels(dict(counts), tuple(outside), *known)
 
 
-def tflite_kernels(path: Path, graph: QuantizedGraph | None = None) -> Kernels:
+def tflite_kernels(path: Path, graph: "QuantizedGraph | None" = None) -> Kernels:
     """Read from LiteRT's execution plan: a delegate's operators are those between its inputs and outputs. `graph`:
     what the file was written from."""
     from compress.formats.runtime import open_interpreter
@@ -97,11 +98,11 @@ def tflite_kernels(path: Path, graph: QuantizedGraph | None = None) -> Kernels:
     return Kernels(dict(Counter(op["op_name"] for op in plain)), tuple(outside), *known)
 
 
-def _convs(graph: QuantizedGraph) -> list[Operator]:
+def _convs(graph: "QuantizedGraph") -> "list[Operator]":
     return [operator for operator in graph.operators if operator.weight is not None]
 
 
-def _kept_float(graph: QuantizedGraph) -> set[str]:
+def _kept_float(graph: "QuantizedGraph") -> set[str]:
     """Names and outputs of the convolutions whose weights are float in a graph that is not."""
     return {name for operator in _convs(graph) if operator.weight_scale is None and not graph.is_float
             for name in (operator.name, operator.output)}  # fmt: skip
