@@ -63,6 +63,7 @@ def test_a_run_killed_in_any_stage_goes_on_to_the_same_files(stage, model, tiny_
     assert not list(out.rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_finished_stages_are_not_done_again(model, tiny_data, tmp_path, whole, caplog):
     out = tmp_path / "out"
     killed(model, tiny_data, out, "export")
