@@ -29,7 +29,7 @@ MODELS = Path(__file__).resolve().parent.parent / "models"
 
 def student_of(run: Path | None) -> Network:
     if run:
-        checkpoints = [run / "checkpoints" / f"{stage}.pt" for stage in ("distil", "repaired")]
+        checkpoints = [run / "checkpoints" / f"{stage}.pt" for stage in ("distil", "repair")]
         return Network.from_state(torch.load(next(path for path in checkpoints if path.exists()), weights_only=True))
     sys.path.insert(0, str(MODELS))
     from u2net import MEAN, STD, U2Net
@@ -52,7 +52,8 @@ def step(
     sums = [node.name for node in net.nodes if node.op == "add"]
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         values = net.run(image, keep={last.inputs[0], *sums})
-    loss = map_loss(values[last.inputs[0]].float(), values[net.output].float(), target, last.op)
+    certain = torch.ones_like(target[:, :1])
+    loss = map_loss(values[last.inputs[0]].float(), values[net.output].float(), target, certain, last.op)
     loss = loss + sum(values[name].float().square().mean() for name in sums)
     optimizer.zero_grad()
     loss.backward()
