@@ -6,9 +6,9 @@
 The packages' licences allow use, not all allow us to pass the pictures on, so nothing of them is committed.
 What comes out:
 
-    train/images/*.jpg  train/masks/*.png    240 composites of photographed objects over backgrounds, 320x320,
+    train/images/*.jpg  train/masks/*.png    120 composites of photographed objects over backgrounds, 320x320,
     val/images/*.jpg    val/masks/*.png      100 more; masks hold 0 and 255, from the cut-out's alpha
-    unlabelled/*.jpg                         at most 100 whole photographs, longest side 320
+    unlabelled/*.jpg                         at most 60 whole photographs, longest side 320
     licences/, README.txt                    where everything is from
 
 A file's name says what is in it: 017-tiger-on-Dune. The same seed gives the same bytes on the same Pillow.
@@ -52,8 +52,8 @@ from compress.errors import CompressError, DataError
 
 TITLE, VERSION = "Demo images of compress", 1
 SIZE = 320
-COUNTS = {"train": 240, "val": 100}
-MOST_PHOTOS = 100
+COUNTS = {"train": 120, "val": 100}
+MOST_PHOTOS = 60
 """The heavy model looks at each for about a second on two cores."""
 STAMPS, PHOTOS = "tuxpaint-stamps-default", "gcompris-qt-data"
 WALLPAPERS = ("lomiri-wallpapers-16.04", "mate-backgrounds", "plasma-workspace-wallpapers")
