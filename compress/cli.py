@@ -85,8 +85,6 @@ def _verify(options: argparse.Namespace, command: str) -> int:
 
 
 def _bench(options: argparse.Namespace, command: str) -> int:
-    import json
-
     from compress.bench import Options, bench
     from compress.recipe import read_recipe
     from compress.report.bench import describe_bench

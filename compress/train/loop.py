@@ -71,7 +71,9 @@ def fit(
     Raises TrainError, naming the last good checkpoint, when the loss leaves the finite numbers.
     """
     progress = _Progress(net, lesson, batch, learning_rate, seed)
-    if state is not None and state.exists():
+    if state is None or not state.exists():
+        progress.iou = held_out_iou(progress.best, lesson)
+    else:
         progress.load(state)
         for moment in progress.moments:
             on_check(*moment)
@@ -108,7 +110,7 @@ class _Progress:
         self.net = placed(net)
         self.averaged = copy.deepcopy(self.net).requires_grad_(False)
         self.best = copy.deepcopy(self.averaged)
-        self.iou = held_out_iou(self.best, lesson)
+        self.iou = 0.0  # of `best` on the held-out images
         self.optimizer = torch.optim.Adam(self.net.parameters(), learning_rate)
         self.draw = _Draw(lesson, batch, seed)
         self.steps, self.minutes, self.loss = 0, 0.0, 0.0

@@ -1,27 +1,13 @@
 """What is mended without training: answers by hand, and functions that must stay what they are."""
 
-import pytest
 import torch
-from tiny import TinyNet
 
-from compress.load.trace import fold_normalisation, trace
 from compress.network import Network, Node
 from compress.quantize.calibration import balance, calibrate, calibrate_each, correct_biases
 from compress.quantize.sensitivity import Sensitivity, affordable, rank
 from compress.quantize.training import QuantizedNetwork
 
 CONV = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
-
-
-@pytest.fixture(scope="module")
-def net():
-    torch.manual_seed(0)
-    return fold_normalisation(trace(TinyNet().eval(), (64, 64), 0, 3, (0.485, 0.456, 0.406), (0.2, 0.2, 0.2))[0])
-
-
-@pytest.fixture(scope="module")
-def pixels():
-    return torch.randint(0, 256, (6, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def test_calibration_takes_the_average_of_each_images_percentile(net, pixels):

@@ -4,26 +4,13 @@ import numpy as np
 import pytest
 import torch
 from integer_reference import run_reference
-from tiny import TinyNet
 
 from compress.errors import RecipeError
-from compress.load.trace import fold_normalisation, trace
 from compress.network import CONVS, Network, Node
 from compress.quantize.calibration import calibrate
 from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.placement import check_keep_float
 from compress.quantize.training import QuantizedNetwork, _Quantize, affine, channel_axis, weight_scale
-
-
-@pytest.fixture(scope="module")
-def net():
-    torch.manual_seed(0)
-    return fold_normalisation(trace(TinyNet().eval(), (64, 64), 0, 3, (0.485, 0.456, 0.406), (0.2, 0.2, 0.2))[0])
-
-
-@pytest.fixture(scope="module")
-def pixels():
-    return torch.randint(0, 256, (6, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
