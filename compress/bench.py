@@ -156,7 +156,9 @@ def _classes(artifacts: dict[str, Artifact], recipe: Recipe | None) -> tuple[str
 
 def _doubts(artifacts: dict[str, Artifact], options: Options, images: int) -> list[str]:
     found = []
-    unsaid = [name for name, artifact in artifacts.items() if artifact.input.dtype == "float32"]
+    unsaid = [
+        name for name, artifact in artifacts.items() if artifact.input.dtype == "float32" and not artifact.input.mean
+    ]
     if unsaid and not options.recipe and not options.mean and not options.std:
         found.append(
             f"{', '.join(unsaid)}: a float32 input, and nothing says of what: pixels were given as 0 to 1; say what it "
@@ -212,8 +214,8 @@ def _filled(
 
 
 def _with_preprocessing(artifact: Artifact, options: Options) -> Artifact:
-    """A float32 input takes (pixel - mean) / std, here in units of 0..255."""
-    if artifact.input.dtype != "float32":
+    """A float32 input takes (pixel - mean) / std, here in units of 0..255, where the file does not say it itself."""
+    if artifact.input.dtype != "float32" or artifact.input.mean:
         return artifact
     trained = options.recipe.preprocess if options.recipe else None
     mean = options.mean or (trained.mean if trained else (0.0,) * 3)

@@ -38,6 +38,10 @@ def _run(options: argparse.Namespace, command: str) -> int:
     from compress.report.summary import table
 
     if options.resume:
+        others = {key for key, value in vars(options).items() if value} - {"call", "resume", "trust_pickle"}
+        if others:
+            flags = ", ".join(sorted("MODEL" if key == "model" else "--" + key.replace("_", "-") for key in others))
+            raise RecipeError(f"--resume goes on with the recipe that the run has: leave out {flags}, or start it anew")
         record = resume(options.resume, trust_pickle=options.trust_pickle)
         print(table(record, options.resume / "report.html"))
         return 0 if record.verdict.passed else 1

@@ -100,6 +100,8 @@ def run(
     with journal.stage("export"):
         graph = quantized_graph(student.quantized, recipe.name)
         artifacts = exported(graph, recipe, out)
+        size = "x".join(map(str, recipe.model.input_size))
+        log.info("export: the files read one image of %s, as model.input_size says, and no other size", size)
         write_graph(graph, out / GRAPH)
         _golden(album.pixels[0] if album else material.images[0], artifacts, out)
 

@@ -32,6 +32,10 @@ class PreprocessSection(_Section):
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
+    def of_pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The same as mean and std of 0..255 values: (pixel - mean) / std."""
+        return tuple(255 * value for value in self.mean), tuple(255 * value for value in self.std)
+
 
 class DataSection(_Section):
     """Folders as `compress.data` expects them. `folder` has train/ and val/; `unlabelled` holds images alone.
@@ -128,7 +132,8 @@ class ReportSection(_Section):
 
 
 class Recipe(_Section):
-    """Everything that decides a run, but for the machine."""
+    """Everything that decides a run, but for the machine. `onnx_input`: whether ONNX files read pixels, or what the
+    heavy model reads, normalised by the app as `preprocess` says; TFLite files always read pixels."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
     version: str = "1.0.0"
@@ -147,6 +152,7 @@ class Recipe(_Section):
     report: ReportSection = ReportSection()
     budget: list[str] = []
     formats: list[Literal["onnx", "tflite", "ort"]] = ["onnx", "tflite"]
+    onnx_input: Literal["uint8", "float32"] = "uint8"
     quantize: Literal["qat", "ptq"] = "qat"
     keep_float: list[str] = []
     sensitivity: bool = False

@@ -90,6 +90,11 @@ def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
     assert "run.json: no such file" in capsys.readouterr().err
 
 
+def test_flags_that_a_resumed_run_would_not_follow_are_refused(tmp_path, capsys):
+    assert main(["run", "--resume", str(tmp_path), "--budget", "4MB", "--keep-float", "a"]) == 2
+    assert "leave out --budget, --keep-float" in capsys.readouterr().err
+
+
 def test_no_model_and_no_folder_is_one_line(capsys):
     assert main(["run", "--budget", "4MB"]) == 2
     assert "compress run MODEL" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """The formats that a graph can be written in."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from compress.formats.artifact import Artifact
 from compress.formats.metadata import Card
@@ -15,13 +17,16 @@ EXPORTERS = {"onnx": to_onnx, "ort": to_ort, "tflite": to_tflite}
 
 
 def exported(graph: QuantizedGraph, recipe: Recipe, folder: Path) -> list[Artifact]:
-    """model.onnx and so on in `folder`, in each of the recipe's formats. Raises ExportError."""
+    """model.onnx and so on in `folder`, in each of the recipe's formats; ONNX files read what `onnx_input` says.
+    Raises ExportError."""
     card = Card(
         recipe.name, recipe.version, recipe.description, recipe.author, recipe.licence, tuple(recipe.model.classes)
     )
+    reads = recipe.preprocess.of_pixels() if recipe.onnx_input == "float32" else None
+    writers: dict[str, Any] = {**EXPORTERS, "onnx": partial(to_onnx, reads=reads), "ort": partial(to_ort, reads=reads)}
     artifacts = []
     for name in recipe.formats:
         path = folder / f"model.{name}"
-        EXPORTERS[name](graph, path, card=card)
+        writers[name](graph, path, card=card)
         artifacts.append(describe(path, activation=graph.operators[-1].op))
     return artifacts

@@ -20,31 +20,45 @@ from compress.formats.metadata import Card
 from compress.quantize.graph import Operator, QuantizedGraph, TensorSpec
 
 OPSET = 13  # the first with DequantizeLinear per channel
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 IR_VERSION = 7  # the one that came with opset 13: onnxruntime 1.6 and later read it
 
 
-def to_onnx(graph: QuantizedGraph, path: Path, *, card: Card | None = None, expose: Sequence[str] = ()) -> None:
+def to_onnx(
+    graph: QuantizedGraph,
+    path: Path,
+    *,
+    card: Card | None = None,
+    expose: Sequence[str] = (),
+    reads: Normalisation | None = None,
+) -> None:
     """Write `graph` as it is: nothing is calibrated or rounded again.
 
-    Quantized graph: the input is uint8 pixels [1, 3, H, W], the output uint8 (float32 where the graph's
+    Quantized graph: the input is uint8 pixels [1, 3, H, W], or float32 (pixel - mean) / std where `reads` gives the
+    two for 0..255 RGB, which the file turns back into the same pixels; the output uint8 (float32 where the graph's
     output is float). Float graph: the input is float32 real values, the output float32. Nodes have the
     operators' names, the pairs around them none. `card` goes to metadata_props, beside `input_scale`,
-    `input_zero_point`, `output_scale` and `output_zero_point` of a uint8 input and output. The tensors named in
-    `expose` become further outputs.
+    `input_zero_point`, `output_scale` and `output_zero_point` of a uint8 input and output, `input_mean` and
+    `input_std` of `reads`. The tensors named in `expose` become further outputs.
 
     Raises ExportError, naming the layer, for what ONNX cannot express, and for a path that cannot be written.
     """
+    image = graph.tensors[graph.input]
+    reads = None if graph.is_float else reads
     writer = _Writer(graph)
+    given = writer.normalised(image, *reads) if reads else writer.value_info(image)
     for operator in graph.operators:
         writer.add(operator)
-    ends = {"input": graph.tensors[graph.input], "output": graph.tensors[graph.output]}
-    integer = {end: spec for end, spec in ends.items() if writer.is_integer(spec)}
+    result = graph.tensors[graph.output]
+    integer = {"output": result} if writer.is_integer(result) else {}
+    if writer.is_integer(image) and not reads:
+        integer["input"] = image
     model = helper.make_model(
         helper.make_graph(
             writer.nodes,
             graph.name,
-            [writer.value_info(ends["input"])],
-            [writer.value_info(spec) for spec in (ends["output"], *(graph.tensors[name] for name in expose))],
+            [given],
+            [writer.value_info(spec) for spec in (result, *(graph.tensors[name] for name in expose))],
             list(writer.constants.values()),
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -53,7 +67,9 @@ def to_onnx(graph: QuantizedGraph, path: Path, *, card: Card | None = None, expo
     )
     scales = {f"{end}_scale": repr(float(np.float32(spec.scale))) for end, spec in integer.items()}
     zero_points = {f"{end}_zero_point": str(spec.zero_point + 128) for end, spec in integer.items()}
-    helper.set_model_props(model, {**scales, **zero_points, **(_facts(graph, card) if card else {})})
+    normalisation = {f"input_{key}": " ".join(map(repr, values)) for key, values in zip(("mean", "std"), reads or ())}
+    facts = {**scales, **zero_points, **normalisation, **(_facts(graph, card, reads) if card else {})}
+    helper.set_model_props(model, facts)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -61,9 +77,13 @@ def to_onnx(graph: QuantizedGraph, path: Path, *, card: Card | None = None, expo
     write_whole(path, model.SerializeToString())
 
 
-def _facts(graph: QuantizedGraph, card: Card) -> dict[str, str]:
+def _facts(graph: QuantizedGraph, card: Card, reads: Normalisation | None) -> dict[str, str]:
     image = graph.tensors[graph.input]
-    reads = f"(pixel - {image.zero_point + 128}) * {image.scale!r}" if graph.is_float else "none: uint8 pixels, 0..255"
+    preprocessing = "none: uint8 pixels, 0..255"
+    if graph.is_float:
+        preprocessing = f"(pixel - {image.zero_point + 128}) * {image.scale!r}"
+    elif reads:
+        preprocessing = "float32 (pixel - {}) / {} of RGB 0..255".format(*(list(values) for values in reads))
     facts = {
         "name": card.name,
         "version": card.version,
@@ -72,7 +92,7 @@ def _facts(graph: QuantizedGraph, card: Card) -> dict[str, str]:
         "license": card.licence,
         "labels": "\n".join(card.labels),
         "color_space": "RGB",
-        "preprocessing": reads,
+        "preprocessing": preprocessing,
     }
     return {key: value for key, value in facts.items() if value}
 
@@ -104,6 +124,18 @@ class _Writer:
         if result.scale is not None:
             self.node("QuantizeLinear", [value, *self.scale_of(result)])
         self.nodes[-1].output[0] = operator.output
+
+    def normalised(self, image: TensorSpec, mean: tuple[float, ...], std: tuple[float, ...]) -> onnx.ValueInfoProto:
+        """A float32 input that becomes `image`: its real value is scale * (std * x + mean - zero point)."""
+        assert image.scale is not None
+        name = f"{image.name}_float32"
+        slope = np.float32(image.scale * np.array(std)).reshape(1, -1, 1, 1)
+        offset = np.float32(image.scale * (np.array(mean) - image.zero_point - 128)).reshape(1, -1, 1, 1)
+        scaled = self.node("Mul", [name, self.constant(slope)])
+        real = self.node("Add", [scaled, self.constant(offset)])
+        self.node("QuantizeLinear", [real, *self.scale_of(image)])
+        self.nodes[-1].output[0] = image.name
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, image.shape)
 
     def node(self, op_type: str, inputs: list[str], name: str = "", **attributes: Any) -> str:
         """Add a node; the name of its result. Names that nobody looks up are short: they add up in the file."""

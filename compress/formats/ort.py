@@ -9,18 +9,25 @@ from tempfile import TemporaryDirectory
 from compress.errors import ExportError
 from compress.formats.artifact import write_whole
 from compress.formats.metadata import Card
-from compress.formats.onnx import to_onnx
+from compress.formats.onnx import Normalisation, to_onnx
 from compress.quantize.graph import QuantizedGraph
 
 
-def to_ort(graph: QuantizedGraph, path: Path, *, card: Card | None = None, expose: Sequence[str] = ()) -> None:
+def to_ort(
+    graph: QuantizedGraph,
+    path: Path,
+    *,
+    card: Card | None = None,
+    expose: Sequence[str] = (),
+    reads: Normalisation | None = None,
+) -> None:
     """Write what `to_onnx` writes, with onnxruntime's own fusions stored in the file.
 
     Raises ExportError as `to_onnx` does, and where the installed onnxruntime cannot convert.
     """
     with TemporaryDirectory(prefix="compress-") as folder:
         source = Path(folder) / "model.onnx"
-        to_onnx(graph, source, card=card, expose=expose)
+        to_onnx(graph, source, card=card, expose=expose, reads=reads)
         tool = "onnxruntime.tools.convert_onnx_models_to_ort"
         command = [sys.executable, "-m", tool, str(source), "--optimization_style", "Fixed", "--output_dir", folder]
         done = subprocess.run(command, capture_output=True, text=True)

@@ -47,10 +47,12 @@ class Session:
         return self.infer(array)
 
     def prepare(self, image: np.ndarray, mean: Values | None = None, std: Values | None = None) -> np.ndarray:
-        """uint8 RGB [H, W, 3] -> what `run` takes. A float32 input reads (pixel - mean) / std, and needs both."""
+        """uint8 RGB [H, W, 3] -> what `run` takes. A float32 input reads (pixel - mean) / std, by default those that
+        the file states."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise MeasureError(f"{self.path}: an image must be uint8 RGB [H, W, 3], not {image.dtype} {image.shape}")
         if self.input.dtype == "float32":
+            mean, std = mean or self.input.mean, std or self.input.std
             if mean is None or std is None:
                 raise MeasureError(f"{self.path}: a float32 input needs the mean and std of its manifest")
             image = (image - np.array(mean, np.float32)) / np.array(std, np.float32)
@@ -103,8 +105,8 @@ def open_model(path: Path, threads: int = 2) -> Session:
 def describe(
     path: Path, mean: Values | None = None, std: Values | None = None, activation: str | None = None
 ) -> Artifact:
-    """What the file is, read from the file. `mean` and `std` are kept for a float32 input alone: the real
-    value scale * (pixel - zero_point) is (pixel - mean) / std with mean = zero_point (0..255), std = 1 / scale.
+    """What the file is, read from the file. `mean` and `std` (of 0..255 RGB) are kept for a float32 input alone,
+    by default those that the file states.
     `activation` of the output ("sigmoid", "softmax") is the caller's knowledge.
 
     Raises MeasureError as `open_model` does.
@@ -112,7 +114,7 @@ def describe(
     session = open_model(path, threads=1)
     source = session.input
     if source.dtype == "float32":
-        source = replace(source, mean=mean, std=std)
+        source = replace(source, mean=mean or source.mean, std=std or source.std)
     output = replace(session.output, activation=activation)
     return Artifact(path, path.suffix[1:], sha256_of(path), path.stat().st_size, source, output)
 
@@ -164,7 +166,7 @@ def _onnx_spec(path: Path, end: str, value: Any, layout: str, facts: dict[str, s
     dtype = {"tensor(float)": "float32"}.get(value.type, value.type[len("tensor(") : -1])
     spec = _spec(path, end, value.name, [1, *value.shape[1:]], dtype, layout)
     if dtype == "float32":
-        return spec
+        return replace(spec, mean=_colours(facts, "mean"), std=_colours(facts, "std")) if end == "input" else spec
     try:
         return replace(spec, scale=float(facts[f"{end}_scale"]), zero_point=int(facts[f"{end}_zero_point"]))
     except (KeyError, ValueError):
@@ -173,6 +175,15 @@ def _onnx_spec(path: Path, end: str, value: Any, layout: str, facts: dict[str, s
         raise MeasureError(
             f"{path}: the uint8 {end} states no {end}_scale and {end}_zero_point in its metadata; export it again"
         ) from None
+
+
+def _colours(facts: dict[str, str], key: str) -> Values | None:
+    """`input_mean` or `input_std` of the metadata: three numbers, or nothing that can be used."""
+    try:
+        red, green, blue = map(float, facts[f"input_{key}"].split())
+    except (KeyError, ValueError):
+        return None
+    return red, green, blue
 
 
 def open_interpreter(path: Path, threads: int) -> Any:

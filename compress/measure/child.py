@@ -77,11 +77,9 @@ class Child:
         return self._ask({"mean": mean, "std": std}, image)[1]
 
     def describe(self) -> Artifact:
-        """What the file says of itself, without `mean` and `std`. `activation` is LOGITS where its answer to noise
+        """What the file says of itself. `activation` is LOGITS where its answer to noise
         leaves 0 to 1, else None."""
-        given, made = (
-            IOSpec(**{**self._facts[end], "shape": tuple(self._facts[end]["shape"])}) for end in ("input", "output")
-        )
+        given, made = (_io_spec(self._facts[end]) for end in ("input", "output"))
         if self._ask({"logits": True})[0]["logits"]:
             made = replace(made, activation=LOGITS)
         size_bytes = self._path.stat().st_size
@@ -118,6 +116,11 @@ class Child:
         self._stderr.seek(0)
         last = self._stderr.read().decode(errors="replace").strip().rpartition("\n")[2]
         return MeasureError(f"{self._path}: the runtime died on it ({how}) {last}".rstrip() + "; export it again")
+
+
+def _io_spec(facts: dict[str, Any]) -> IOSpec:
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
+    return IOSpec(**fields)
 
 
 def samples_ms(infer: Callable[[], object], runs: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:
@@ -172,7 +175,7 @@ def main(path: Path, threads: int) -> None:
         session = open_model(path, threads)
         height, width = session.input.shape[1:3] if session.input.layout == "NHWC" else session.input.shape[2:]
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-        normalisation = (127.5,) * 3, (64.0,) * 3
+        normalisation = session.input.mean or (127.5,) * 3, session.input.std or (64.0,) * 3
         prepared = session.prepare(noise, *normalisation)
         ends = {"input": asdict(session.input), "output": asdict(session.output)}
         _send(replies, {"runtime": session.runtime, "load_ms": session.load_ms, **ends})

@@ -40,7 +40,7 @@ class Model:
 def opened(path: Path, trust_pickle: bool = False) -> Iterator[Model]:
     """A trained .pt with its recipe beside it, or an exported .onnx, .ort or .tflite, which runs in a child process.
 
-    An exported file that reads float32 needs its recipe beside it too, for the mean and std of its input.
+    An exported file that reads float32 and states no mean and std needs its recipe, which does, beside it too.
     Raises ModelError, RecipeError or MeasureError.
     """
     with ExitStack() as stack:
@@ -71,13 +71,12 @@ def _trained(path: Path, trust_pickle: bool) -> Model:
 
 def _exported(path: Path, stack: ExitStack) -> Model:
     file = describe(path)
-    mean = std = None
-    if file.input.dtype == "float32":
+    mean, std = file.input.mean, file.input.std
+    if file.input.dtype == "float32" and not mean:
         recipe = path.with_suffix(".toml")
         if not recipe.is_file():
             raise MeasureError(f"{path}: reads float32; put its recipe, {recipe.name}, beside it for the mean and std")
-        preprocess = read_recipe(recipe).preprocess
-        mean, std = (tuple(255 * value for value in values) for values in (preprocess.mean, preprocess.std))
+        mean, std = read_recipe(recipe).preprocess.of_pixels()
     rows, columns, channels = (file.input.layout.index(axis) for axis in "HWC")
     child = stack.enter_context(Child(path))
     return Model(

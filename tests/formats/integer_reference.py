@@ -245,7 +245,7 @@ class GraphBuilder:
     def pool(self, op: str, x: str, kernel=(2, 2), stride=(2, 2), padding=(0, 0), ceil=False) -> str:
         source = self.tensors[x].shape
         size = [pooled(n, k, s, p, ceil) for n, k, s, p in zip(source[2:], kernel, stride, padding, strict=True)]
-        attrs = {"kernel": kernel, "stride": stride, "padding": padding}
+        attrs = {"kernel": kernel, "stride": stride, "padding": padding, "ceil": ceil}
         return self.add(op, (x,), (1, source[1], *size), attrs=attrs)
 
     def resize(self, x: str, size: tuple[int, int], mode: str = "bilinear") -> str:

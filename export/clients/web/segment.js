@@ -1,5 +1,6 @@
 // Loads a compressed segmenter, checks that it is the file of the manifest, and runs it on RGB pixels.
-// Nothing is normalised here: both files take uint8 pixels, 0 to 255, and give a uint8 probability for each class.
+// Both files take uint8 pixels, 0 to 255, and give a uint8 probability for each class; an ONNX file whose manifest
+// says float32 reads the pixels with its mean and std.
 
 import { unzipSync } from "fflate";
 import { Tensor, loadAndCompile, loadLiteRt } from "@litertjs/core";
@@ -34,12 +35,16 @@ export async function openOnnx(bytes, entry, wasm) {
   ort.env.wasm.wasmPaths = wasm;
   ort.env.wasm.numThreads = 1;
   const session = await ort.InferenceSession.create(bytes);
+  const { dtype, mean, std } = entry.input;
   const [, channels, height, width] = entry.input.shape;
   return async (pixels) => {
-    const planes = new Uint8Array(pixels.length);
+    const planes = dtype === "float32" ? new Float32Array(pixels.length) : new Uint8Array(pixels.length);
     for (let i = 0; i < height * width; i++)
-      for (let c = 0; c < channels; c++) planes[c * height * width + i] = pixels[i * channels + c];
-    const input = new ort.Tensor("uint8", planes, entry.input.shape);
+      for (let c = 0; c < channels; c++) {
+        const pixel = pixels[i * channels + c];
+        planes[c * height * width + i] = dtype === "float32" ? (pixel - mean[c]) / std[c] : pixel;
+      }
+    const input = new ort.Tensor(dtype, planes, entry.input.shape);
     const outputs = await session.run({ [entry.input.name]: input });
     return outputs[entry.output.name].data;
   };
