@@ -10,7 +10,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --constraint constraints.txt
-RUN := $(BIN)/compress run models/u2net.pt --budget 4MB --minutes 3
+RUN := $(BIN)/compress run models/u2net.pt --budget 4MB --minutes 2
 
 .PHONY: demo test test-slow clients gate check clean
 

@@ -74,16 +74,17 @@ class PlanSection(_Section):
 
 class TrainSection(_Section):
     """Training after the repair: `minutes` for distillation and quantization-aware training together, or a number of
-    `steps`, which gives the same result whatever the machine's speed. `qat_share` of either is quantization-aware."""
+    `steps`, which gives the same result whatever the machine's speed. `qat_share` of either is quantization-aware. A
+    learning rate is about the share of its spread by which a step moves an output of a layer."""
 
     minutes: float = Field(6.0, ge=0)
     steps: int | None = Field(None, ge=0)
     batch: int = Field(8, ge=1)
-    learning_rate: float = Field(2e-4, gt=0)
+    learning_rate: float = Field(6e-3, gt=0)
     size: tuple[int, int] = (192, 192)
     features: int = Field(800, ge=0)
     qat_share: float = Field(0.4, ge=0, le=1)
-    qat_learning_rate: float = Field(1e-4, gt=0)
+    qat_learning_rate: float = Field(2e-3, gt=0)
 
 
 class RepairSection(_Section):
@@ -101,7 +102,7 @@ class ControlsSection(_Section):
     run: bool = False
     small: str | None = Field(None, pattern=r"^[\w./-]+\.py:\w+$")
     small_weights: str | None = None
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(2e-2, gt=0)
 
 
 class MeasureSection(_Section):

@@ -29,7 +29,6 @@ images = 24
 size = [64, 64]
 [train]
 minutes = 0.1
-learning_rate = 1e-3
 size = [32, 32]
 [measure]
 seconds = 0.5

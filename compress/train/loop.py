@@ -19,6 +19,7 @@ from compress.errors import TrainError
 from compress.formats.artifact import write_whole
 from compress.network import Network
 from compress.train.lesson import Lesson, held_out_iou
+from compress.train.optimizer import Natural
 from compress.train.targets import pooled, shrink
 
 Net = TypeVar("Net", bound=Network)
@@ -26,6 +27,10 @@ Net = TypeVar("Net", bound=Network)
 EMA = 0.998
 CHECKS = 10
 WARM_UP = 20
+MEASURED = 32
+MEASURED_AT = (100, 400, 1600, 6400, 25600)
+"""Steps after which the optimizer takes its moments anew."""
+
 FEATURE_WEIGHT = 1.0
 OVERLAP_WEIGHT = 1.0
 EDGE_WEIGHT = 4.0
@@ -63,10 +68,10 @@ def fit(
     """Train a copy of `net` -> the copy that was best on the held-out images, of those that are averaged over steps and
     of the start.
 
-    Adam with a short warm-up and a cosine that ends with the schedule; a repaired network loses what the repair won
-    at a rate that would suit one from scratch. About ten times `on_check(minutes, iou, loss)` is called and everything
-    is written to the file `state`; training goes on from there when the file exists, to the same result where the
-    schedule counts steps. Runs on the GPU where there is one, in bfloat16 where the device has it.
+    `Natural` steps with a short warm-up and a cosine that ends with the schedule. About ten times
+    `on_check(minutes, iou, loss)` is called and everything is written to the file `state`; training goes on from there
+    when the file exists, to the same result where the schedule counts steps. Runs on the GPU where there is one, in
+    bfloat16 where the device has it.
 
     Raises TrainError, naming the last good checkpoint, when the loss leaves the finite numbers.
     """
@@ -111,10 +116,17 @@ class _Progress:
         self.averaged = copy.deepcopy(self.net).requires_grad_(False)
         self.best = copy.deepcopy(self.averaged)
         self.iou = 0.0  # of `best` on the held-out images
-        self.optimizer = torch.optim.Adam(self.net.parameters(), learning_rate)
         self.draw = _Draw(lesson, batch, seed)
+        self.measured = copy.deepcopy(self.averaged)  # the network that the optimizer took its moments from
+        self.optimizer = Natural(self.net, self._images(), learning_rate)
         self.steps, self.minutes, self.loss = 0, 0.0, 0.0
         self.moments: list[tuple[float, float, float]] = []  # minutes, best IoU so far, loss
+
+    def _images(self) -> Tensor:
+        """Images that the optimizer takes its moments from, evenly spread over those that are learned from."""
+        lesson, images = self.lesson, self.draw.images
+        rows = images[torch.linspace(0, len(images) - 1, min(MEASURED, len(images))).round().long()]
+        return self.net.real(shrink(torch.from_numpy(lesson.pixels[rows.numpy()]), lesson.size))
 
     def step(self, done: float) -> float:
         """One step, at the share `done` of the schedule -> its loss; nothing is changed by one that is not finite."""
@@ -134,6 +146,9 @@ class _Progress:
             torch._foreach_lerp_(list(self.averaged.parameters()), list(self.net.parameters()), weight)
         self.loss = value if not self.steps else 0.95 * self.loss + 0.05 * value
         self.steps += 1
+        if self.steps in MEASURED_AT:
+            self.measured.load_state_dict(self.net.state_dict())
+            self.optimizer.measure(self.measured, self._images())
         return value
 
     def check(self) -> tuple[float, float, float]:
@@ -158,9 +173,10 @@ class _Progress:
         for name in _VALUES:
             setattr(self, name, saved[name])
         self.draw.restore(saved["draw"])
+        self.optimizer.measure(self.measured, self._images())
 
 
-_PARTS = ("net", "averaged", "best", "optimizer")
+_PARTS = ("net", "averaged", "best", "measured", "optimizer")
 _VALUES = ("iou", "steps", "minutes", "loss", "moments")
 
 

@@ -8,7 +8,8 @@ from compress.load.trace import fold_normalisation, trace
 from compress.network import Network, Node
 from compress.prune.cut import cut
 from compress.prune.groups import find_groups
-from compress.prune.repair import _as_matrix, _from_matrix, _Taps, images_in_memory, repair
+from compress.prune.repair import images_in_memory, repair
+from compress.prune.unfold import Taps, as_matrix, from_matrix
 
 
 def student_of(net, keep):
@@ -96,12 +97,12 @@ def test_taps_times_matrix_is_the_convolution(op, shape, attrs):
     with torch.no_grad():
         expected = net(x)
     rows, columns = (grid.flatten() for grid in torch.meshgrid(*map(torch.arange, expected.shape[2:]), indexing="ij"))
-    taps = _Taps(node, weight).at(x, rows, columns)  # [N, C, k, n]
+    taps = Taps(node, weight).at(x, rows, columns)  # [N, C, k, n]
     groups = attrs["groups"]
     features = taps.reshape(2, groups, -1, taps.shape[-1])
-    result = torch.einsum("ngfp,gfo->ngop", features, _as_matrix(node, weight)).reshape(expected.shape)
+    result = torch.einsum("ngfp,gfo->ngop", features, as_matrix(node, weight)).reshape(expected.shape)
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(_from_matrix(node, _as_matrix(node, weight), weight), weight)
+    torch.testing.assert_close(from_matrix(node, as_matrix(node, weight), weight), weight)
 
 
 def test_images_are_limited_by_memory(net, monkeypatch):

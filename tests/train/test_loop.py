@@ -35,7 +35,7 @@ def ticking(step_seconds=1.0):
 
 
 def trained(net, lesson, on_check=lambda *_: None, **changes):
-    settings = {"schedule": Schedule(0.5), "batch": 4, "learning_rate": 3e-3, "seed": 0, "desc": "test"}
+    settings = {"schedule": Schedule(0.5), "batch": 4, "learning_rate": 1e-2, "seed": 0, "desc": "test"}
     settings["clock"] = ticking()
     return fit(net, lesson, on_check=on_check, **{**settings, **changes})
 
@@ -61,6 +61,23 @@ def test_one_seed_gives_one_result(lesson):
         net = fold_normalisation(trace(TinyNet().eval(), (32, 32), 0, 3, (0.5,) * 3, (0.25,) * 3)[0])
         results.append(trained(net, lesson).weight("merge"))
     assert torch.equal(*results)
+
+
+def test_training_goes_on_from_its_checkpoint_to_the_same_bits(net, lesson, tmp_path, monkeypatch):
+    monkeypatch.setattr("compress.train.loop.MEASURED_AT", (3,))
+    settings = {"schedule": Schedule(steps=10), "state": tmp_path / "state"}
+    whole = trained(net, lesson, **{**settings, "state": None})
+
+    def stop(minutes, iou, loss):
+        checks.append(iou)
+        if len(checks) == 6:  # five are written by then
+            raise KeyboardInterrupt
+
+    checks = []
+    with pytest.raises(KeyboardInterrupt):
+        trained(net, lesson, stop, **settings)
+    rest = trained(net, lesson, **settings)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), rest.parameters(), strict=True))
 
 
 def test_the_best_checkpoint_is_kept_when_training_gets_worse(net, lesson):

@@ -1,0 +1,72 @@
+"""A convolution as a product of matrices: its inputs at some positions, and its weights, by group of filters."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compress.network import Node
+
+
+class Taps:
+    """The inputs that a convolution reads for given output positions. A transposed convolution is a plain one
+    over the input with zeros between its pixels."""
+
+    def __init__(self, node: Node, weight: Tensor):
+        a, self.kernel = node.attrs, weight.shape[2:]
+        self.dilation = a["dilation"]
+        self.transposed = node.op == "conv_transpose"
+        self.spread = a["stride"] if self.transposed else (1, 1)
+        self.stride = (1, 1) if self.transposed else a["stride"]
+        reach = [d * (k - 1) for d, k in zip(self.dilation, self.kernel)]
+        after = [r - p + o for r, p, o in zip(reach, a["padding"], a.get("output_padding", (0, 0)))]
+        before = [r - p for r, p in zip(reach, a["padding"])]
+        self.padding = (
+            (before[1], after[1], before[0], after[0])
+            if self.transposed
+            else tuple(p for pad in reversed(a["padding"]) for p in (pad, pad))
+        )
+
+    def at(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """[N, C, H, W], n positions -> [N, C, kh * kw, n] float32."""
+        if self.transposed:
+            apart = x.new_zeros(
+                *x.shape[:2], (x.shape[2] - 1) * self.spread[0] + 1, (x.shape[3] - 1) * self.spread[1] + 1
+            )
+            apart[:, :, :: self.spread[0], :: self.spread[1]] = x
+            x = apart
+        x = F.pad(x, self.padding)
+        taps = [
+            x[:, :, rows * self.stride[0] + i * self.dilation[0], columns * self.stride[1] + j * self.dilation[1]]
+            for i in range(self.kernel[0])
+            for j in range(self.kernel[1])
+        ]
+        return torch.stack(taps, 2).float()
+
+
+def by_group(values: Tensor, groups: int) -> Tensor:
+    """[N, C, n] -> [G, N * n, C / G]"""
+    count, channels, positions = values.shape
+    return values.reshape(count, groups, channels // groups, positions).permute(1, 0, 3, 2).flatten(1, 2)
+
+
+def by_group_all(features: list[Tensor], groups: int) -> Tensor:
+    """Chunks [N, C, k, n] -> [G, all positions, C / G * k]"""
+    return torch.cat([by_group(part.flatten(1, 2), groups) for part in features], 1)
+
+
+def as_matrix(node: Node, weight: Tensor) -> Tensor:
+    """Convolution weights -> [G, f, o], for features in the order of `Taps`."""
+    groups = node.attrs["groups"]
+    if node.op == "conv_transpose":
+        weight = weight.flip(2, 3).reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
+    else:
+        weight = weight.reshape(groups, -1, *weight.shape[1:])
+    return weight.flatten(2).transpose(1, 2)
+
+
+def from_matrix(node: Node, matrix: Tensor, like: Tensor) -> Tensor:
+    groups, kernel = node.attrs["groups"], like.shape[2:]
+    weight = matrix.transpose(1, 2).reshape(groups, matrix.shape[2], -1, *kernel)
+    if node.op == "conv_transpose":
+        return weight.transpose(1, 2).flip(3, 4).reshape(like.shape)
+    return weight.reshape(like.shape)
