@@ -61,20 +61,20 @@ class Natural(torch.optim.Optimizer):
             weight, bias = self.net.weight(node.name), self.net.bias(node.name)
             done |= {weight, bias}
             if weight.grad is not None and bias.grad is not None:
-                self._step(node, weight, bias, rate)
+                change = self._change(node, weight, weight.grad, bias.grad, rate)
+                weight.sub_(from_matrix(node, change[:, :-1], weight))
+                bias.sub_(self.moments[node.name].one * change[:, -1].flatten())
         for parameter in self.param_groups[0]["params"]:
             if parameter not in done and parameter.grad is not None:
-                parameter.sub_(
-                    self._averaged(parameter, parameter.grad, parameter.grad, parameter.numel(), SHARE * rate)
-                )
+                slope = parameter.grad
+                parameter.sub_(self._averaged(parameter, slope, slope, parameter.numel(), SHARE * rate))
 
-    def _step(self, node: Node, weight: Tensor, bias: Tensor, rate: float) -> None:
+    def _change(self, node: Node, weight: Tensor, by_weight: Tensor, by_bias: Tensor, rate: float) -> Tensor:
+        """What a step takes from the weights and the bias of a convolution, [G, f + 1, o]."""
         moments = self.moments[node.name]
-        slope = torch.cat([as_matrix(node, weight.grad), moments.one * bias.grad.reshape(moments.spread.shape)], 1)
+        slope = torch.cat([as_matrix(node, by_weight), moments.one * by_bias.reshape(moments.spread.shape)], 1)
         slope = slope * moments.spread
-        change = self._averaged(weight, slope, moments.inverse @ slope, bias.numel(), rate) * moments.spread
-        weight.sub_(from_matrix(node, change[:, :-1], weight))
-        bias.sub_(moments.one * change[:, -1].flatten())
+        return self._averaged(weight, slope, moments.inverse @ slope, by_bias.numel(), rate) * moments.spread
 
     def _averaged(self, key: Tensor, slope: Tensor, direction: Tensor, outputs: int, rate: float) -> Tensor:
         """The average of `direction` over steps, of the length `rate` for each output where the steps agree."""
