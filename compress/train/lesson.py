@@ -91,10 +91,15 @@ def hopeless(maps: np.ndarray, doubt: np.ndarray, labelled: int) -> tuple[int, .
 
 def held_out_iou(net: Network, lesson: Lesson) -> float:
     """Mean IoU on the held-out images, at the network's own size."""
+    return float(np.mean(held_out_ious(net, lesson)))
+
+
+def held_out_ious(net: Network, lesson: Lesson) -> list[float]:
+    """IoU on each of the held-out images, at the network's own size."""
     scores = []
     device = net.weight(net.convs()[0].name).device
     with torch.no_grad():
         for index in lesson.held_out:
             image = net.real(torch.from_numpy(lesson.pixels[index : index + 1].copy())).to(device)
             scores.append(image_iou(class_ids(net(image)[0].cpu().numpy()), lesson.reference(index), lesson.classes))
-    return float(np.mean(scores))
+    return scores
