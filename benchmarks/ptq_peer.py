@@ -63,7 +63,7 @@ def fused(write: Callable[[Path], object]) -> str:
         except Exception as error:  # the exporter and the runtime raise types of their own
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             return f"none: {type(error).__name__}: {(lines or [''])[0][:100]}".replace("|", "/")
-        return f"{counts.get('QLinearConv', 0)} fused, {counts.get('Conv', 0)} in float"
+        return f"{counts.get('QLinearConv', 0)} fused, {counts.get('Conv', 0) + counts.get('FusedConv', 0)} in float"
 
 
 def main(run: Path, data: Path, images: int, calibration: int, size: int | None) -> None:
@@ -105,7 +105,7 @@ def main(run: Path, data: Path, images: int, calibration: int, size: int | None)
         return export(copy.deepcopy(student), (pixels[0],))
 
     def in_onnx(model: torch.nn.Module) -> str:
-        return fused(lambda path: torch.onnx.export(model, (pixels[0],), path, dynamo=True, verbose=False))
+        return fused(lambda path: torch.onnx.export(model, (pixels[0],), path, dynamo=True, external_data=False, verbose=False))
 
     print(f"{len(judged_on)} images of val/ at {shape[0]}x{shape[1]}, {len(pixels)} to calibrate on\n")
     print("| quantized by | IoU | convolutions in onnxruntime |\n|---|---|---|")
