@@ -105,7 +105,9 @@ def main(run: Path, data: Path, images: int, calibration: int, size: int | None)
         return export(copy.deepcopy(student), (pixels[0],))
 
     def in_onnx(model: torch.nn.Module) -> str:
-        return fused(lambda path: torch.onnx.export(model, (pixels[0],), path, dynamo=True, external_data=False, verbose=False))
+        return fused(
+            lambda path: torch.onnx.export(model, (pixels[0],), path, dynamo=True, external_data=False, verbose=False)
+        )
 
     print(f"{len(judged_on)} images of val/ at {shape[0]}x{shape[1]}, {len(pixels)} to calibrate on\n")
     print("| quantized by | IoU | convolutions in onnxruntime |\n|---|---|---|")
