@@ -65,15 +65,11 @@ def _weights(
     weight, bias = net.weight(node.name).detach().cpu(), net.bias(node.name).detach().cpu()
     if node.inputs[0] not in scales:
         return weight.numpy(), None, bias.numpy()
-    steps = weight_scale(node, weight)
+    given = scales[node.inputs[0]][0]
+    steps = weight_scale(node, weight, bias, given)
     shape = [-1 if axis == channel_axis(node) else 1 for axis in range(4)]
     integers = (weight / steps.reshape(shape)).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
     if node.op == "conv_transpose" and node.attrs["groups"] > 1:
         steps = steps.repeat(node.attrs["groups"])
-    bias_steps = steps.double() * scales[node.inputs[0]][0]
-    limit = 2**31 - 1
-    return (
-        integers.numpy().astype(np.int8),
-        steps.numpy(),
-        (bias.double() / bias_steps).round().clamp(-limit, limit).numpy().astype(np.int32),
-    )
+    biases = (bias.double() / (steps.double() * given)).round()
+    return integers.numpy().astype(np.int8), steps.numpy(), biases.numpy().astype(np.int32)

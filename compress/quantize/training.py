@@ -17,6 +17,8 @@ from compress.quantize.placement import Placement, place
 
 LOWEST, HIGHEST = -128, 127
 WEIGHT_LIMIT = 127
+BIAS_LIMIT = 2**29
+"""Of an int32, so that what is added to it does not overflow."""
 
 
 class _Quantize(torch.autograd.Function):
@@ -131,12 +133,13 @@ class QuantizedNetwork(Network):
         return _Quantize.apply(value, LOWEST - zero_point, HIGHEST - zero_point)
 
     def _conv(self, node: Node, inputs: list[Tensor], scale: Tensor) -> Tensor:
-        weight, ratio = self.weight(node.name), self.scale(self.unit(node.inputs[0])) / scale
+        given = self.scale(self.unit(node.inputs[0]))
+        weight, bias, ratio = self.weight(node.name), self.bias(node.name), given / scale
         if node.name not in self.keep_float:
-            steps = weight_scale(node, weight)
+            steps = weight_scale(node, weight, bias, given.detach())
             shape = [-1 if axis == channel_axis(node) else 1 for axis in range(4)]
             weight, ratio = _Round.apply(weight / steps.reshape(shape)), (steps * ratio).reshape(shape)
-        return CONVS[node.op](inputs, node.attrs, weight * ratio, self.bias(node.name) / scale)
+        return CONVS[node.op](inputs, node.attrs, weight * ratio, bias / scale)
 
     def _rectified(self, node: Node, value: Tensor, unit: str) -> Tensor:
         """Where the integers begin at zero and end below 6, the clamp that follows is the rectifier."""
@@ -152,12 +155,15 @@ def channel_axis(node: Node) -> int:
     return 1 if node.op == "conv_transpose" else 0
 
 
-def weight_scale(node: Node, weight: Tensor) -> Tensor:
-    """[output channels] float32: the largest weight is 127. A channel that is all but zero beside the others gets
-    a larger scale: with its own, its int32 bias would overflow and kernels refuse the ratio of scales."""
+def weight_scale(node: Node, weight: Tensor, bias: Tensor, input_scale: Tensor | float) -> Tensor:
+    """[output channels] float32: the largest weight is 127. A channel that is all but zero beside the others, or beside
+    its own bias, gets a larger scale: with its own, its int32 bias would overflow and kernels refuse the ratio of
+    scales."""
     others = [axis for axis in range(4) if axis != channel_axis(node)]
     largest = weight.detach().abs().amax(others)
-    return torch.maximum(largest, (1e-4 * largest.max()).clamp_min(1e-5)) / WEIGHT_LIMIT
+    least = (1e-4 * largest.max()).clamp_min(1e-5)
+    biases = bias.detach().abs().reshape(-1, len(largest)).amax(0)
+    return torch.maximum(torch.maximum(largest, least) / WEIGHT_LIMIT, biases / (input_scale * BIAS_LIMIT))
 
 
 def affine(low: float, high: float) -> tuple[float, int]:

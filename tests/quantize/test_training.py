@@ -48,7 +48,8 @@ class Plain(QuantizedNetwork):
     def compute(self, node, inputs, input_size):
         if node.op in CONVS:
             weight, axis = self.weight(node.name), channel_axis(node)
-            scale = weight_scale(node, weight).reshape([-1 if i == axis else 1 for i in range(4)])
+            steps = weight_scale(node, weight, self.bias(node.name), self.scale(self.unit(node.inputs[0])).detach())
+            scale = steps.reshape([-1 if i == axis else 1 for i in range(4)])
             weight = weight + ((weight / scale).round() * scale - weight).detach()
             value = CONVS[node.op](inputs, node.attrs, weight, self.bias(node.name))
         else:
@@ -207,3 +208,19 @@ def test_a_layer_that_cannot_be_kept_float_is_named_with_what_it_may_be(net):
     concat = next(node.name for node in net.nodes if node.op == "concat")
     with pytest.raises(RecipeError, match=f"{concat} is a concat, which has no weights"):
         check_keep_float(net, [concat])
+
+
+def test_a_channel_that_is_nothing_but_a_large_bias_keeps_it_in_an_int32(net, pixels):
+    one = net.rewritten(net.weights())
+    name = one.convs()[1].name
+    with torch.no_grad():
+        one.weight(name)[0] *= 1e-9
+        one.bias(name)[0] = 1e4
+    image = one.real(pixels[:1])
+    quantized = QuantizedNetwork(one, calibrate(one, [image]))
+    graph = quantized_graph(quantized, "biased")
+    operator = next(operator for operator in graph.operators if operator.name == name)
+    assert 2**28 < operator.bias[0] <= 2**29
+    scale = graph.tensors[operator.inputs[0]].scale
+    assert float(operator.bias[0]) * operator.weight_scale[0] * scale == pytest.approx(1e4, rel=1e-5)
+    assert not operator.weight[0].any()
