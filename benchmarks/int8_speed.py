@@ -19,10 +19,14 @@ from compress.network import Network
 from compress.quantize.convert import float_graph
 
 
-def main(run: Path) -> None:
+def float_student(run: Path) -> Network:
+    """The student of a run as it was before quantization."""
     checkpoints = [run / "checkpoints" / f"{stage}.pt" for stage in ("distil", "repair")]
-    state = torch.load(next(path for path in checkpoints if path.exists()), weights_only=True)
-    graph = float_graph(Network.from_state(state), "student")
+    return Network.from_state(torch.load(next(path for path in checkpoints if path.exists()), weights_only=True))
+
+
+def main(run: Path) -> None:
+    graph = float_graph(float_student(run), "student")
     with TemporaryDirectory() as folder:
         files = {}
         for name in ("onnx", "tflite"):

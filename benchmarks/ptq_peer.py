@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from int8_speed import float_student
 from neural_compressor.torch.export import export
 from neural_compressor.torch.quantization import StaticQuantConfig, TuningConfig, autotune, convert, prepare
 from torch import Tensor
@@ -67,9 +68,7 @@ def fused(write: Callable[[Path], object]) -> str:
 
 
 def main(run: Path, data: Path, images: int, calibration: int, size: int | None) -> None:
-    checkpoints = [run / "checkpoints" / f"{stage}.pt" for stage in ("distil", "repair")]
-    state = torch.load(next(path for path in checkpoints if path.exists()), weights_only=True)
-    student = Network.from_state(state).eval().requires_grad_(False)
+    student = float_student(run).eval().requires_grad_(False)
     shape = (size, size) if size else student.traced_size
     classes = student.shapes()[student.output][1]
     dataset = open_dataset(data, tuple(map(str, range(classes))))

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+from int8_speed import float_student
 from tqdm import tqdm
 
 from compress.load.trace import fold_normalisation, trace
@@ -29,8 +30,7 @@ MODELS = Path(__file__).resolve().parent.parent / "models"
 
 def student_of(run: Path | None) -> Network:
     if run:
-        checkpoints = [run / "checkpoints" / f"{stage}.pt" for stage in ("distil", "repair")]
-        return Network.from_state(torch.load(next(path for path in checkpoints if path.exists()), weights_only=True))
+        return float_student(run)
     sys.path.insert(0, str(MODELS))
     from u2net import MEAN, STD, U2Net
 

@@ -75,6 +75,7 @@ def main(options: argparse.Namespace) -> None:
         features = teacher_features(heavy, find_groups(heavy), kept, lesson.pixels, range(1, IMAGES), lesson.size)
         lesson = Lesson(**{**vars(lesson), "features": features})
         progress = _Progress(student, lesson, options.batch, recipe.train.learning_rate, seed=0)
+        progress.begin()
         shapes: list[torch.Size] = []
         real = progress.net.real
 

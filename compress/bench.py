@@ -23,7 +23,7 @@ from compress.measure.stability import stability
 from compress.measure.statistics import bootstrap_mean, change, fold_means, speedup
 from compress.measure.summary import accuracy, class_iou
 from compress.measure.values import Measurement
-from compress.recipe import MeasureSection, Recipe
+from compress.recipe import MeasureSection, PreprocessSection, Recipe
 from compress.report.bench import Bench, BenchRecord
 
 log = logging.getLogger("compress")
@@ -217,8 +217,7 @@ def _with_preprocessing(artifact: Artifact, options: Options) -> Artifact:
     """A float32 input takes (pixel - mean) / std, here in units of 0..255, where the file does not say it itself."""
     if artifact.input.dtype != "float32" or artifact.input.mean:
         return artifact
-    trained = options.recipe.preprocess if options.recipe else None
-    mean = options.mean or (trained.mean if trained else (0.0,) * 3)
-    std = options.std or (trained.std if trained else (1.0,) * 3)
-    scaled = [tuple(255 * value for value in values) for values in (mean, std)]
-    return replace(artifact, input=replace(artifact.input, mean=scaled[0], std=scaled[1]))
+    trained = options.recipe.preprocess if options.recipe else PreprocessSection()
+    said = {key: values for key, values in (("mean", options.mean), ("std", options.std)) if values}
+    mean, std = trained.model_copy(update=said).of_pixels()
+    return replace(artifact, input=replace(artifact.input, mean=mean, std=std))

@@ -72,9 +72,7 @@ def read_rules(target: Path) -> Rules | None:
     read = validated(GateFile, read_toml(path, "write one"), str(path))
     if read.preprocess is None:
         return Rules(tuple(read.budget.limits), path.parent)
-    red, green, blue = (255 * value for value in read.preprocess.mean)
-    spread = tuple(255 * value for value in read.preprocess.std)
-    return Rules(tuple(read.budget.limits), path.parent, (red, green, blue), (spread[0], spread[1], spread[2]))
+    return Rules(tuple(read.budget.limits), path.parent, *read.preprocess.of_pixels())
 
 
 def gate(

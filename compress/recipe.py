@@ -14,6 +14,8 @@ class _Section(BaseModel):
 
 
 Kind = TypeVar("Kind", bound=_Section)
+Colours = tuple[float, float, float]
+"""Of red, green and blue."""
 
 
 class ModelSection(_Section):
@@ -29,12 +31,13 @@ class ModelSection(_Section):
 class PreprocessSection(_Section):
     """What the model was trained on: (pixel / 255 - mean) / std per RGB channel."""
 
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: Colours = (0.0, 0.0, 0.0)
+    std: Colours = (1.0, 1.0, 1.0)
 
-    def of_pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def of_pixels(self) -> tuple[Colours, Colours]:
         """The same as mean and std of 0..255 values: (pixel - mean) / std."""
-        return tuple(255 * value for value in self.mean), tuple(255 * value for value in self.std)
+        (a, b, c), (d, e, f) = self.mean, self.std
+        return (255 * a, 255 * b, 255 * c), (255 * d, 255 * e, 255 * f)
 
 
 class DataSection(_Section):

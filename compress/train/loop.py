@@ -81,7 +81,7 @@ def fit(
     """
     progress = _Progress(net, lesson, batch, learning_rate, seed)
     if state is None or not state.exists():
-        progress.judge(progress.kept)
+        progress.begin()
     else:
         progress.load(state)
         for moment in progress.moments:
@@ -122,16 +122,22 @@ class _Progress:
         self.iou = 0.0  # of `kept` on the held-out images
         self.best: list[float] = []  # the best IoU so far, image by image
         self.draw = _Draw(lesson, batch, seed)
-        self.measured = copy.deepcopy(self.averaged)  # the network that the optimizer took its moments from
-        self.optimizer = Natural(self.net, self._images(), learning_rate)
+        self.measured = copy.deepcopy(self.averaged)  # the network that the optimizer takes its moments from
+        self.optimizer = Natural(self.net, learning_rate)
         self.steps, self.minutes, self.loss = 0, 0.0, 0.0
         self.moments: list[tuple[float, float, float]] = []  # minutes, IoU of `kept`, loss
 
-    def _images(self) -> Tensor:
-        """Images that the optimizer takes its moments from, evenly spread over those that are learned from."""
+    def begin(self) -> None:
+        """Before the first step of all."""
+        self.judge(self.kept)
+        self.measure()
+
+    def measure(self) -> None:
+        """On images that are evenly spread over those that are learned from."""
         lesson, images = self.lesson, self.draw.images
         rows = images[torch.linspace(0, len(images) - 1, min(MEASURED, len(images))).round().long()]
-        return self.net.real(shrink(torch.from_numpy(lesson.pixels[rows.numpy()]), lesson.size))
+        pixels = shrink(torch.from_numpy(lesson.pixels[rows.numpy()]), lesson.size)
+        self.optimizer.measure(self.measured, self.net.real(pixels))
 
     def step(self, done: float) -> float:
         """One step, at the share `done` of the schedule -> its loss; nothing is changed by one that is not finite."""
@@ -153,7 +159,7 @@ class _Progress:
         self.steps += 1
         if self.steps in MEASURED_AT:
             self.measured.load_state_dict(self.net.state_dict())
-            self.optimizer.measure(self.measured, self._images())
+            self.measure()
         return value
 
     def check(self) -> tuple[float, float, float]:
@@ -187,7 +193,7 @@ class _Progress:
         for name in _VALUES:
             setattr(self, name, saved[name])
         self.draw.restore(saved["draw"])
-        self.optimizer.measure(self.measured, self._images())
+        self.measure()
 
 
 _PARTS = ("net", "averaged", "kept", "measured", "optimizer")

@@ -33,15 +33,17 @@ class Natural(torch.optim.Optimizer):
     for every weight alone, times `lr`: about the share of its spread by which a step moves an output.
     """
 
-    def __init__(self, net: Network, images: Tensor, learning_rate: float):
-        """images: real values [N, 3, H, W]."""
+    def __init__(self, net: Network, learning_rate: float):
+        """Before the first step it must `measure`."""
         super().__init__(list(net.parameters()), {"lr": learning_rate})
         self.net = net
         self.moments: dict[str, _Moments] = {}
-        self.measure(net, images)
+        convs = {parameter for pair in net.weights().values() for parameter in pair}
+        self.others = [parameter for parameter in net.parameters() if parameter not in convs]
 
     def measure(self, net: Network, images: Tensor) -> None:
-        """Take the second moments from `net`, which has the layers of the network that is trained."""
+        """Take the second moments from `net`, which has the layers of the network that is trained. images: real values
+        [N, 3, H, W]."""
         sums = {node.name: _Sums(node, net, len(images)) for node in net.convs()}
         kept = {name for node in net.convs() for name in (node.name, node.inputs[0])}
         generator = torch.Generator().manual_seed(0)
@@ -56,17 +58,14 @@ class Natural(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         rate = self.param_groups[0]["lr"]
-        done = set()
         for node in self.net.convs():
             weight, bias = self.net.weight(node.name), self.net.bias(node.name)
-            done |= {weight, bias}
             if weight.grad is not None and bias.grad is not None:
                 change = self._change(node, weight, weight.grad, bias.grad, rate)
                 weight.sub_(from_matrix(node, change[:, :-1], weight))
                 bias.sub_(self.moments[node.name].one * change[:, -1].flatten())
-        for parameter in self.param_groups[0]["params"]:
-            if parameter not in done and parameter.grad is not None:
-                slope = parameter.grad
+        for parameter in self.others:
+            if (slope := parameter.grad) is not None:
                 parameter.sub_(self._averaged(parameter, slope, slope, parameter.numel(), SHARE * rate))
 
     def _change(self, node: Node, weight: Tensor, by_weight: Tensor, by_bias: Tensor, rate: float) -> Tensor:
@@ -103,7 +102,7 @@ class _Sums:
     """Second moments of what a convolution reads and gives, as images come in."""
 
     def __init__(self, node: Node, net: Network, images: int):
-        self.node, self.groups = node, node.attrs["groups"]
+        self.groups = node.attrs["groups"]
         self.taps = Taps(node, net.weight(node.name))
         unknowns = as_matrix(node, net.weight(node.name)).shape[1]
         self.each = -(-max(POSITIONS, 2 * unknowns) // images)

@@ -32,7 +32,8 @@ def loss(net):
 
 def test_the_first_step_is_that_of_numpy():
     net = network()
-    optimizer = Natural(net, IMAGES, 0.01)
+    optimizer = Natural(net, 0.01)
+    optimizer.measure(net, IMAGES)
     name = "second"
     weight, bias = (value.detach().numpy().astype(float)[..., None] for value in (net.weight(name), net.bias(name)))
     loss(net).backward()
@@ -63,7 +64,8 @@ def test_a_network_of_another_scale_inside_learns_the_same_function(gain):
         nets[1].bias("first").mul_(gain)
         nets[1].weight("second").div_(gain)
     for net in nets:
-        optimizer = Natural(net, IMAGES, 0.05)
+        optimizer = Natural(net, 0.05)
+        optimizer.measure(net, IMAGES)
         for _ in range(5):
             optimizer.zero_grad()
             loss(net).backward()
