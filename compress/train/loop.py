@@ -37,6 +37,11 @@ FEATURE_WEIGHT = 1.0
 OVERLAP_WEIGHT = 1.0
 EDGE_WEIGHT = 4.0
 EDGE_REACH = 2
+WINDOW = 0.75
+"""The least share of its height and width that a random part of an image has."""
+
+View = tuple[slice, slice, bool]
+"""Which rows and columns of an image are seen, and whether mirrored."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +205,9 @@ _PARTS = ("net", "averaged", "kept", "measured", "optimizer")
 _VALUES = ("iou", "best", "steps", "minutes", "loss", "moments")
 
 
+_WHOLE: View = (slice(None), slice(None), False)
+
+
 class _Draw:
     """Batches in a random order, and the loss on the next one."""
 
@@ -218,17 +226,17 @@ class _Draw:
         self.queues, self.count = state["queues"], state["count"]
 
     def loss(self, net: Network) -> Tensor:
-        """By turns a batch with features at the smaller size, and one without them at a random size, mirrored at
-        random; both have about as many pixels."""
+        """By turns a batch with features at the smaller size, and one without them at a random size, of a random part
+        and mirrored at random; both have about as many pixels."""
         self.count += 1
         features = self.lesson.features
         if features is not None and self.count % 2:
             rows = self._next("features", len(features.images), self.batch)
-            return self._loss(net, features.images[rows], self.lesson.size, False, rows)
+            return self._loss(net, features.images[rows], self.lesson.size, _WHOLE, rows)
         size = self._size()
         small, here = math.prod(self.lesson.size), math.prod(size)
         rows = self._next("images", len(self.images), max(1, round(self.batch * small / here)))
-        return self._loss(net, self.images[rows], size, True, None)
+        return self._loss(net, self.images[rows], size, self._view(), None)
 
     def _size(self) -> tuple[int, int]:
         """Between the smaller size and the network's own, in steps of 32."""
@@ -239,19 +247,27 @@ class _Draw:
         extra = 32 * int(torch.randint(steps + 1, (1,), generator=self.generator))
         return self.lesson.size[0] + extra, self.lesson.size[1] + extra
 
+    def _view(self) -> View:
+        height, width = self.lesson.pixels.shape[1:3]
+        share, down, right, mirrored = torch.rand(4, generator=self.generator).tolist()
+        high, wide = (round((WINDOW + (1 - WINDOW) * share) * side) for side in (height, width))
+        top, left = round(down * (height - high)), round(right * (width - wide))
+        return slice(top, top + high), slice(left, left + wide), mirrored < 0.5
+
     def _next(self, queue: str, count: int, wanted: int) -> Tensor:
         while len(self.queues[queue]) < wanted:
             self.queues[queue] += torch.randperm(count, generator=self.generator).tolist()
         picked, self.queues[queue] = self.queues[queue][:wanted], self.queues[queue][wanted:]
         return torch.tensor(picked)
 
-    def _loss(self, net: Network, indices: Tensor, size: tuple[int, int], mirror: bool, rows: Tensor | None) -> Tensor:
+    def _loss(self, net: Network, indices: Tensor, size: tuple[int, int], view: View, rows: Tensor | None) -> Tensor:
         lesson = self.lesson
         device = net.weight(net.convs()[0].name).device
-        image = net.real(shrink(torch.from_numpy(lesson.pixels[indices.numpy()]), size))
-        taught = torch.cat([lesson.target(indices), lesson.certainty(indices)], 1)
+        high, wide, mirrored = view
+        image = net.real(shrink(torch.from_numpy(lesson.pixels[indices.numpy()])[:, high, wide], size))
+        taught = torch.cat([lesson.target(indices), lesson.certainty(indices)], 1)[:, :, high, wide]
         taught = F.interpolate(taught, size, mode="bilinear", antialias=True)
-        if mirror and int(torch.randint(2, (1,), generator=self.generator)):
+        if mirrored:
             image, taught = image.flip(3), taught.flip(3)
         image, taught = image.to(device, memory_format=torch.channels_last), taught.to(device)
         last = net.by_name[net.output]

@@ -122,6 +122,26 @@ def test_held_out_images_are_never_drawn(net, lesson):
     assert set(batches) == set(range(2, 12))
 
 
+def test_a_random_part_of_an_image_is_taught_with_the_same_part_of_its_map(net, lesson, monkeypatch):
+    smooth = np.linspace(0, 255, 32)
+    ramp = np.round((smooth[:, None] + 2 * smooth[None]) / 3).astype(np.uint8)  # every part is another
+    pixels = np.broadcast_to(ramp[None, :, :, None], (12, 32, 32, 3)).copy()
+    maps = np.stack([np.broadcast_to(ramp, (12, 32, 32)), np.zeros((12, 32, 32))], 1).astype(np.uint8)
+    lesson = replace(lesson, pixels=pixels, maps=maps, labels=lesson.labels[:0], size=(16, 16))
+    seen, taught = [], []
+    run = type(net).run
+    monkeypatch.setattr(type(net), "run", lambda self, *a, **k: seen.append(a[0][:, 0] + 0.5) or run(self, *a, **k))
+    monkeypatch.setattr("compress.train.loop.map_loss", lambda *a: taught.append(a[2][:, 1]) or map_loss(*a))
+    draw = _Progress(net, lesson, 4, 1e-2, 0).draw
+    for _ in range(8):
+        draw.loss(net)
+    for image, target in zip(seen, taught, strict=True):
+        assert (image - target).abs().max() < 0.01
+    corners = {(round(float(target[0, 0, 0]), 1), round(float(target[0, 0, -1]), 1)) for target in taught}
+    assert len(corners) >= 5
+    assert len({left < right for left, right in corners}) == 2  # mirrored and not
+
+
 def test_targets_average_the_teacher_and_the_label_and_leave_void_to_the_teacher(lesson):
     labels = np.full((1, 32, 32), 2, np.uint8)
     labels[0, 0, 0] = 255
