@@ -3,8 +3,9 @@
     python benchmarks/aa_test.py FILE [RUNS] [SECONDS] [THREADS]
 
 FILE is an .onnx, .ort or .tflite file, RUNS the number of comparisons (default 100), SECONDS the time of counted
-inferences for each side of one (default 2), THREADS those of the runtime (default 2). Prints in how many runs the 95 % interval of the ratio contains 1, the
-truth here: at least 93 of 100 are expected. Run it on the noisiest machine that there is.
+inferences for each side of one (default 2), THREADS those of the runtime (default 2). Prints in how many runs the 95 %
+interval of the ratio contains 1, the truth here: at least 93 of 100 are expected. Run it on the noisiest machine that
+there is.
 """
 
 import sys

@@ -38,11 +38,11 @@ def _run(options: argparse.Namespace, command: str) -> int:
     from compress.report.summary import table
 
     if options.resume:
-        others = {key for key, value in vars(options).items() if value} - {"call", "resume", "trust_pickle"}
+        others = {key for key, value in vars(options).items() if value} - {"call", "resume", "minutes", "trust_pickle"}
         if others:
             flags = ", ".join(sorted("MODEL" if key == "model" else "--" + key.replace("_", "-") for key in others))
             raise RecipeError(f"--resume goes on with the recipe that the run has: leave out {flags}, or start it anew")
-        record = resume(options.resume, trust_pickle=options.trust_pickle)
+        record = resume(options.resume, minutes=options.minutes, trust_pickle=options.trust_pickle)
         print(table(record, options.resume / "report.html"))
         return 0 if record.verdict.passed else 1
     if options.model is None:
@@ -251,7 +251,12 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", parents=[common], help="compress a model to a budget, export and measure it")
     run.set_defaults(call=_run)
     run.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=file_help)
-    run.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this output folder")
+    run.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="go on with the run in this output folder, until it was trained for --minutes where they are given",
+    )
     run.add_argument("--budget", action="append", metavar="LIMIT", help=_LIMITS)
     run.add_argument("--data", type=Path, metavar="DIR", help="folder with train/ and val/, each images/ and masks/")
     run.add_argument("--unlabelled", type=Path, metavar="DIR", help="folder of more images, without masks")

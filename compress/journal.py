@@ -20,6 +20,8 @@ log = logging.getLogger("compress")
 T = TypeVar("T")
 
 RUN = "run.json"
+TRAINED = ("distil", "ptq", "qat")
+"""What a longer training makes anew."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,16 @@ class Journal:
             document = _read(folder)
             self.minutes, self.trained, self.key = document["minutes"], document["trained"], document["key"]
             self.moments = [Moment(**moment) for moment in document["moments"]]
+            if document["recipe"]["train"] != start.recipe["train"]:
+                self._train_on()
+
+    def _train_on(self) -> None:
+        """Forget all that comes after the repair but for the state of the distillation, which goes on from there."""
+        for stage in TRAINED:
+            self.minutes.pop(stage, None)
+        (self.folder / "qat.state").unlink(missing_ok=True)
+        self.moments = [moment for moment in self.moments if moment.stage not in TRAINED]
+        self.trained = max((moment.minutes for moment in self.moments), default=0.0)
 
     def opened(self, key: str) -> None:
         """`key` names the model, the recipe and the content of the data. Raises RecipeError when the run that is to go
@@ -113,7 +125,10 @@ def _read(folder: Path) -> dict[str, Any]:
     path = folder / RUN
     try:
         document = json.loads(path.read_text())
-        if isinstance(document, dict) and {"key", "minutes", "trained", "moments", "model"} <= document.keys():
+        if (
+            isinstance(document, dict)
+            and {"key", "minutes", "trained", "moments", "model", "recipe"} <= document.keys()
+        ):
             return document
         reason = "it is no record of a run"
     except FileNotFoundError:

@@ -53,6 +53,7 @@ from compress.verify import GRAPH, compare, describe_parity
 log = logging.getLogger("compress")
 
 COMPARED = 50
+DURATION = {"minutes", "steps"}
 
 
 def run(
@@ -91,9 +92,8 @@ def run(
     with journal.stage("teacher"):
         material = prepare(teachers, dataset, recipe, cache)
         lesson = material.lesson
-    journal.opened(
-        f"{heavy.sha256} {material.key} {recipe.model_dump_json(exclude={'measure', 'budget', 'report'})} {budget}"
-    )
+    described = recipe.model_dump_json(exclude={"measure": True, "budget": True, "report": True, "train": DURATION})
+    journal.opened(f"{heavy.sha256} {material.key} {described} {budget}")
 
     student = compress_network(heavy, recipe, budget, lesson, journal)
 
@@ -146,11 +146,12 @@ def run(
     return record
 
 
-def resume(out: Path, *, trust_pickle: bool = False) -> RunRecord:
+def resume(out: Path, *, minutes: float | None = None, trust_pickle: bool = False) -> RunRecord:
     """Go on with the run whose output folder is `out`, from its last checkpoint, to the result that it would have had
-    (to the same bits where the recipe counts steps, on a processor). Raises RecipeError where there is none."""
+    (to the same bits where the recipe counts steps, on a processor); or train on until it has been trained for as many
+    `minutes`, finished or not. Raises RecipeError where there is none."""
     start = started(out)
-    recipe = restored_recipe(start.recipe, Path(start.recipe_folder))
+    recipe = restored_recipe(start.recipe, Path(start.recipe_folder)).with_flags(minutes=minutes)
     return run(recipe, Path(start.model), out, command=start.command, trust_pickle=trust_pickle, resume=True)
 
 

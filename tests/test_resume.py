@@ -1,14 +1,18 @@
 """A run that was killed at any moment goes on to the files that it would have had."""
 
 import hashlib
+import json
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from compress.cli import main
+from compress.journal import Journal, Start
 
 STAGES = ["teacher", "plan", "repair", "features", "distil", "ptq", "qat", "export", "verify", "measure"]
 
@@ -30,6 +34,10 @@ def arguments(model: Path, data: Path, out: Path) -> list[str]:
 
 def digests(out: Path) -> dict[str, str]:
     return {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in ("model.onnx", "model.tflite")}
+
+
+def read_report(out: Path) -> dict[str, Any]:
+    return json.loads((out / "report.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +91,50 @@ def test_other_images_or_another_model_are_no_reason_to_go_on(model, tiny_data, 
     recipe.write_text(recipe.read_text().replace(str(tiny_data), str(two_class_data)))
     assert main(["run", "--resume", str(out)]) == 2
     assert "start it anew, without --resume" in capsys.readouterr().err
+
+
+def test_a_longer_training_keeps_what_came_before_it(tmp_path):
+    def journal(minutes, resume):
+        start = Start("model.pt", {"train": {"minutes": minutes}}, "recipe", "command")
+        return Journal(tmp_path, start, resume)
+
+    first = journal(1, False)
+    first.opened("key")
+    for stage, at in (("repair", 0.0), ("between-1", 0.5), ("distil", 1.0), ("ptq", 0.0), ("qat", 1.5)):
+        first.once(stage, partial(first.moment, stage, 0.5, at), lambda _: 1, lambda _: None)
+        (tmp_path / f"{stage}.state").touch()
+    first.trained = 1.5
+    assert [*journal(1, True).minutes] == ["repair", "between-1", "distil", "ptq", "qat"]
+    longer = journal(2, True)
+    longer.opened("key")
+    assert [*longer.minutes] == ["repair", "between-1"]
+    assert [moment.stage for moment in longer.moments] == ["repair", "between-1"]
+    assert longer.trained == 0.5
+    assert (tmp_path / "distil.state").exists()
+    assert not (tmp_path / "qat.state").exists()
+
+
+@pytest.mark.slow
+def test_a_finished_run_trains_on_from_where_its_distillation_was(model, tiny_data, tmp_path, caplog):
+    out = tmp_path / "out"
+    assert main(arguments(model, tiny_data, out)) == 0
+    before, short = digests(out), read_report(out)
+    with caplog.at_level("INFO", "compress"):
+        assert main(["run", "--resume", str(out), "--minutes", "0.2"]) == 0
+    stages = [
+        record.getMessage().split()[0].rstrip(":") for record in caplog.records if " from " in record.getMessage()
+    ]
+    assert stages == ["plan", "repair"]
+    long = read_report(out)
+    trained = {
+        name: [moment for moment in report["history"] if moment["stage"] == "distil"]
+        for name, report in {"short": short, "long": long}.items()
+    }
+    assert trained["long"][: len(trained["short"])] == trained["short"]
+    assert len(trained["long"]) > len(trained["short"])
+    assert long["history"][-1]["stage"] == "qat"
+    assert long["recipe"]["train"]["minutes"] == 0.2
+    assert digests(out) != before
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
