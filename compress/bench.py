@@ -14,6 +14,7 @@ from compress.data.packed import cache_folder, pack_images
 from compress.errors import MeasureError, RecipeError
 from compress.formats.artifact import Artifact
 from compress.formats.kernels import Kernels
+from compress.formats.runtime import THREADS, cores
 from compress.measure.accuracy import Evaluation, evaluate, image_agreements
 from compress.measure.child import Child
 from compress.measure.cold import launch
@@ -39,7 +40,7 @@ class Options:
     against: Path | None = None
     data: Path | None = None
     recipe: Recipe | None = None
-    threads: int = 2
+    threads: int = THREADS
     seconds: float | None = None
     folds: int | None = None
     mean: tuple[float, ...] | None = None
@@ -84,7 +85,7 @@ def bench(files: Sequence[Path], options: Options) -> BenchRecord:
         if options.folds and options.folds > len(dataset.val):
             raise RecipeError(f"--folds {options.folds}: there are {len(dataset.val)} images")
         warnings += [*dataset.warnings, *_doubts(artifacts, options, len(dataset.val))]
-    load, cores = round(os.getloadavg()[0], 2), os.cpu_count() or 1
+    load, here = round(os.getloadavg()[0], 2), cores()
     cold = launch(paths, threads=options.threads)
     seconds = options.seconds or options.measure.seconds
     latency = take_turns(paths, threads=options.threads, seconds=seconds)
@@ -110,8 +111,8 @@ def bench(files: Sequence[Path], options: Options) -> BenchRecord:
         images=len(dataset.val) if dataset else 0,
         threads=options.threads,
         load=load,
-        cores=cores,
-        warnings=(*warnings, *advice(latency, load, cores)),
+        cores=here,
+        warnings=(*warnings, *advice(latency, load, here)),
     )
 
 

@@ -90,6 +90,7 @@ def _verify(options: argparse.Namespace, command: str) -> int:
 
 def _bench(options: argparse.Namespace, command: str) -> int:
     from compress.bench import Options, bench
+    from compress.formats.runtime import THREADS
     from compress.recipe import read_recipe
     from compress.report.bench import describe_bench
 
@@ -99,7 +100,7 @@ def _bench(options: argparse.Namespace, command: str) -> int:
             against=options.against,
             data=options.data,
             recipe=read_recipe(options.recipe) if options.recipe else None,
-            threads=options.threads,
+            threads=THREADS if options.threads is None else options.threads,
             seconds=options.seconds,
             folds=options.folds,
             mean=options.mean,
@@ -209,7 +210,9 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, metavar="DIR", help="measure accuracy on its val/, or its images/ and masks/"
     )
     bench.add_argument("--against", type=Path, metavar="FILE", help="state speed and accuracy relative to this file")
-    bench.add_argument("--threads", type=int, default=2, metavar="N", help="of the runtime (default: 2)")
+    bench.add_argument(
+        "--threads", type=int, metavar="N", help="of the runtime (default: 2, where there are as many cores)"
+    )
     bench.add_argument("--seconds", type=float, metavar="S", help="of counted inferences for each file (default: 5)")
     bench.add_argument("--folds", type=int, metavar="K", help="also IoU of each of K parts of the images")
     bench.add_argument("--recipe", type=Path, help="TOML recipe for classes, preprocessing and measure.margin")

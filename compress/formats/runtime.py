@@ -22,6 +22,15 @@ from compress.formats.artifact import Artifact, IOSpec, sha256_of
 Values = tuple[float, ...]
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+THREADS = min(2, cores())
+"""Of a runtime: as many as a phone has fast cores, but no more than there are here."""
+
+
 @dataclass(frozen=True)
 class Session:
     """An opened file. `input` and `output` are read from it; scale and zero point are None for float32."""
@@ -83,7 +92,7 @@ def import_runtime(path: Path) -> None:
         import onnxruntime  # noqa: F401
 
 
-def open_model(path: Path, threads: int = 2) -> Session:
+def open_model(path: Path, threads: int = THREADS) -> Session:
     """A session on an .onnx or .ort file (onnxruntime, CPU) or a .tflite file (LiteRT, XNNPACK).
 
     Where there are several outputs the first counts. Raises MeasureError, in one line, for a file that is missing, no

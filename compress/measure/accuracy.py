@@ -9,6 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from compress.formats.artifact import LOGITS, Artifact
+from compress.formats.runtime import THREADS
 from compress.measure.boundary import boundary_image_iou
 from compress.measure.child import Child
 from compress.measure.objects import small_objects_found
@@ -33,7 +34,7 @@ def evaluate(
     masks: Iterable[np.ndarray] | None,
     classes: int,
     *,
-    threads: int = 2,
+    threads: int = THREADS,
     open_child: Callable[[Path, int], Child] = Child,
 ) -> Evaluation:
     """Runs the file, in a child process, on `images`: uint8 [N, H, W, 3], N at least 1, at its input size.

@@ -26,6 +26,7 @@ import numpy as np
 from compress.errors import MeasureError
 from compress.formats.artifact import LOGITS, Artifact, IOSpec, sha256_of
 from compress.formats.kernels import KERNELS, Kernels
+from compress.formats.runtime import THREADS
 
 
 class Child:
@@ -34,7 +35,7 @@ class Child:
     Opening and every request raise MeasureError: the file is no model, or the runtime died on it.
     """
 
-    def __init__(self, path: Path, threads: int = 2):
+    def __init__(self, path: Path, threads: int = THREADS):
         self._path = path
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (close() closes it)
         self._process = subprocess.Popen(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from compress.formats.runtime import THREADS
 from compress.measure.child import Child
 from compress.measure.values import Cold
 
@@ -13,7 +14,11 @@ _INFERENCES = 3  # the first allocates; memory has been seen to grow until the s
 
 
 def launch(
-    files: Mapping[str, Path], *, threads: int = 2, launches: int = 5, open_child: Callable[[Path, int], Child] = Child
+    files: Mapping[str, Path],
+    *,
+    threads: int = THREADS,
+    launches: int = 5,
+    open_child: Callable[[Path, int], Child] = Child,
 ) -> dict[str, Cold]:
     """Opens each file `launches` times, one process at a time and in turns. Raises MeasureError.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from compress.formats.runtime import THREADS
 from compress.measure.child import Child
 from compress.measure.statistics import turn_medians_ms
 from compress.measure.values import Latency
@@ -20,7 +21,7 @@ _RESTLESS = 1.25  # slow turns to fast ones: the 90th to the 10th percentile
 def take_turns(
     files: Mapping[str, Path],
     *,
-    threads: int = 2,
+    threads: int = THREADS,
     turns: int = 10,
     seconds: float = 5.0,
     rest_seconds: float = 0.05,

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from compress.errors import MeasureError
+from compress.formats.runtime import THREADS
 
 SUFFIXES = (".onnx", ".ort")
 _WARM_UP = 3
@@ -35,7 +36,7 @@ class LayerTime:
     ms: float  # median over the runs
 
 
-def layer_times(path: Path, *, threads: int = 2, runs: int = 20) -> tuple[LayerTime, ...]:
+def layer_times(path: Path, *, threads: int = THREADS, runs: int = 20) -> tuple[LayerTime, ...]:
     """In order of execution. Raises MeasureError for a file that onnxruntime cannot run."""
     command = [sys.executable, "-P", "-m", "compress.measure.layers", str(path), str(threads), str(runs + _WARM_UP)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")

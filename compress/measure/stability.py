@@ -10,6 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from compress.formats.artifact import LOGITS, Artifact
+from compress.formats.runtime import THREADS
 from compress.measure.accuracy import class_ids
 from compress.measure.child import Child
 
@@ -26,7 +27,7 @@ class Stability:
 
 
 def stability(
-    artifact: Artifact, images: np.ndarray, *, threads: int = 2, open_child: Callable[[Path, int], Child] = Child
+    artifact: Artifact, images: np.ndarray, *, threads: int = THREADS, open_child: Callable[[Path, int], Child] = Child
 ) -> Stability:
     """Runs the file, in a child process, on up to 16 of `images`, evenly spread: uint8 [N, H, W, 3] at its input size.
 

@@ -1,6 +1,7 @@
 """One way to run an exported file, whatever its format."""
 
 import hashlib
+import os
 import subprocess
 import sys
 
@@ -230,3 +231,12 @@ def test_a_process_holds_only_the_runtime_that_it_needs(kind, other, tmp_path):
         f"open_model(pathlib.Path(sys.argv[1])); sys.exit({other!r} in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to a processor")
+def test_a_process_that_has_one_core_gives_a_runtime_one_thread():
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+        "from compress.formats.runtime import THREADS; print(THREADS)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"1\n"
