@@ -157,9 +157,11 @@ def _classes(artifacts: dict[str, Artifact], recipe: Recipe | None) -> tuple[str
 
 def _doubts(artifacts: dict[str, Artifact], options: Options, images: int) -> list[str]:
     found = []
-    unsaid = [
-        name for name, artifact in artifacts.items() if artifact.input.dtype == "float32" and not artifact.input.mean
-    ]
+    floats = {name: artifact.input for name, artifact in artifacts.items() if artifact.input.dtype == "float32"}
+    unsaid = [name for name, given in floats.items() if not given.mean]
+    said = ", ".join(name for name in floats if name not in unsaid)
+    if said and (options.mean or options.std):
+        found.append(f"{said}: its own mean and std are heard; --mean and --std are for a file that states none")
     if unsaid and not options.recipe and not options.mean and not options.std:
         found.append(
             f"{', '.join(unsaid)}: a float32 input, and nothing says of what: pixels were given as 0 to 1; say what it "

@@ -253,6 +253,17 @@ def test_masks_without_any_class_of_the_file(files, tmp_path, capsys):
     assert "no pixel of a class but background" in refused(capsys, files[0], "--data", tmp_path)
 
 
+def test_flags_do_not_overrule_what_a_file_states_and_the_report_says_so(files, tiny_data, tmp_path, capsys):
+    model = onnx.load(files[0])
+    helper.set_model_props(model, {"input_mean": "127.5 127.5 127.5", "input_std": "127.5 127.5 127.5"})
+    onnx.save(model, stating := tmp_path / "stating.onnx")
+    flags = ["--data", str(tiny_data), "--mean", "0,0,0", "--std", "9,9,9", "--seconds", "0.02", "--threads", "1"]
+    assert main(["bench", str(stating), *flags]) == 0
+    out = capsys.readouterr().out
+    assert "stating.onnx: its own mean and std are heard" in out
+    assert "nothing says of what" not in out
+
+
 def test_files_of_different_classes_are_not_compared_on_images(files, tiny_data, tmp_path, capsys):
     path = write_tflite(tmp_path / "model.tflite")
     line = refused(capsys, files[0], "--against", path, "--data", tiny_data)
