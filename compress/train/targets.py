@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from compress.data.packed import Packed
 from compress.device import autocast, best_device, placed
 from compress.errors import DataError
+from compress.formats.artifact import write_whole
 from compress.network import CONVS, Network
 from compress.prune.cut import kept_channels
 from compress.prune.groups import Channels
@@ -27,7 +29,7 @@ FEATURE_SIZE = 32
 FEATURE_BYTES = 1_000_000_000
 TTA = ("flip", "scale")
 SCALE = 0.75
-_VERSION = "2"
+_VERSION = "3"
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,20 @@ def teacher_maps(
     [N, classes - 1, H, W], 255 being certain, and their doubt, uint8 [N, H, W], 255 being no idea.
 
     Kept in the cache under a key of the images' content, `key`, which names the teachers, and `tta`; an interrupted
-    computation goes on where it stopped. Raises DataError on a full disk, or when another process is computing the
-    same.
+    computation goes on where it stopped, and an image that the same teachers saw in another set costs nothing. Raises
+    DataError on a full disk, or when another process is computing the same.
     """
     count, height, width = images.array.shape[:3]
     shape = (count, teachers[0].shapes()[teachers[0].output][1], height, width)
-    name = hashlib.sha256(repr((_VERSION, images.key, key, sorted(tta))).encode()).hexdigest()[:32]
-    target = cache / f"maps-{name}.u8"
+    target = cache / f"maps-{_digest(_VERSION, key, sorted(tta), shape[1:])}-{_digest(images.key)}.u8"
     if not target.exists():
         _compute_maps([placed(net) for net in teachers], tta, images.array, target, int(np.prod(shape[1:])))
     stored = np.memmap(target, np.uint8, mode="r", shape=shape)
     return stored[:, :-1], stored[:, -1]
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def _compute_maps(
@@ -73,17 +78,33 @@ def _compute_maps(
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             done = os.path.getsize(partial) // map_bytes
             file.truncate(done * map_bytes)
+            seen = _seen(target, map_bytes)
+            hashes = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
             progress = tqdm(range(done, len(images)), desc="teacher's maps", unit="image", delay=1)
             for index in progress:
+                if hashes[index] in seen:
+                    file.write(seen[hashes[index]].tobytes())
+                    continue
                 pixels = torch.from_numpy(images[index : index + 1].copy())
                 views = [view for net in teachers for view in _views(net, pixels, tta)]
                 file.write((joined(torch.cat(views)) * 255).round().byte().numpy().tobytes())
+        write_whole(target.with_suffix(".json"), json.dumps(hashes).encode())
         os.replace(partial, target)
     except BlockingIOError:
         raise DataError(f"{partial}: another run is computing the same; wait for it") from None
     except OSError as error:
         what = "no space left" if error.errno == errno.ENOSPC else error.strerror
         raise DataError(f"{target.parent}: {what}; free some or name another folder in COMPRESS_CACHE") from None
+
+
+def _seen(target: Path, map_bytes: int) -> dict[str, np.ndarray]:
+    """The maps of finished files of the same teachers, uint8 [map_bytes] by the sha256 of the image's pixels."""
+    found: dict[str, np.ndarray] = {}
+    for hashes in target.parent.glob(f"{target.stem.rsplit('-', 1)[0]}-*.json"):
+        if (maps := hashes.with_suffix(".u8")).exists():
+            rows = np.memmap(maps, np.uint8, mode="r").reshape(-1, map_bytes)
+            found.update(zip(json.loads(hashes.read_text()), rows, strict=True))
+    return found
 
 
 def _views(net: Network, pixels: Tensor, tta: Sequence[str]) -> list[Tensor]:

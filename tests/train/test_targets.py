@@ -73,6 +73,20 @@ def test_an_interrupted_computation_goes_on_where_it_stopped(net, images, tmp_pa
     assert np.array_equal(maps, fresh)
 
 
+def test_an_image_that_was_seen_in_another_set_costs_nothing(net, images, tmp_path, monkeypatch):
+    (tmp_path / "fresh").mkdir()
+    fresh, _ = teacher_maps([net], images, "model", tmp_path / "fresh")
+    teacher_maps([net], Packed(images.array[[3, 1]], "two of them"), "model", tmp_path)
+    forward, calls = type(net).forward, []
+    monkeypatch.setattr(type(net), "forward", lambda self, image: calls.append(1) or forward(self, image))
+    maps, _ = teacher_maps([net], images, "model", tmp_path)
+    assert len(calls) == 3
+    assert np.array_equal(maps, fresh)
+    teacher_maps([net], images, "another model", tmp_path)
+    teacher_maps([net], images, "model", tmp_path, ["flip"])
+    assert len(calls) == 3 + 5 + 10
+
+
 def test_another_model_or_other_images_never_meet_a_stale_map(net, images, tmp_path):
     teacher_maps([net], images, "model", tmp_path)
     teacher_maps([net], images, "another model", tmp_path)
