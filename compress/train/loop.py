@@ -104,7 +104,7 @@ def fit(
             progress.minutes = (clock() - began) / 60
             bar.n = min(100, round(100 * schedule.done(progress.minutes, progress.steps)))
             bar.set_postfix(step=progress.steps, loss=f"{progress.loss:.4f}", iou=f"{progress.iou:.4f}", refresh=True)
-            if schedule.done(progress.minutes, progress.steps) * CHECKS >= len(progress.moments) + 1:
+            if int(CHECKS * schedule.done(progress.minutes, progress.steps)) > int(CHECKS * done):
                 on_check(*progress.check())
                 if state is not None:
                     progress.save(state)

@@ -80,6 +80,14 @@ def test_training_goes_on_from_its_checkpoint_to_the_same_bits(net, lesson, tmp_
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), rest.parameters(), strict=True))
 
 
+def test_a_longer_schedule_goes_on_with_its_own_checks(net, lesson, tmp_path):
+    trained(net, lesson, schedule=Schedule(steps=10), state=tmp_path / "state")
+    checks = []
+    trained(net, lesson, lambda *moment: checks.append(moment), schedule=Schedule(steps=20), state=tmp_path / "state")
+    assert len(checks) == 10 + 5  # at 12, 14, 16, 18 and 20 steps
+    assert torch.load(tmp_path / "state", weights_only=True)["steps"] == 20
+
+
 def test_what_got_worse_is_not_kept(net, lesson):
     seen = []
     kept = trained(net, lesson, lambda minutes, iou, loss: seen.append(iou), learning_rate=3.0)
