@@ -14,7 +14,7 @@ from compress.data.packed import cache_folder, pack_images
 from compress.errors import MeasureError, RecipeError
 from compress.formats.artifact import Artifact
 from compress.formats.kernels import Kernels
-from compress.formats.runtime import THREADS, cores
+from compress.formats.threads import THREADS, cores
 from compress.measure.accuracy import Evaluation, evaluate, image_agreements
 from compress.measure.child import Child
 from compress.measure.cold import launch

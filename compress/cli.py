@@ -90,7 +90,7 @@ def _verify(options: argparse.Namespace, command: str) -> int:
 
 def _bench(options: argparse.Namespace, command: str) -> int:
     from compress.bench import Options, bench
-    from compress.formats.runtime import THREADS
+    from compress.formats.threads import THREADS
     from compress.recipe import read_recipe
     from compress.report.bench import describe_bench
 

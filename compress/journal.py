@@ -48,7 +48,7 @@ class Journal:
             document = _read(folder)
             self.minutes, self.trained, self.key = document["minutes"], document["trained"], document["key"]
             self.moments = [Moment(**moment) for moment in document["moments"]]
-            if document["recipe"]["train"] != start.recipe["train"]:
+            if document["recipe"].get("train") != start.recipe.get("train"):
                 self._train_on()
 
     def _train_on(self) -> None:

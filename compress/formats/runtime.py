@@ -18,17 +18,9 @@ import numpy as np
 
 from compress.errors import MeasureError
 from compress.formats.artifact import Artifact, IOSpec, sha256_of
+from compress.formats.threads import THREADS
 
 Values = tuple[float, ...]
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-THREADS = min(2, cores())
-"""Of a runtime: as many as a phone has fast cores, but no more than there are here."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from compress.formats.artifact import LOGITS, Artifact
-from compress.formats.runtime import THREADS
+from compress.formats.threads import THREADS
 from compress.measure.boundary import boundary_image_iou
 from compress.measure.child import Child
 from compress.measure.objects import small_objects_found

@@ -26,7 +26,7 @@ import numpy as np
 from compress.errors import MeasureError
 from compress.formats.artifact import LOGITS, Artifact, IOSpec, sha256_of
 from compress.formats.kernels import KERNELS, Kernels
-from compress.formats.runtime import THREADS
+from compress.formats.threads import THREADS
 
 
 class Child:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from compress.formats.runtime import THREADS
+from compress.formats.threads import THREADS
 from compress.measure.child import Child
 from compress.measure.values import Cold
 

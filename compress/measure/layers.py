@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from compress.errors import MeasureError
-from compress.formats.runtime import THREADS
+from compress.formats.threads import THREADS
 
 SUFFIXES = (".onnx", ".ort")
 _WARM_UP = 3

@@ -10,7 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from compress.formats.artifact import LOGITS, Artifact
-from compress.formats.runtime import THREADS
+from compress.formats.threads import THREADS
 from compress.measure.accuracy import class_ids
 from compress.measure.child import Child
 

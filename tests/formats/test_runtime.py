@@ -237,6 +237,6 @@ def test_a_process_holds_only_the_runtime_that_it_needs(kind, other, tmp_path):
 def test_a_process_that_has_one_core_gives_a_runtime_one_thread():
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-        "from compress.formats.runtime import THREADS; print(THREADS)"
+        "from compress.formats.threads import THREADS; print(THREADS)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"1\n"
