@@ -3,9 +3,9 @@
     python benchmarks/aa_test.py FILE [RUNS] [SECONDS] [THREADS]
 
 FILE is an .onnx, .ort or .tflite file, RUNS the number of comparisons (default 100), SECONDS the time of counted
-inferences for each side of one (default 2), THREADS those of the runtime (default 2). Prints in how many runs the 95 %
-interval of the ratio contains 1, the truth here: at least 93 of 100 are expected. Run it on the noisiest machine that
-there is.
+inferences for each side of one (default 2), THREADS those of the runtime (default 2, where there are as many cores).
+Prints in how many runs the 95 % interval of the ratio contains 1, the truth here: at least 93 of 100 are expected. Run
+it on the noisiest machine that there is.
 """
 
 import sys
@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import trange
 
+from compress.formats.threads import THREADS
 from compress.measure.latency import take_turns
 from compress.measure.statistics import speedup
 
 
-def main(file: Path, runs: int = 100, seconds: float = 2.0, threads: int = 2) -> None:
+def main(file: Path, runs: int = 100, seconds: float = 2.0, threads: int = THREADS) -> None:
     ratios = []
     for _ in trange(runs, desc="A/A", unit="run"):
         latency = take_turns({"a": file, "b": file}, seconds=seconds, threads=threads)

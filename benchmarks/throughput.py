@@ -28,6 +28,7 @@ from compress.recipe import Recipe, read_recipe
 from compress.train.lesson import Lesson
 from compress.train.loop import _Progress
 from compress.train.targets import teacher_features
+from compress.train.views import WHOLE
 
 IMAGES = 32
 
@@ -72,7 +73,8 @@ def main(options: argparse.Namespace) -> None:
     bare = placed(student)
     with TemporaryDirectory(prefix="compress-") as folder:
         lesson = lesson_of(recipe, Path(folder))
-        features = teacher_features(heavy, find_groups(heavy), kept, lesson.pixels, range(1, IMAGES), lesson.size)
+        seen = [(index, WHOLE) for index in range(1, IMAGES)]
+        features = teacher_features(heavy, find_groups(heavy), kept, lesson.pixels, seen, lesson.size, Path(folder))
         lesson = Lesson(**{**vars(lesson), "features": features})
         progress = _Progress(student, lesson, options.batch, recipe.train.learning_rate, seed=0)
         progress.begin()

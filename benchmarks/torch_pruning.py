@@ -28,7 +28,6 @@ from compress.load.trace import fold_normalisation
 from compress.material import with_features
 from compress.network import Network
 from compress.planning import untrained
-from compress.prune.groups import find_groups
 from compress.quantize.training import QuantizedNetwork
 from compress.recipe import Recipe
 from compress.student import pruned, taught
@@ -79,8 +78,7 @@ def repaired(on: Ground) -> tuple[Network, Lesson]:
     """Our student before training, and the lesson with the features of its channels."""
     lesson, budget = on.material.lesson, Budget.parse(on.recipe.budget)
     plan, student = pruned(on.heavy, on.recipe, budget, lesson, on.journal("compress"))
-    channels = find_groups(fold_normalisation(on.heavy.network))
-    return student, with_features(lesson, on.heavy, channels, plan, on.recipe)
+    return student, with_features(lesson, on.heavy, plan, on.recipe)
 
 
 def contestants(on: Ground) -> dict[str, Train]:

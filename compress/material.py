@@ -8,14 +8,16 @@ import numpy as np
 import torch
 
 from compress.data.folders import Dataset, open_dataset, open_unlabelled
-from compress.data.packed import pack_images, pack_masks
+from compress.data.packed import cache_folder, pack_images, pack_masks
 from compress.errors import DataError, ModelError
 from compress.load.model import Trained, load
-from compress.prune.groups import Channels
+from compress.load.trace import fold_normalisation
+from compress.prune.groups import find_groups
 from compress.prune.plan import PrunePlan
 from compress.recipe import Recipe, read_recipe
 from compress.train.lesson import Lesson, hopeless
 from compress.train.targets import shrink, teacher_features, teacher_maps
+from compress.train.views import random_view
 
 HELD_OUT = 48
 
@@ -96,11 +98,17 @@ def random_pixels(lesson: Lesson, count: int, size: tuple[int, int], seed: int) 
     return torch.cat([shrink(torch.from_numpy(lesson.pixels[i : i + 1].copy()), size) for i in picked])
 
 
-def with_features(lesson: Lesson, model: Trained, channels: Channels, plan: PrunePlan, recipe: Recipe) -> Lesson:
-    """The lesson with the heavy model's features at the channels that the plan keeps, for some of its images."""
+def with_features(lesson: Lesson, model: Trained, plan: PrunePlan, recipe: Recipe) -> Lesson:
+    """The lesson with the heavy model's features at the channels that the plan keeps, of a random part of some of its
+    images."""
     taught = lesson.taught()
     picked = random.Random(recipe.seed).sample(taught, min(recipe.train.features, len(taught)))
     if not picked:
         return lesson
-    features = teacher_features(model.network, channels, plan.kept, lesson.pixels, picked, lesson.size)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    height, width = lesson.pixels.shape[1:3]
+    seen = [(i, random_view(height, width, generator)) for i in picked]
+    channels = find_groups(fold_normalisation(model.network))
+    folder = cache_folder()
+    features = teacher_features(model.network, channels, plan.kept, lesson.pixels, seen, lesson.size, folder)
     return replace(lesson, features=features)

@@ -27,6 +27,7 @@ from compress.formats.graph import write_graph
 from compress.formats.kernels import KERNELS
 from compress.formats.onnx import to_onnx
 from compress.formats.runtime import describe, open_model
+from compress.formats.threads import cores
 from compress.journal import Journal, Start, started
 from compress.load.model import Trained, load
 from compress.material import Material, dataset_of, prepare, teachers_of
@@ -221,7 +222,7 @@ def _measure(
     recipe: Recipe,
 ) -> tuple[dict[str, Measurement], dict[str, Evaluation], dict[str, Any]]:
     """Bytes, latency and IoU of the files, the teacher first, from the files alone."""
-    machine = {"cpu": _cpu(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2)}
+    machine = {"cpu": _cpu(), "cores": cores(), "load": round(os.getloadavg()[0], 2)}
     files = {**references, **{artifact.format: artifact for artifact in artifacts}}
     latency = take_turns({n: artifact.path for n, artifact in files.items()}, seconds=recipe.measure.seconds)
     labels = None

@@ -39,7 +39,7 @@ class Student:
 def compress_network(heavy: Trained, recipe: Recipe, budget: Budget, lesson: Lesson, journal: Journal) -> Student:
     """The student of `heavy` that `recipe` describes, within the budget. Raises BudgetError and TrainError."""
     plan, network = pruned(heavy, recipe, budget, lesson, journal)
-    network, quantized = taught(network, lesson, recipe, journal, lambda: _with_features(lesson, heavy, plan, recipe))
+    network, quantized = taught(network, lesson, recipe, journal, lambda: with_features(lesson, heavy, plan, recipe))
     return Student(plan, network, quantized)
 
 
@@ -98,7 +98,7 @@ def _cut_and_repaired(
         return plan, student
 
     def distilled() -> Network:
-        return _fit(student, _with_features(lesson, heavy, plan, recipe), recipe, "between", journal, tag)
+        return _fit(student, with_features(lesson, heavy, plan, recipe), recipe, "between", journal, tag)
 
     return plan, journal.once(f"between{tag}", distilled, Network.to_state, Network.from_state)
 
@@ -159,10 +159,6 @@ def _macs(net: Network) -> float:
     channels = find_groups(net)
     work = Workload(net, channels).total({group.name: group.width for group in channels.groups.values()})
     return float(work[:MACS].sum())
-
-
-def _with_features(lesson: Lesson, heavy: Trained, plan: PrunePlan, recipe: Recipe) -> Lesson:
-    return with_features(lesson, heavy, find_groups(fold_normalisation(heavy.network)), plan, recipe)
 
 
 def _restored_plan(state: dict[str, Any]) -> PrunePlan:

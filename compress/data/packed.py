@@ -50,7 +50,7 @@ def _pack(
     kind: str, paths: Sequence[Path], shape: tuple[int, ...], read: Callable[[Path], np.ndarray], cache: Path
 ) -> Packed:
     hashes = list(read_all(content_hash, paths, f"hashing {kind}"))
-    key = hashlib.sha256(repr((_VERSION, kind, shape, hashes)).encode()).hexdigest()[:32]
+    key = digest(_VERSION, kind, shape, hashes)
     if not paths:
         return Packed(np.zeros((0, *shape), np.uint8), key)
     target = cache / f"{kind}-{key}.npy"
@@ -73,6 +73,11 @@ def _write(target: Path, shape: tuple[int, ...], arrays: Iterable[np.ndarray]) -
         raise DataError(f"{target.parent}: {what}; free some or name another folder in COMPRESS_CACHE") from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def digest(*parts: object) -> str:
+    """Names in the cache what depends on plain values: on what `repr` shows of them."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def content_hash(path: Path) -> str:

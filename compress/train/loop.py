@@ -4,7 +4,7 @@ import copy
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -22,6 +22,7 @@ from compress.network import Network
 from compress.train.lesson import Lesson, held_out_ious
 from compress.train.optimizer import Natural
 from compress.train.targets import pooled, shrink
+from compress.train.views import View, random_view
 
 Net = TypeVar("Net", bound=Network)
 
@@ -37,11 +38,6 @@ FEATURE_WEIGHT = 1.0
 OVERLAP_WEIGHT = 1.0
 EDGE_WEIGHT = 4.0
 EDGE_REACH = 2
-WINDOW = 0.75
-"""The least share of its height and width that a random part of an image has."""
-
-View = tuple[slice, slice, bool]
-"""Which rows and columns of an image are seen, and whether mirrored."""
 
 
 @dataclass(frozen=True)
@@ -205,9 +201,6 @@ _PARTS = ("net", "averaged", "kept", "measured", "optimizer")
 _VALUES = ("iou", "best", "steps", "minutes", "loss", "moments")
 
 
-_WHOLE: View = (slice(None), slice(None), False)
-
-
 class _Draw:
     """Batches in a random order, and the loss on the next one."""
 
@@ -226,17 +219,19 @@ class _Draw:
         self.queues, self.count = state["queues"], state["count"]
 
     def loss(self, net: Network) -> Tensor:
-        """By turns a batch with features at the smaller size, and one without them at a random size, of a random part
-        and mirrored at random; both have about as many pixels."""
+        """By turns a batch with features at the smaller size, and one without them at a random size; both have about as
+        many pixels. Of every image a random part is seen, mirrored every other time."""
         self.count += 1
         features = self.lesson.features
         if features is not None and self.count % 2:
             rows = self._next("features", len(features.images), self.batch)
-            return self._loss(net, features.images[rows], self.lesson.size, _WHOLE, rows)
+            return self._loss(net, features.images[rows], self.lesson.size, [features.views[i] for i in rows], rows)
         size = self._size()
         small, here = math.prod(self.lesson.size), math.prod(size)
         rows = self._next("images", len(self.images), max(1, round(self.batch * small / here)))
-        return self._loss(net, self.images[rows], size, self._view(), None)
+        height, width = self.lesson.pixels.shape[1:3]
+        views = [random_view(height, width, self.generator) for _ in rows]
+        return self._loss(net, self.images[rows], size, views, None)
 
     def _size(self) -> tuple[int, int]:
         """Between the smaller size and the network's own, in steps of 32."""
@@ -247,28 +242,21 @@ class _Draw:
         extra = 32 * int(torch.randint(steps + 1, (1,), generator=self.generator))
         return self.lesson.size[0] + extra, self.lesson.size[1] + extra
 
-    def _view(self) -> View:
-        height, width = self.lesson.pixels.shape[1:3]
-        share, down, right, mirrored = torch.rand(4, generator=self.generator).tolist()
-        high, wide = (round((WINDOW + (1 - WINDOW) * share) * side) for side in (height, width))
-        top, left = round(down * (height - high)), round(right * (width - wide))
-        return slice(top, top + high), slice(left, left + wide), mirrored < 0.5
-
     def _next(self, queue: str, count: int, wanted: int) -> Tensor:
         while len(self.queues[queue]) < wanted:
             self.queues[queue] += torch.randperm(count, generator=self.generator).tolist()
         picked, self.queues[queue] = self.queues[queue][:wanted], self.queues[queue][wanted:]
         return torch.tensor(picked)
 
-    def _loss(self, net: Network, indices: Tensor, size: tuple[int, int], view: View, rows: Tensor | None) -> Tensor:
+    def _loss(
+        self, net: Network, indices: Tensor, size: tuple[int, int], views: Sequence[View], rows: Tensor | None
+    ) -> Tensor:
         lesson = self.lesson
         device = net.weight(net.convs()[0].name).device
-        high, wide, mirrored = view
-        image = net.real(shrink(torch.from_numpy(lesson.pixels[indices.numpy()])[:, high, wide], size))
-        taught = torch.cat([lesson.target(indices), lesson.certainty(indices)], 1)[:, :, high, wide]
-        taught = F.interpolate(taught, size, mode="bilinear", antialias=True)
-        if mirrored:
-            image, taught = image.flip(3), taught.flip(3)
+        pixels = torch.from_numpy(lesson.pixels[indices.numpy()]).split(1)
+        known = torch.cat([lesson.target(indices), lesson.certainty(indices)], 1).split(1)
+        image = net.real(torch.cat([view.of_pixels(one, size) for one, view in zip(pixels, views)]))
+        taught = torch.cat([view.of(one, size) for one, view in zip(known, views)])
         image, taught = image.to(device, memory_format=torch.channels_last), taught.to(device)
         last = net.by_name[net.output]
         names = list(lesson.features.values) if lesson.features is not None and rows is not None else []
@@ -276,16 +264,16 @@ class _Draw:
             values = net.run(image, keep={last.inputs[0], *names})
         logits, probabilities = values[last.inputs[0]].float(), values[net.output].float()
         loss = map_loss(logits, probabilities, taught[:, :-1], taught[:, -1:], last.op)
-        if names:
+        if rows is not None:
             loss = loss + FEATURE_WEIGHT * self._feature_loss(values, rows, names)
         return loss
 
-    def _feature_loss(self, values: dict[str, Tensor], rows: Tensor | None, names: list[str]) -> Tensor:
+    def _feature_loss(self, values: dict[str, Tensor], rows: Tensor, names: list[str]) -> Tensor:
         features = self.lesson.features
         assert features is not None
         losses = []
         for name in names:
-            wanted, spread = features.values[name][rows], features.spread[name]
+            wanted, spread = torch.from_numpy(features.values[name][rows.numpy()]), features.spread[name]
             apart = pooled(values[name].float()) - wanted.to(values[name].device).float()
             losses.append((apart / spread.to(apart.device)).square().mean())
         return torch.stack(losses).mean()

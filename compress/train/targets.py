@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import torch
@@ -15,18 +17,21 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from compress.data.packed import Packed
+from compress.data.packed import Packed, digest
 from compress.device import autocast, best_device, placed
 from compress.errors import DataError
 from compress.formats.artifact import write_whole
 from compress.network import CONVS, Network
 from compress.prune.cut import kept_channels
 from compress.prune.groups import Channels
+from compress.train.views import View
 
 FEATURE_SIZE = 32
 """Features are compared after averaging to at most this height and width."""
 
-FEATURE_BYTES = 1_000_000_000
+FEATURE_BYTES = 4_000_000_000
+"""On the disk, while it is trained."""
+
 TTA = ("flip", "scale")
 SCALE = 0.75
 _VERSION = "3"
@@ -34,15 +39,17 @@ _VERSION = "3"
 
 @dataclass(frozen=True)
 class Features:
-    """The teacher's values at the student's channels for some of the images.
+    """The teacher's values at the student's channels, for views of some of the images.
 
-    images  indices of those images, int64 [n]
+    images  index of the image of each view, int64 [n]
+    views   what is seen of it
     values  by tensor, float16 [n, C, h, w]
     spread  by tensor, standard deviation by channel, float32 [1, C, 1, 1]
     """
 
     images: Tensor
-    values: Mapping[str, Tensor]
+    views: Sequence[View]
+    values: Mapping[str, np.ndarray]
     spread: Mapping[str, Tensor]
 
 
@@ -58,15 +65,11 @@ def teacher_maps(
     """
     count, height, width = images.array.shape[:3]
     shape = (count, teachers[0].shapes()[teachers[0].output][1], height, width)
-    target = cache / f"maps-{_digest(_VERSION, key, sorted(tta), shape[1:])}-{_digest(images.key)}.u8"
+    target = cache / f"maps-{digest(_VERSION, key, sorted(tta), shape[1:])}-{digest(images.key)}.u8"
     if not target.exists():
         _compute_maps([placed(net) for net in teachers], tta, images.array, target, int(np.prod(shape[1:])))
     stored = np.memmap(target, np.uint8, mode="r", shape=shape)
     return stored[:, :-1], stored[:, -1]
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def _compute_maps(
@@ -78,14 +81,15 @@ def _compute_maps(
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             done = os.path.getsize(partial) // map_bytes
             file.truncate(done * map_bytes)
-            seen = _seen(target, map_bytes)
-            hashes = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
-            progress = tqdm(range(done, len(images)), desc="teacher's maps", unit="image", delay=1)
-            for index in progress:
+            seen, hashes = _seen(target, map_bytes), []
+            for index, image in enumerate(tqdm(images, desc="teacher's maps", unit="image", delay=1)):
+                hashes.append(hashlib.sha256(image.tobytes()).hexdigest())
+                if index < done:
+                    continue
                 if hashes[index] in seen:
                     file.write(seen[hashes[index]].tobytes())
                     continue
-                pixels = torch.from_numpy(images[index : index + 1].copy())
+                pixels = torch.from_numpy(image[None].copy())
                 views = [view for net in teachers for view in _views(net, pixels, tta)]
                 file.write((joined(torch.cat(views)) * 255).round().byte().numpy().tobytes())
         write_whole(target.with_suffix(".json"), json.dumps(hashes).encode())
@@ -156,30 +160,41 @@ def teacher_features(
     channels: Channels,
     kept: Mapping[str, tuple[int, ...]],
     images: np.ndarray,
-    picked: Sequence[int],
+    seen: Sequence[tuple[int, View]],
     size: tuple[int, int],
+    folder: Path,
 ) -> Features:
-    """Features of the images `picked`, shrunk to `size`, as many as `FEATURE_BYTES` hold."""
+    """Features of what is `seen` of which images, at `size`; as many as `FEATURE_BYTES` hold. They lie in files of
+    `folder` that have no name, and are gone with them. Raises DataError on a full disk."""
     names = feature_tensors(teacher)
     heavy, device = placed(teacher), best_device()
-    values: dict[str, list[Tensor]] = {name: [] for name in names}
     index = {name: kept_channels(name, channels, kept) for name in names}
-    used: list[int] = []
-    limit = len(picked)
-    with torch.no_grad():
-        for i in tqdm(picked, desc="teacher's features", unit="image", delay=1):
-            if len(used) >= limit:
-                break
-            image = teacher.real(shrink(torch.from_numpy(images[i : i + 1].copy()), size)).to(device)
-            with autocast(device):
-                seen = heavy.run(image, keep=names)
-            for name in names:
-                values[name].append(pooled(seen[name].float()[:, index[name]]).half().cpu())
-            used.append(i)
-            limit = min(limit, FEATURE_BYTES // sum(2 * parts[0].numel() for parts in values.values()))
-    stacked = {name: torch.cat(parts) for name, parts in values.items()}
-    spread = {name: all_.float().std((0, 2, 3), keepdim=True).clamp_min(1e-3) for name, all_ in stacked.items()}
-    return Features(torch.tensor(used), stacked, spread)
+    limit, shapes = len(seen), {}
+    sums = {name: torch.zeros(()) for name in names}
+    squares = {name: torch.zeros(()) for name in names}
+    try:
+        with torch.no_grad(), ExitStack() as stack:
+            files = {name: stack.enter_context(TemporaryFile(dir=folder)) for name in names}
+            for count, (i, view) in enumerate(tqdm(seen, desc="teacher's features", unit="image", delay=1)):
+                if count >= limit:
+                    break
+                pixels = view.of_pixels(torch.from_numpy(images[i : i + 1].copy()), size)
+                with autocast(device):
+                    values = heavy.run(teacher.real(pixels).to(device, memory_format=torch.channels_last), keep=names)
+                for name in names:
+                    value = pooled(values[name].float()[:, index[name]]).cpu()
+                    sums[name] = sums[name] + value.double().mean((2, 3), keepdim=True)
+                    squares[name] = squares[name] + value.double().square().mean((2, 3), keepdim=True)
+                    shapes[name] = value.shape[1:]
+                    files[name].write(value.half().contiguous().numpy().tobytes())
+                limit = min(limit, FEATURE_BYTES // sum(2 * shape.numel() for shape in shapes.values()))
+            count = min(limit, len(seen))
+            stored = {name: np.memmap(files[name], np.float16, "r", shape=(count, *shapes[name])) for name in names}
+    except OSError as error:
+        what = "no space left" if error.errno == errno.ENOSPC else error.strerror
+        raise DataError(f"{folder}: {what}; free some or name another folder in COMPRESS_CACHE") from None
+    spread = {n: (squares[n] / count - (sums[n] / count).square()).clamp_min(1e-6).sqrt().float() for n in names}
+    return Features(torch.tensor([i for i, _ in seen[:count]]), [view for _, view in seen[:count]], stored, spread)
 
 
 def pooled(value: Tensor) -> Tensor:
