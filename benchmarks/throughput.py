@@ -4,8 +4,8 @@
 
 MODEL.pt has its recipe beside it, which says the sizes to train at; the student is the model with all its channels, or
 with `--keep 0.25` a quarter of each group. The step is that of `compress.train.loop`: images and the teacher's maps,
-doubt and features read from memory maps, losses, Adam, the moving average. The bare loop runs the same batches at the
-same sizes from tensors that lie ready. Both take turns; what is reported is images per second, and their ratio.
+doubt and features read from memory maps, losses, the optimizer, the moving average. The bare loop runs the same batches
+at the same sizes from tensors that lie ready. Both take turns; what is reported is images per second, and their ratio.
 """
 
 import argparse

@@ -202,7 +202,10 @@ def pooled(value: Tensor) -> Tensor:
     height, width = value.shape[2:]
     if max(height, width) <= FEATURE_SIZE:
         return value
-    return F.adaptive_avg_pool2d(value, (min(height, FEATURE_SIZE), min(width, FEATURE_SIZE)))
+    rows, columns = min(height, FEATURE_SIZE), min(width, FEATURE_SIZE)
+    if height % rows == 0 and width % columns == 0:  # the same, with a gradient that is several times faster
+        return F.avg_pool2d(value, (height // rows, width // columns))
+    return F.adaptive_avg_pool2d(value, (rows, columns))
 
 
 def shrink(pixels: Tensor, size: tuple[int, int]) -> Tensor:

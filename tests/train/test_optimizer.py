@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from compress.load.trace import trace
-from compress.train.optimizer import DAMPING, Natural
+from compress.train.optimizer import DAMPING, Natural, _Sums
 
 SIZE = (12, 12)
 IMAGES = torch.randn(4, 3, *SIZE, generator=torch.Generator().manual_seed(1))
@@ -41,19 +41,36 @@ def test_the_first_step_is_that_of_numpy():
         values = net.run(IMAGES, keep=net.by_name)
     given = values[net.by_name[name].inputs[0]].numpy().astype(float).transpose(1, 0, 2, 3).reshape(6, -1)
     spread = values[name].numpy().astype(float).transpose(1, 0, 2, 3).reshape(2, -1).std(1)
-    one = np.sqrt(np.mean(given**2))
-    rows = np.vstack([given, np.full(given.shape[1], one)])
-    second = rows @ rows.T / rows.shape[1]
-    inverse = np.linalg.inv(second + DAMPING * np.mean(np.diag(second)) * np.eye(7))
-    slopes = np.hstack([net.weight(name).grad.numpy().reshape(2, 6), one * net.bias(name).grad.numpy()[:, None]])
-    slopes = spread[:, None] * slopes
-    direction = slopes @ inverse
-    change = -0.01 * spread[:, None] * direction / np.sqrt((slopes * direction).sum() / 2)
+    mean, centred = given.mean(1, keepdims=True), given - given.mean(1, keepdims=True)
+    ridge = DAMPING * np.mean(given**2)
+    inverse = np.linalg.inv(centred @ centred.T / given.shape[1] + ridge * np.eye(6))
+    levels = spread[:, None] * net.bias(name).grad.numpy()[:, None]  # a change of an output's mean
+    slopes = spread[:, None] * net.weight(name).grad.numpy().reshape(2, 6) - levels * mean.T
+    length = np.sqrt(((slopes @ inverse * slopes).sum() + (levels**2).sum()) / 2)
+    change, level = (-0.01 * spread[:, None] * part / length for part in (slopes @ inverse, levels))
     optimizer.step()
+    moved, risen = (net.weight(name).detach().numpy() - weight[..., 0], net.bias(name).detach().numpy() - bias[:, 0])
+    np.testing.assert_allclose(moved.reshape(2, 6), change, rtol=2e-3, atol=1e-6)
+    np.testing.assert_allclose(risen, (level - change @ mean)[:, 0], rtol=2e-3, atol=1e-6)
+
+
+def test_inputs_whose_channels_and_positions_vary_apart_are_whitened_exactly():
+    rng = np.random.default_rng(0)
+    net = network()
+    of_channels, of_positions = (np.cov(rng.normal(size=(width, 20))) for width in (3, 9))
+    covariance, mean = np.kron(of_channels, of_positions), rng.normal(size=(27, 1))
+    sums = _Sums(net.by_name["first"], net, 1)
+    sums.count = 5
+    sums.first = 5 * torch.from_numpy(mean.T[None]).float()
+    sums.second = 5 * torch.from_numpy((covariance + mean @ mean.T)[None]).float()
+    sums.outputs, sums.squares = torch.zeros(6), torch.full((6,), 20.0)
+    moments, slope = sums.moments(), rng.normal(size=(27, 6))
+    ridge = DAMPING * np.mean(np.diag(covariance + mean @ mean.T))
+    expected = np.linalg.solve(covariance + ridge * np.eye(27), slope)
     np.testing.assert_allclose(
-        net.weight(name).detach().numpy().reshape(2, 6) - weight.reshape(2, 6), change[:, :6], rtol=2e-3, atol=1e-6
+        moments.whitened(torch.from_numpy(slope[None]).float())[0], expected, rtol=1e-3, atol=1e-4
     )
-    np.testing.assert_allclose(net.bias(name).detach().numpy() - bias.ravel(), one * change[:, 6], rtol=2e-3, atol=1e-6)
+    np.testing.assert_allclose(moments.spread.flatten(), 2.0)
 
 
 @pytest.mark.parametrize("gain", [0.01, 30.0])

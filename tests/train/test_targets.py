@@ -129,3 +129,10 @@ def test_features_are_the_teachers_values_at_kept_channels(net, images, tmp_path
         features.spread[name], wanted.std((0, 2, 3), correction=0, keepdim=True), atol=ATOL, rtol=ATOL
     )
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
+
+
+@pytest.mark.parametrize("side", [96, 80])
+def test_large_features_are_averaged_over_cells(side):
+    value = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(pooled(value), torch.nn.functional.adaptive_avg_pool2d(value, (32, 32)))
+    assert pooled(value[:, :, :20, :30]).shape == (2, 3, 20, 30)
