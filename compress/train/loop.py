@@ -73,21 +73,24 @@ def fit(
     standard error of the difference. A few dozen images cannot tell copies apart that are nearer, and would choose
     the luckiest of ten.
 
-    `Natural` steps with a short warm-up and a cosine that ends with the schedule. About ten times
-    `on_check(minutes, iou, loss)` is called and everything is written to the file `state`; training goes on from there
-    when the file exists, to the same result where the schedule counts steps. Runs on the GPU where there is one, in
-    bfloat16 where the device has it.
+    `Natural` steps with a short warm-up and a cosine that ends with the schedule. About ten times everything is written
+    to the file `state`, and `on_check(minutes, iou, loss)` is called, less often where looking at the held-out images
+    would take more of the minutes than training does; training goes on from the file when it exists, to the same result
+    where the schedule counts steps. Runs on the GPU where there is one, in bfloat16 where the device has it.
 
     Raises TrainError, naming the last good checkpoint, when the loss leaves the finite numbers.
     """
     progress = _Progress(net, lesson, batch, learning_rate, seed)
+    cost = 0.0  # of a check, in minutes
     if state is None or not state.exists():
+        start = clock()
         progress.begin()
+        cost = (clock() - start) / 60
     else:
         progress.load(state)
         for moment in progress.moments:
             on_check(*moment)
-    began = clock() - progress.minutes * 60
+    began, checked = clock() - progress.minutes * 60, progress.minutes
     with tqdm(total=100, initial=0, desc=desc, unit="%", bar_format=_BAR) as bar:
         while (done := schedule.done(progress.minutes, progress.steps)) < 1:
             loss = progress.step(done)
@@ -101,7 +104,10 @@ def fit(
             bar.n = min(100, round(100 * schedule.done(progress.minutes, progress.steps)))
             bar.set_postfix(step=progress.steps, loss=f"{progress.loss:.4f}", iou=f"{progress.iou:.4f}", refresh=True)
             if int(CHECKS * schedule.done(progress.minutes, progress.steps)) > int(CHECKS * done):
-                on_check(*progress.check())
+                if schedule.steps is not None or progress.minutes - checked >= cost:
+                    on_check(*progress.check())
+                    checked = (clock() - began) / 60
+                    cost = checked - progress.minutes
                 if state is not None:
                     progress.save(state)
     if not progress.moments or progress.moments[-1][0] < progress.minutes:

@@ -49,9 +49,9 @@ def test_a_loss_that_is_not_finite_stops_with_a_line_that_says_what_to_try(net, 
 
 def test_training_lowers_the_loss_and_ends_with_the_time(net, lesson):
     losses = []
-    trained(net, lesson, lambda minutes, iou, loss: losses.append((minutes, loss)))
+    trained(net, lesson, lambda minutes, iou, loss: losses.append((minutes, loss)), schedule=Schedule(2.0))
     assert losses[-1][1] < losses[0][1]
-    assert losses[-1][0] == pytest.approx(0.5, rel=0.1)
+    assert losses[-1][0] == pytest.approx(2.0, rel=0.1)
 
 
 def test_one_seed_gives_one_result(lesson):
@@ -86,6 +86,27 @@ def test_a_longer_schedule_goes_on_with_its_own_checks(net, lesson, tmp_path):
     trained(net, lesson, lambda *moment: checks.append(moment), schedule=Schedule(steps=20), state=tmp_path / "state")
     assert len(checks) == 10 + 5  # at 12, 14, 16, 18 and 20 steps
     assert torch.load(tmp_path / "state", weights_only=True)["steps"] == 20
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.0, 11), (30.0, 2)])
+def test_of_a_few_minutes_most_is_spent_on_training(net, lesson, monkeypatch, seconds, most):
+    now, steps, checks = [0.0], [], []
+
+    def step(self, done):
+        now[0] += 1
+        steps.append(done)
+        return 1.0
+
+    def judge(self, net):
+        now[0] += seconds
+        return True
+
+    monkeypatch.setattr(_Progress, "step", step)
+    monkeypatch.setattr(_Progress, "judge", judge)
+    monkeypatch.setattr(_Progress, "measure", lambda self: None)
+    trained(net, lesson, lambda *moment: checks.append(moment), schedule=Schedule(1.0), clock=lambda: now[0])
+    assert len(checks) <= most
+    assert len(steps) >= 30  # of 60 seconds
 
 
 def test_what_got_worse_is_not_kept(net, lesson):
