@@ -167,6 +167,7 @@ class _Progress:
         if self.steps in MEASURED_AT:
             self.measured.load_state_dict(self.net.state_dict())
             self.measure()
+            self.optimizer.state.clear()  # averages in the measure of before: too long where activations have grown
         return value
 
     def check(self) -> tuple[float, float, float]:

@@ -50,7 +50,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_line_that_says_what_to_try(net, 
 def test_training_lowers_the_loss_and_ends_with_the_time(net, lesson):
     losses = []
     trained(net, lesson, lambda minutes, iou, loss: losses.append((minutes, loss)), schedule=Schedule(2.0))
-    assert losses[-1][1] < losses[0][1]
+    assert losses[-1][1] == min(loss for _, loss in losses)  # also after step 100, when moments are taken anew
     assert losses[-1][0] == pytest.approx(2.0, rel=0.1)
 
 
