@@ -66,14 +66,20 @@ $(WEB): export/clients/web/package.json
 		touch $(CURDIR)/$@ || echo "npm cannot install the web runtimes here: their test will be skipped" >&2
 
 .venv-tflite-support/.installed: PACKAGES := tflite-support==0.4.4 'numpy<2'
+.venv-tflite-support/.installed: MODULE := tflite_support.task.vision
 .venv-mediapipe/.installed: PACKAGES := mediapipe==1.2.2
+.venv-mediapipe/.installed: MODULE := mediapipe
 .venv-tensorflow/.installed: PACKAGES := tensorflow==2.21.0
+.venv-tensorflow/.installed: MODULE := tensorflow
 .venv-tflite-runtime/.installed: PACKAGES := tflite-runtime==2.14.0 'numpy<2'
+.venv-tflite-runtime/.installed: MODULE := tflite_runtime.interpreter
 
-# An environment that cannot be made is no failure: the tests that need it are skipped, and say so.
+# An environment that cannot be made, or lacks a library of the system's, is no failure: the tests that need it are
+# skipped, and say so.
 .venv-%/.installed:
 	@echo "Installing $* into an environment of its own ..."
-	@$(PYTHON) -m venv .venv-$* && .venv-$*/bin/pip install --quiet --disable-pip-version-check $(PACKAGES) && touch $@ || \
+	@$(PYTHON) -m venv .venv-$* && .venv-$*/bin/pip install --quiet --disable-pip-version-check $(PACKAGES) && \
+		TF_CPP_MIN_LOG_LEVEL=3 .venv-$*/bin/python -c 'import $(MODULE)' && touch $@ || \
 		{ echo "$* cannot be installed here: its tests will be skipped" >&2; rm -rf .venv-$*; }
 
 $(BIN)/pip:
