@@ -1,7 +1,7 @@
 """The curve of IoU against training minutes: ours, Torch-Pruning's defaults, and a network that was designed small.
 
     pip install torch-pruning==1.6.1
-    python benchmarks/torch_pruning.py models/u2net.pt --data DIR --budget 4MB --out FOLDER [--minutes 2 5 10 15]
+    python benchmarks/peer_curve.py models/u2net.pt --data DIR --budget 4MB --out FOLDER [--minutes 2 5 10 15]
 
 All three are trained by the same loop on the same images for the same minutes, quantized and exported alike, and
 measured as int8 files on DIR's val images. Torch-Pruning cuts by its defaults, global and by L2 norm in one shot, to
