@@ -145,12 +145,18 @@ class _Sums:
         ridge = DAMPING * second.diagonal(dim1=1, dim2=2).mean(1).reshape(-1, 1, 1, 1) + 1e-12
         groups, kernel = len(second), math.prod(self.taps.kernel)
         four = (second - mean @ mean.mT).reshape(groups, -1, kernel, second.shape[1] // kernel, kernel)
-        over_channels = torch.linalg.eigh(torch.einsum("gctdt->gcd", four) / kernel)
-        channels = over_channels.eigenvectors
+        values, channels = _axes(torch.einsum("gctdt->gcd", four) / kernel)
         turned = torch.einsum("gca,gctdu,gda->gatu", channels, four, channels)
-        floor = over_channels.eigenvalues.clamp_min(0)[:, :, None, None] + ridge
-        positions = torch.linalg.eigh((turned / floor).mean(1)).eigenvectors
+        _, positions = _axes((turned / (values.clamp_min(0)[:, :, None, None] + ridge)).mean(1))
         variances = torch.einsum("gtb,gatu,gub->gab", positions, turned, positions).clamp_min(0)
         spread = (self.squares / self.count - (self.outputs / self.count).square()).clamp_min(0).sqrt()
         spread = spread.clamp_min(0.05 * float(spread.mean()) + 1e-12)
         return _Moments(mean, channels, positions, 1 / (variances[..., None] + ridge), spread.reshape(groups, 1, -1))
+
+
+def _axes(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors, in float64, where the iteration ends for any finite matrix; for one that is not
+    finite, some axes: the loss will say that it is not."""
+    finite = torch.nan_to_num(covariance.double(), nan=0.0, posinf=0.0, neginf=0.0)
+    values, vectors = torch.linalg.eigh(finite)
+    return values.to(covariance.dtype), vectors.to(covariance.dtype)

@@ -90,3 +90,15 @@ def test_a_network_of_another_scale_inside_learns_the_same_function(gain):
     one, other = (net(IMAGES).detach() for net in nets)
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
     assert float((one - network()(IMAGES).detach()).abs().max()) > 0.02  # they have learned something
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e15, float("inf")])
+def test_inputs_that_are_nothing_or_enormous_stop_no_training_by_themselves(scale):
+    net = network()
+    with torch.no_grad():
+        net.weight("first").mul_(scale)
+        net.bias("first").mul_(scale)
+    optimizer = Natural(net, 0.01)
+    optimizer.measure(net, IMAGES)
+    loss(net).backward()
+    optimizer.step()
