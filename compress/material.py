@@ -16,8 +16,8 @@ from compress.prune.groups import find_groups
 from compress.prune.plan import PrunePlan
 from compress.recipe import Recipe, read_recipe
 from compress.train.lesson import Lesson, hopeless
-from compress.train.targets import shrink, teacher_features, teacher_maps
-from compress.train.views import random_view
+from compress.train.targets import teacher_features, teacher_maps
+from compress.train.views import random_view, shrink
 
 HELD_OUT = 48
 

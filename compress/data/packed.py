@@ -69,10 +69,15 @@ def _write(target: Path, shape: tuple[int, ...], arrays: Iterable[np.ndarray]) -
                 file.write(array.tobytes())
         os.replace(partial, target)
     except OSError as error:
-        what = f"no space left for {np.prod(shape) / 1e6:.0f} MB" if error.errno == errno.ENOSPC else error.strerror
-        raise DataError(f"{target.parent}: {what}; free some or name another folder in COMPRESS_CACHE") from None
+        raise unwritten(target.parent, error, f" for {np.prod(shape) / 1e6:.0f} MB") from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def unwritten(folder: Path, error: OSError, wanted: str = "") -> DataError:
+    """What to say of a file of the cache that could not be written; `wanted` follows "no space left"."""
+    what = f"no space left{wanted}" if error.errno == errno.ENOSPC else error.strerror
+    return DataError(f"{folder}: {what}; free some or name another folder in COMPRESS_CACHE")
 
 
 def digest(*parts: object) -> str:

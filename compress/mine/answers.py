@@ -1,6 +1,5 @@
 """What a model, trained or exported, answers on images, kept in the cache image by image."""
 
-import errno
 import hashlib
 import io
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.data.images import Size, read_all, read_image
+from compress.data.packed import unwritten
 from compress.errors import DataError, MeasureError
 from compress.formats.runtime import OPENERS, describe
 from compress.load.model import load
@@ -144,7 +144,6 @@ def _keep(path: Path, maps: np.ndarray) -> None:
         partial.write_bytes(buffer.getvalue())
         os.replace(partial, path)
     except OSError as error:
-        what = "no space left" if error.errno == errno.ENOSPC else error.strerror
-        raise DataError(f"{path.parent}: {what}; free some or name another folder in COMPRESS_CACHE") from None
+        raise unwritten(path.parent, error) from None
     finally:
         partial.unlink(missing_ok=True)

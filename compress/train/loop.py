@@ -21,8 +21,8 @@ from compress.formats.artifact import write_whole
 from compress.network import Network
 from compress.train.lesson import Lesson, held_out_ious
 from compress.train.optimizer import Natural
-from compress.train.targets import pooled, shrink
-from compress.train.views import View, random_view
+from compress.train.targets import pooled
+from compress.train.views import View, random_view, shrink
 
 Net = TypeVar("Net", bound=Network)
 
@@ -167,7 +167,6 @@ class _Progress:
         if self.steps in MEASURED_AT:
             self.measured.load_state_dict(self.net.state_dict())
             self.measure()
-            self.optimizer.state.clear()  # averages in the measure of before: too long where activations have grown
         return value
 
     def check(self) -> tuple[float, float, float]:
@@ -189,22 +188,23 @@ class _Progress:
 
     def save(self, path: Path) -> None:
         buffer = io.BytesIO()
-        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        parts = {name: getattr(self, name).state_dict() for name in (*_NETWORKS, "optimizer")}
         torch.save({**parts, **{name: getattr(self, name) for name in _VALUES}, "draw": self.draw.state()}, buffer)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, buffer.getvalue())
 
     def load(self, path: Path) -> None:
         saved: dict[str, Any] = torch.load(path, weights_only=True, map_location=best_device())
-        for name in _PARTS:
+        for name in _NETWORKS:
             getattr(self, name).load_state_dict(saved[name])
         for name in _VALUES:
             setattr(self, name, saved[name])
         self.draw.restore(saved["draw"])
         self.measure()
+        self.optimizer.load_state_dict(saved["optimizer"])
 
 
-_PARTS = ("net", "averaged", "kept", "measured", "optimizer")
+_NETWORKS = ("net", "averaged", "kept", "measured")
 _VALUES = ("iou", "best", "steps", "minutes", "loss", "moments")
 
 

@@ -47,7 +47,8 @@ class Natural(torch.optim.Optimizer):
 
     def measure(self, net: Network, images: Tensor) -> None:
         """Take the moments from `net`, which has the layers of the network that is trained. images: real values
-        [N, 3, H, W]."""
+        [N, 3, H, W]. The averages of steps before are dropped: in the new moments they would be too long where
+        activations have grown."""
         sums = {node.name: _Sums(node, net, len(images)) for node in net.convs()}
         kept = {name for node in net.convs() for name in (node.name, node.inputs[0])}
         generator = torch.Generator().manual_seed(0)
@@ -58,6 +59,7 @@ class Natural(torch.optim.Optimizer):
                 for node in net.convs():
                     sums[node.name].add(values[node.inputs[0]], values[node.name], generator)
             self.moments = {name: one.moments() for name, one in sums.items()}
+        self.state.clear()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]

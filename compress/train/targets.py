@@ -1,6 +1,5 @@
 """What the student learns from: the teacher's soft maps, computed once, and its features."""
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from compress.data.packed import Packed, digest
+from compress.data.packed import Packed, digest, unwritten
 from compress.device import autocast, best_device, placed
 from compress.errors import DataError
 from compress.formats.artifact import write_whole
@@ -97,8 +96,7 @@ def _compute_maps(
     except BlockingIOError:
         raise DataError(f"{partial}: another run is computing the same; wait for it") from None
     except OSError as error:
-        what = "no space left" if error.errno == errno.ENOSPC else error.strerror
-        raise DataError(f"{target.parent}: {what}; free some or name another folder in COMPRESS_CACHE") from None
+        raise unwritten(target.parent, error) from None
 
 
 def _seen(target: Path, map_bytes: int) -> dict[str, np.ndarray]:
@@ -191,8 +189,7 @@ def teacher_features(
             count = min(limit, len(seen))
             stored = {name: np.memmap(files[name], np.float16, "r", shape=(count, *shapes[name])) for name in names}
     except OSError as error:
-        what = "no space left" if error.errno == errno.ENOSPC else error.strerror
-        raise DataError(f"{folder}: {what}; free some or name another folder in COMPRESS_CACHE") from None
+        raise unwritten(folder, error) from None
     spread = {n: (squares[n] / count - (sums[n] / count).square()).clamp_min(1e-6).sqrt().float() for n in names}
     return Features(torch.tensor([i for i, _ in seen[:count]]), [view for _, view in seen[:count]], stored, spread)
 
@@ -206,11 +203,3 @@ def pooled(value: Tensor) -> Tensor:
     if height % rows == 0 and width % columns == 0:  # the same, with a gradient that is several times faster
         return F.avg_pool2d(value, (height // rows, width // columns))
     return F.adaptive_avg_pool2d(value, (rows, columns))
-
-
-def shrink(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 [N, H, W, 3] -> the same at `size`, antialiased."""
-    if tuple(pixels.shape[1:3]) == tuple(size):
-        return pixels
-    resized = F.interpolate(pixels.permute(0, 3, 1, 2).float(), size, mode="bilinear", antialias=True)
-    return resized.round().clamp(0, 255).byte().permute(0, 2, 3, 1)

@@ -24,7 +24,8 @@ class View(NamedTuple):
 
     def of_pixels(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
         """uint8 [N, H, W, 3] -> the same of what is seen, at `size`."""
-        return self.of(pixels.permute(0, 3, 1, 2).float(), size).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+        part = shrink(pixels[:, self.rows, self.columns], size)
+        return part.flip(2) if self.mirrored else part
 
 
 WHOLE = View(slice(None), slice(None), False)
@@ -36,3 +37,11 @@ def random_view(height: int, width: int, generator: torch.Generator) -> View:
     high, wide = (round((LEAST + (1 - LEAST) * share) * whole) for whole in (height, width))
     top, left = round(down * (height - high)), round(right * (width - wide))
     return View(slice(top, top + high), slice(left, left + wide), side < 0.5)
+
+
+def shrink(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 [N, H, W, 3] -> the same at `size`, antialiased."""
+    if tuple(pixels.shape[1:3]) == tuple(size):
+        return pixels
+    resized = F.interpolate(pixels.permute(0, 3, 1, 2).float(), size, mode="bilinear", antialias=True)
+    return resized.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
