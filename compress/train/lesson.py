@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from compress.measure.accuracy import class_ids, image_iou
 from compress.network import Network
@@ -50,7 +49,7 @@ class Lesson:
         others = torch.from_numpy(self.maps[indices.numpy()]).float() / 255
         target = torch.cat([(1 - others.sum(1, keepdim=True)).clamp_min(0), others], 1)
         for row, label, known in self._labels(indices):
-            one_hot = F.one_hot(torch.where(known, label, 0), self.classes).permute(2, 0, 1).float()
+            one_hot = label == torch.arange(self.classes, dtype=torch.uint8)[:, None, None]
             mixed = LABEL_WEIGHT * one_hot + (1 - LABEL_WEIGHT) * target[row]
             target[row] = torch.where(known, mixed, target[row])
         return target
@@ -59,7 +58,7 @@ class Lesson:
         """How sure the target is, [n, 1, H, W] in 0..1: the teacher's where there is no label, 1 where there is."""
         sure = 1 - torch.from_numpy(self.doubt[indices.numpy()])[:, None].float() / 255
         for row, _, known in self._labels(indices):
-            sure[row, 0][known] = 1.0
+            sure[row, 0].masked_fill_(known, 1.0)
         return sure
 
     def _labels(self, indices: Tensor) -> list[tuple[int, Tensor, Tensor]]:
@@ -67,7 +66,7 @@ class Lesson:
         found = []
         for row, index in enumerate(indices.tolist()):
             if index < len(self.labels):
-                label = torch.from_numpy(self.labels[index].astype(np.int64))
+                label = torch.from_numpy(self.labels[index].copy())
                 found.append((row, label, label < self.classes))
         return found
 

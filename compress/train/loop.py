@@ -281,7 +281,7 @@ class _Draw:
         losses = []
         for name in names:
             wanted, spread = torch.from_numpy(features.values[name][rows.numpy()]), features.spread[name]
-            apart = pooled(values[name].float()) - wanted.to(values[name].device).float()
+            apart = pooled(values[name]).float() - wanted.to(values[name].device).float()
             losses.append((apart / spread.to(apart.device)).square().mean())
         return torch.stack(losses).mean()
 
@@ -296,7 +296,7 @@ def map_loss(logits: Tensor, probabilities: Tensor, target: Tensor, certainty: T
         entropy = -(target * F.log_softmax(logits, 1)).sum(1, keepdim=True)
     else:
         entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1, keepdim=True)
-    weight = certainty + EDGE_WEIGHT * edges(target)
+    weight = certainty + EDGE_WEIGHT * edges(target[:, 1:])
     ours, theirs = probabilities[:, 1:], target[:, 1:]
     overlap = (ours * theirs).sum((2, 3)) + 1.0
     union = (ours + theirs - ours * theirs).sum((2, 3)) + 1.0
@@ -304,7 +304,7 @@ def map_loss(logits: Tensor, probabilities: Tensor, target: Tensor, certainty: T
 
 
 def edges(target: Tensor) -> Tensor:
-    """How much a target changes within EDGE_REACH pixels: the largest class difference, [N, 1, H, W] in 0..1."""
+    """How much a target changes within EDGE_REACH pixels: that of the class that changes most, [N, 1, H, W] in 0..1."""
     return (_highest(target) + _highest(-target)).amax(1, keepdim=True)
 
 
