@@ -21,13 +21,19 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("compress").setLevel(logging.INFO)
     try:
-        return options.call(options, "compress " + shlex.join(arguments))
+        return options.call(options, "compress " + shlex.join(map(_unplaced, arguments)))
     except CompressError as error:
         print(f"compress: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("compress: stopped; what is finished is kept: go on with compress run --resume DIR", file=sys.stderr)
         return 130
+
+
+def _unplaced(argument: str) -> str:
+    """An argument as a report may show it: of an absolute path, which tells of the machine, the name."""
+    flag, sign, value = argument.rpartition("=")
+    return f"{flag}{sign}{os.path.basename(os.path.normpath(value))}" if os.path.isabs(value) else argument
 
 
 def _run(options: argparse.Namespace, command: str) -> int:

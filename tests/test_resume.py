@@ -69,6 +69,8 @@ def test_a_run_killed_in_any_stage_goes_on_to_the_same_files(stage, model, tiny_
     assert main(["run", "--resume", str(out)]) == 0
     assert digests(out) == whole
     assert not list(out.rglob("*.partial"))
+    command = read_report(out)["command"]  # which names folders, but not where they are on this machine
+    assert command == f"compress run tiny.pt --budget 20KB --data {tiny_data.name} --out out"
 
 
 @pytest.mark.slow
