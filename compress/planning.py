@@ -38,6 +38,9 @@ CANDIDATES = 16
 SPREAD = (0.4, 1.6)
 """Their sizes, as shares of the byte budget."""
 
+AIM = 0.97
+"""Share of the latency budget that a plan is made for. On U²-Net, predictions and repeated timings err by 3 %."""
+
 Timer = Callable[[Mapping[str, Path]], Mapping[str, float]]
 """Files by name -> median milliseconds of one inference, each in a process of its own, taking turns."""
 
@@ -71,7 +74,7 @@ def plan_cut(
         return _within_bytes(net, channels, damage, recipe, budget.size_bytes, macs_share, None)
     model = latency_model(net, channels, recipe, budget.size_bytes, fit_timer)
     workload = Workload(net, channels)
-    limit = LatencyLimit(budget.latency_ms, model)
+    limit = LatencyLimit(AIM * budget.latency_ms, model)
     for last in (False, True):
         plan = _within_bytes(net, channels, damage, recipe, budget.size_bytes, macs_share, limit)
         predicted = model.predict(workload.total({name: len(kept) for name, kept in plan.kept.items()}))
@@ -81,7 +84,7 @@ def plan_cut(
         log.info("plan: %.1f ms predicted, %.1f ms measured, %g ms allowed", predicted, measured, budget.latency_ms)
         if measured <= budget.latency_ms or last:
             break
-        limit = replace(limit, limit_ms=budget.latency_ms * predicted / measured)
+        limit = replace(limit, limit_ms=AIM * budget.latency_ms * predicted / measured)
     return plan
 
 

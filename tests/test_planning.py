@@ -82,7 +82,7 @@ def test_a_student_that_is_slower_than_predicted_is_planned_once_more(tiny, tmp_
     plan = plan_cut(net, channels, damage, recipe(), budget, 1.0, fit_timer=kilobytes_as_ms, check_timer=slower)
     assert len(checks) == 2
     assert checks[0] > 25
-    assert checks[1] < 25 * 1.1
+    assert checks[1] <= 25
     assert largest(net, channels, plan, recipe(), tmp_path) < 0.9 * 25_000
 
 
