@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 def _unplaced(argument: str) -> str:
     """An argument as a report may show it: of an absolute path, which tells of the machine, the name."""
     flag, sign, value = argument.rpartition("=")
-    return f"{flag}{sign}{os.path.basename(os.path.normpath(value))}" if os.path.isabs(value) else argument
+    return f"{flag}{sign}{Path(value).name}" if os.path.isabs(value) else argument
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
