@@ -33,6 +33,10 @@ MEASURED = 32
 MEASURED_AT = (100, 400, 1600, 6400, 25600)
 """Steps after which the optimizer takes its moments anew."""
 
+LABELLED = 4
+"""Times that an image with a label is drawn for one without: of the former few passes are left where there are many of
+the latter, and a label says what no teacher does."""
+
 TOLERANCE = 0.01
 FEATURE_WEIGHT = 1.0
 OVERLAP_WEIGHT = 1.0
@@ -214,7 +218,9 @@ class _Draw:
     def __init__(self, lesson: Lesson, batch: int, seed: int):
         self.lesson, self.batch = lesson, batch
         self.generator = torch.Generator().manual_seed(seed)
-        self.images = torch.tensor(lesson.taught())
+        taught = lesson.taught()
+        labelled = [i for i in taught if i < len(lesson.labels)]
+        self.images = torch.tensor(taught + labelled * (LABELLED - 1))
         self.queues: dict[str, list[int]] = {"images": [], "features": []}
         self.count = 0
 
