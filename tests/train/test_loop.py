@@ -151,6 +151,17 @@ def test_held_out_images_are_never_drawn(net, lesson):
     assert set(batches) == set(range(2, 12))
 
 
+def test_an_image_with_a_label_is_drawn_four_times_for_one_without(net, lesson, monkeypatch):
+    lesson = replace(lesson, held_out=(0,))  # 1 is labelled, 2 to 11 are not: one round is 4 + 10 draws
+    drawn = []
+    target = Lesson.target
+    monkeypatch.setattr(Lesson, "target", lambda self, rows: drawn.extend(rows.tolist()) or target(self, rows))
+    draw = _Progress(net, lesson, 7, 1e-2, 0).draw
+    for _ in range(4):
+        draw.loss(net)
+    assert sorted(drawn) == sorted(2 * [1, 1, 1, *range(1, 12)])
+
+
 def test_a_random_part_of_an_image_is_taught_with_the_same_part_of_its_map(net, lesson, monkeypatch):
     smooth = np.linspace(0, 255, 32)
     ramp = np.round((smooth[:, None] + 2 * smooth[None]) / 3).astype(np.uint8)  # every part is another
