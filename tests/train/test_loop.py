@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from compress.errors import TrainError
 from compress.load.trace import fold_normalisation, trace
 from compress.train.lesson import Lesson, held_out_iou, hopeless
-from compress.train.loop import TOLERANCE, Schedule, _Progress, edges, fit, map_loss
+from compress.train.loop import TOLERANCE, WARM_UP, Schedule, _Progress, edges, fit, map_loss
 
 
 @pytest.fixture
@@ -107,6 +107,29 @@ def test_of_a_few_minutes_most_is_spent_on_training(net, lesson, monkeypatch, se
     trained(net, lesson, lambda *moment: checks.append(moment), schedule=Schedule(1.0), clock=lambda: now[0])
     assert len(checks) <= most
     assert len(steps) >= 30  # of 60 seconds
+
+
+def test_the_learning_rate_falls_to_its_half_by_half_time_and_stays_there(net, lesson):
+    progress = _Progress(net, lesson, 4, 1e-2, 0)
+    progress.begin()
+    progress.steps = WARM_UP
+    rates = []
+    for done in (0.0, 0.25, 0.5, 0.75, 0.999):
+        progress.step(done)
+        rates.append(progress.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-2, 1e-2 * (0.5 + 0.5**0.5 / 2), 5e-3, 5e-3, 5e-3])
+
+
+def test_a_step_counts_by_its_number_in_the_average(net, lesson):
+    progress = _Progress(net, lesson, 4, 1e-2, 0)
+    progress.begin()
+    seen = [net.weight("merge").detach().clone()]
+    for _ in range(4):
+        progress.step(0.0)
+        seen.append(progress.net.weight("merge").detach().clone())
+    expected = sum(count * weight for count, weight in zip((1, 2, 3, 4, 5), seen, strict=True)) / 15
+    assert torch.allclose(progress.averaged.weight("merge"), expected, atol=1e-6)
+    assert not torch.allclose(expected, seen[-1], atol=1e-4)
 
 
 def test_what_got_worse_is_not_kept(net, lesson):
