@@ -1,11 +1,11 @@
 """What a distillation step costs beside a bare forward and backward pass of the same student.
 
-    python benchmarks/throughput.py MODEL.pt [--batch 8] [--turns 10] [--steps 8]
+    python benchmarks/throughput.py MODEL.pt RUN [--batch 8] [--turns 10] [--steps 8]
 
-MODEL.pt has its recipe beside it, which says the sizes to train at; the student is the model with all its channels, or
-with `--keep 0.25` a quarter of each group. The step is that of `compress.train.loop`: images and the teacher's maps,
-doubt and features read from memory maps, losses, the optimizer, the moving average. The bare loop runs the same batches
-at the same sizes from tensors that lie ready. Both take turns; what is reported is images per second, and their ratio.
+MODEL.pt has its recipe beside it, which says the sizes to train at; the student is that of RUN, an output folder of
+`compress run MODEL.pt`. The step is that of `compress.train.loop`: images and the teacher's maps, doubt and features
+read from memory maps, losses, the optimizer, the average. The bare loop runs the same batches at the same sizes from
+tensors that lie ready. Both take turns; what is reported is images per second, and their ratio.
 """
 
 import argparse
@@ -15,14 +15,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from int8_speed import float_student
 from torch import Tensor
 
 from compress.device import autocast, best_device, placed
 from compress.load.model import load
 from compress.load.trace import fold_normalisation
 from compress.measure.statistics import bootstrap_mean
-from compress.network import Network
-from compress.prune.cut import cut
 from compress.prune.groups import find_groups
 from compress.recipe import Recipe, read_recipe
 from compress.train.lesson import Lesson
@@ -45,15 +44,6 @@ def lesson_of(recipe: Recipe, folder: Path) -> Lesson:
     return Lesson(**arrays, features=None, held_out=(0,), left_out=(), size=recipe.train.size, classes=classes)
 
 
-def student_of(heavy: Network, keep: float) -> tuple[Network, dict[str, tuple[int, ...]]]:
-    """The first channels of each prunable group, and which they are."""
-    channels = find_groups(heavy)
-    kept = {name: tuple(range(group.width)) for name, group in channels.groups.items()}
-    for group in channels.prunable():
-        kept[group.name] = kept[group.name][: max(1, round(keep * group.width))]
-    return cut(heavy, channels, kept), kept
-
-
 def seconds(call) -> float:
     """Of one call, the work on a GPU included."""
     if torch.cuda.is_available():
@@ -68,7 +58,8 @@ def seconds(call) -> float:
 def main(options: argparse.Namespace) -> None:
     recipe = read_recipe(options.model.with_suffix(".toml"))
     heavy = fold_normalisation(load(options.model, recipe).network)
-    student, kept = student_of(heavy, options.keep)
+    student = float_student(options.run)
+    kept = torch.load(options.run / "checkpoints" / "plan.pt", weights_only=True)["kept"]
     device = best_device()
     bare = placed(student)
     with TemporaryDirectory(prefix="compress-") as folder:
@@ -114,7 +105,7 @@ def main(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, metavar="MODEL.pt")
-    parser.add_argument("--keep", type=float, default=1.0, help="share of each channel group (default: all)")
+    parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--steps", type=int, default=8, help="in each turn")
