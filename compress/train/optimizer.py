@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.network import Network, Node
-from compress.prune.unfold import Taps, as_matrix, by_group_all, from_matrix
+from compress.prune.unfold import Taps, as_matrix, by_group_all
 
 DAMPING = 0.03
 """Of the mean square of what a layer reads; the closed-form repair has a ridge of the same kind."""
@@ -67,41 +67,73 @@ class Natural(torch.optim.Optimizer):
         for node in self.net.convs():
             weight, bias = self.net.weight(node.name), self.net.bias(node.name)
             if weight.grad is not None and bias.grad is not None:
-                change = self._change(node, weight, weight.grad, bias.grad, rate)
-                weight.sub_(from_matrix(node, change[:, :-1], weight))
-                bias.sub_(change[:, -1].flatten())
+                self._step(node, weight, bias, rate)
         for parameter in self.others:
             if (slope := parameter.grad) is not None:
-                parameter.sub_(self._averaged(parameter, slope, slope, parameter.numel(), SHARE * rate))
+                power = slope.square().mean()
+                length, (average,) = self._averaged(parameter, power, [slope], SHARE * rate)
+                parameter.sub_(length * average)
 
-    def _change(self, node: Node, weight: Tensor, by_weight: Tensor, by_bias: Tensor, rate: float) -> Tensor:
-        """What a step takes from the weights and the bias of a convolution, [G, f + 1, o]: the bias comes last."""
+    def _step(self, node: Node, weight: Tensor, bias: Tensor, rate: float) -> None:
+        """Of one convolution. The bias' share of the direction is that of the level, which has a variance of 1."""
+        assert weight.grad is not None
+        assert bias.grad is not None
         moments = self.moments[node.name]
-        level = by_bias.reshape(moments.spread.shape) * moments.spread
-        slope = as_matrix(node, by_weight) * moments.spread - moments.mean * level
-        slope, direction = torch.cat([slope, level], 1), torch.cat([moments.whitened(slope), level], 1)
-        change = self._averaged(weight, slope, direction, by_bias.numel(), rate) * moments.spread
-        change[:, -1:] -= moments.mean.mT @ change[:, :-1]
-        return change
+        level = bias.grad.reshape(moments.spread.shape) * moments.spread
+        slope = torch.mul(by_output(node, weight.grad), moments.spread).addcmul_(level, moments.mean, value=-1)
+        direction = moments.whitened(slope)
+        power = (_dot(slope, direction) + _dot(level, level)) / bias.numel()
+        length, (change, shift) = self._averaged(weight, power, [direction, level], rate)
+        length = length * moments.spread
+        change, shift = change * length, shift * length
+        weight.sub_(from_output(node, change, weight))
+        bias.sub_((shift - (change * moments.mean).sum((2, 3), keepdim=True)).flatten())
 
-    def _averaged(self, key: Tensor, slope: Tensor, direction: Tensor, outputs: int, rate: float) -> Tensor:
-        """The average of `direction` over steps, of the length `rate` for each output where the steps agree."""
+    def _averaged(
+        self, key: Tensor, power: Tensor, directions: list[Tensor], rate: float
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The averages of `directions` over steps, and what to multiply them by, so that they have the length `rate`
+        for each output where the steps agree."""
         state = self.state[key]
         if not state:
-            state.update(steps=0, average=torch.zeros_like(direction), power=torch.zeros((), device=slope.device))
+            state.update(
+                steps=0, average=[torch.zeros_like(each) for each in directions], power=torch.zeros_like(power)
+            )
         state["steps"] += 1
-        state["average"].lerp_(direction, 1 - MOMENTUM)
-        state["power"].lerp_((slope * direction).sum() / outputs, 1 - SCALE)
-        average = state["average"] / (1 - MOMENTUM ** state["steps"])
-        power = state["power"] / (1 - SCALE ** state["steps"])
-        return rate * average / (power.sqrt() + 1e-20)
+        torch._foreach_lerp_(state["average"], directions, 1 - MOMENTUM)
+        state["power"].lerp_(power, 1 - SCALE)
+        size = (state["power"] / (1 - SCALE ** state["steps"])).sqrt() + 1e-20
+        return rate / (1 - MOMENTUM ** state["steps"]) / size, state["average"]
+
+
+def by_output(node: Node, weight: Tensor) -> Tensor:
+    """Convolution weights -> [G, o, k, c], k being the positions of the kernel: the same memory where that is in the
+    order of `torch.channels_last`."""
+    groups = node.attrs["groups"]
+    if node.op == "conv_transpose":
+        parts = weight.flip(2, 3).reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
+    else:
+        parts = weight.unflatten(0, (groups, -1))
+    return parts.flatten(3).transpose(2, 3)
+
+
+def from_output(node: Node, rows: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `by_output`."""
+    parts = rows.transpose(2, 3).unflatten(3, like.shape[2:])
+    if node.op == "conv_transpose":
+        return parts.transpose(1, 2).flip(3, 4).reshape(like.shape)
+    return parts.flatten(0, 1)
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    return torch.dot(one.flatten(), other.flatten())
 
 
 @dataclass(frozen=True)
 class _Moments:
-    """Of one convolution, by group of filters: the `mean` of its inputs, [G, f, 1]; their covariance as eigenvectors
-    over channels, [G, c, c], and over the positions of the kernel, [G, k, k], with `inverse` [G, c, k, 1] of the
-    variances along them; and the standard deviation of its outputs, `spread` [G, 1, o]."""
+    """Of one convolution, by group of filters: the `mean` of its inputs, [G, 1, k, c]; their covariance as eigenvectors
+    over channels, [G, c, c], and over the positions of the kernel, [G, k, k], with `inverse` [G, 1, k, c] of the
+    variances along them; and the standard deviation of its outputs, `spread` [G, o, 1, 1]."""
 
     mean: Tensor
     channels: Tensor
@@ -110,12 +142,11 @@ class _Moments:
     spread: Tensor
 
     def whitened(self, slope: Tensor) -> Tensor:
-        """The covariance's inverse times [G, f, o]."""
-        groups, channels, kernel = self.inverse.shape[:3]
-        turned = (self.channels.mT @ slope.reshape(groups, channels, -1)).reshape(groups, channels, kernel, -1)
+        """[G, o, k, c] times the covariance's inverse."""
+        turned = (slope.flatten(1, 2) @ self.channels).reshape(slope.shape)
         scaled = (self.positions.mT[:, None] @ turned) * self.inverse
         back = self.positions[:, None] @ scaled
-        return (self.channels @ back.reshape(groups, channels, -1)).reshape(slope.shape)
+        return (back.flatten(1, 2) @ self.channels.mT).reshape(slope.shape)
 
 
 class _Sums:
@@ -153,7 +184,9 @@ class _Sums:
         variances = torch.einsum("gtb,gatu,gub->gab", positions, turned, positions).clamp_min(0)
         spread = (self.squares / self.count - (self.outputs / self.count).square()).clamp_min(0).sqrt()
         spread = spread.clamp_min(0.05 * float(spread.mean()) + 1e-12)
-        return _Moments(mean, channels, positions, 1 / (variances[..., None] + ridge), spread.reshape(groups, 1, -1))
+        inverse = (1 / (variances[..., None] + ridge)).reshape(groups, 1, -1, kernel).mT
+        mean = mean.reshape(groups, 1, -1, kernel).mT
+        return _Moments(mean.contiguous(), channels, positions, inverse.contiguous(), spread.reshape(groups, -1, 1, 1))
 
 
 def _axes(covariance: Tensor) -> tuple[Tensor, Tensor]:

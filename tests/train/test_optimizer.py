@@ -67,9 +67,9 @@ def test_inputs_whose_channels_and_positions_vary_apart_are_whitened_exactly():
     moments, slope = sums.moments(), rng.normal(size=(27, 6))
     ridge = DAMPING * np.mean(np.diag(covariance + mean @ mean.T))
     expected = np.linalg.solve(covariance + ridge * np.eye(27), slope)
-    np.testing.assert_allclose(
-        moments.whitened(torch.from_numpy(slope[None]).float())[0], expected, rtol=1e-3, atol=1e-4
-    )
+    by_output = torch.from_numpy(slope.T.reshape(1, 6, 3, 9)).float().mT  # positions before channels
+    whitened = moments.whitened(by_output).mT.reshape(6, 27)
+    np.testing.assert_allclose(whitened, expected.T, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(moments.spread.flatten(), 2.0)
 
 
