@@ -16,10 +16,12 @@ from compress.prune.groups import find_groups
 from compress.prune.plan import PrunePlan
 from compress.recipe import Recipe, read_recipe
 from compress.train.lesson import Lesson, hopeless
-from compress.train.targets import teacher_features, teacher_maps
+from compress.train.targets import LiveTeacher, teacher_features, teacher_maps
 from compress.train.views import random_view, shrink
 
 HELD_OUT = 48
+SPREAD = 32
+"""Images that the spread of a live teacher's features is taken from."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def prepare(teachers: list[Teacher], dataset: Dataset, recipe: Recipe, cache: Pa
         hopeless(maps, doubt, len(masks)),
         recipe.train.size,
         len(recipe.model.classes),
+        LiveTeacher.of([teacher.model.network for teacher in teachers]) if recipe.train.live_teacher else None,
     )
     return Material(lesson, val.array, f"{packed.key} {labels.key} {val.key} {names}")
 
@@ -100,11 +103,15 @@ def random_pixels(lesson: Lesson, count: int, size: tuple[int, int], seed: int) 
 
 def with_features(lesson: Lesson, model: Trained, plan: PrunePlan, recipe: Recipe) -> Lesson:
     """The lesson with the heavy model's features at the channels that the plan keeps, of a random part of some of its
-    images."""
+    images; a live teacher gives them with every view."""
     taught = lesson.taught()
     picked = random.Random(recipe.seed).sample(taught, min(recipe.train.features, len(taught)))
     if not picked:
         return lesson
+    if lesson.live is not None:
+        pixels = random_pixels(lesson, SPREAD, lesson.size, recipe.seed)
+        channels = find_groups(fold_normalisation(model.network))
+        return replace(lesson, live=lesson.live.with_features(model.network, channels, plan.kept, pixels))
     generator = torch.Generator().manual_seed(recipe.seed)
     height, width = lesson.pixels.shape[1:3]
     seen = [(i, random_view(height, width, generator)) for i in picked]

@@ -78,7 +78,9 @@ class PlanSection(_Section):
 class TrainSection(_Section):
     """Training after the repair: `minutes` for distillation and quantization-aware training together, or a number of
     `steps`, which gives the same result whatever the machine's speed. `qat_share` of either is quantization-aware. A
-    learning rate is about the share of its spread by which a step moves an output of a layer."""
+    learning rate is about the share of its spread by which a step moves an output of a layer. `features`: views of
+    which the heavy model's are computed once. With `live_teacher` it looks at every view itself instead, features
+    included unless `features` is 0: where there is a GPU."""
 
     minutes: float = Field(6.0, ge=0)
     steps: int | None = Field(None, ge=0)
@@ -86,6 +88,7 @@ class TrainSection(_Section):
     learning_rate: float = Field(6e-3, gt=0)
     size: tuple[int, int] = (192, 192)
     features: int = Field(800, ge=0)
+    live_teacher: bool = False
     qat_share: float = Field(0.4, ge=0, le=1)
     qat_learning_rate: float = Field(2e-3, gt=0)
 

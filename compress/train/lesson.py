@@ -1,5 +1,6 @@
 """What there is to learn, and how well it was learned."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from compress.measure.accuracy import class_ids, image_iou
 from compress.network import Network
-from compress.train.targets import Features
+from compress.train.targets import Features, LiveTeacher
 
 LABEL_WEIGHT = 0.5
 HOPELESS = 0.3
@@ -27,6 +28,7 @@ class Lesson:
     held_out  indices of the images that are kept for choosing the best checkpoint
     left_out  indices of unlabelled images of which the teacher's map says nothing
     size      the smaller height and width to train at
+    live      the teachers themselves, where they look at each view; `maps`, `doubt` and `features` teach else
     """
 
     pixels: np.ndarray
@@ -38,43 +40,46 @@ class Lesson:
     left_out: tuple[int, ...]
     size: tuple[int, int]
     classes: int
+    live: LiveTeacher | None = None
 
     def taught(self) -> list[int]:
         """Indices of the images to learn from; a set so small that all are held out teaches with those."""
         closed = {*self.held_out, *self.left_out}
         return [i for i in range(len(self.pixels)) if i not in closed] or list(self.held_out)
 
-    def target(self, indices: Tensor) -> Tensor:
-        """Probabilities [n, classes, H, W]: the teacher's, averaged with the label's where there is one."""
-        others = torch.from_numpy(self.maps[indices.numpy()]).float() / 255
-        target = torch.cat([(1 - others.sum(1, keepdim=True)).clamp_min(0), others], 1)
-        for row, label, known in self._labels(indices):
-            one_hot = label == torch.arange(self.classes, dtype=torch.uint8)[:, None, None]
-            mixed = LABEL_WEIGHT * one_hot + (1 - LABEL_WEIGHT) * target[row]
-            target[row] = torch.where(known, mixed, target[row])
-        return target
+    def seen(self, indices: Tensor) -> Tensor:
+        """The teacher's probabilities of every class but the first, then its doubt, [n, classes, H, W] in 0..1."""
+        picked = indices.numpy()
+        maps, doubt = torch.from_numpy(self.maps[picked]), torch.from_numpy(self.doubt[picked])
+        return torch.cat([maps, doubt[:, None]], 1).float() / 255
 
-    def certainty(self, indices: Tensor) -> Tensor:
-        """How sure the target is, [n, 1, H, W] in 0..1: the teacher's where there is no label, 1 where there is."""
-        sure = 1 - torch.from_numpy(self.doubt[indices.numpy()])[:, None].float() / 255
-        for row, _, known in self._labels(indices):
-            sure[row, 0].masked_fill_(known, 1.0)
-        return sure
-
-    def _labels(self, indices: Tensor) -> list[tuple[int, Tensor, Tensor]]:
-        """Row, class ids, and where these are known, for each image that has a label."""
-        found = []
-        for row, index in enumerate(indices.tolist()):
-            if index < len(self.labels):
-                label = torch.from_numpy(self.labels[index].copy())
-                found.append((row, label, label < self.classes))
-        return found
+    def answer(self, index: int) -> Tensor | None:
+        """What the label says, [1, classes + 1, H, W]: 1 for the class of each pixel, then 1 where that is known."""
+        if index >= len(self.labels):
+            return None
+        label = torch.from_numpy(self.labels[index].copy())
+        classes = torch.arange(self.classes, dtype=torch.uint8)[:, None, None]
+        return torch.cat([label == classes, (label < self.classes)[None]]).float()[None]
 
     def reference(self, index: int) -> np.ndarray:
         """Class ids [H, W] that the held-out images are judged by: the label, else the teacher's."""
         if index < len(self.labels):
             return self.labels[index]
-        return self.target(torch.tensor([index]))[0].argmax(0).numpy().astype(np.uint8)
+        return blended(self.seen(torch.tensor([index])), [None])[0, :-1].argmax(0).numpy().astype(np.uint8)
+
+
+def blended(seen: Tensor, answers: Sequence[Tensor | None]) -> Tensor:
+    """What to learn, [n, classes + 1, H, W]: probabilities of all classes, the teacher's averaged with a label's where
+    there is one, then how sure they are, in 0..1: as the teacher is, or 1 where there is a label. From what
+    `Lesson.seen` and `Lesson.answer` give, or the same part of both."""
+    others, doubt = seen[:, :-1], seen[:, -1:]
+    result = torch.cat([(1 - others.sum(1, keepdim=True)).clamp_min(0), others, 1 - doubt], 1)
+    for row, answer in zip(result, answers):
+        if answer is not None:
+            known = answer[0, -1]
+            row[:-1] += LABEL_WEIGHT * (answer[0, :-1] - known * row[:-1])
+            row[-1] += known * (1 - row[-1])
+    return result
 
 
 def hopeless(maps: np.ndarray, doubt: np.ndarray, labelled: int) -> tuple[int, ...]:

@@ -8,10 +8,13 @@ import torch
 from tiny import TinyNet, picture
 from torch.nn import functional as F
 
+from compress.device import placed
 from compress.errors import TrainError
 from compress.load.trace import fold_normalisation, trace
-from compress.train.lesson import Lesson, held_out_iou, hopeless
-from compress.train.loop import TOLERANCE, WARM_UP, Schedule, _Progress, edges, fit, map_loss
+from compress.prune.groups import find_groups
+from compress.train.lesson import Lesson, blended, held_out_iou, hopeless
+from compress.train.loop import TOLERANCE, WARM_UP, Schedule, _Progress, edges, feature_loss, fit, map_loss
+from compress.train.targets import LiveTeacher
 
 
 @pytest.fixture
@@ -159,17 +162,17 @@ def test_a_later_copy_is_kept_unless_the_held_out_images_speak_against_it(net, l
 
 def test_held_out_images_are_never_drawn(net, lesson):
     drawn = []
-    original = Lesson.target
+    original = Lesson.seen
 
     def spy(self, indices):
         drawn.extend(indices.tolist())
         return original(self, indices)
 
-    Lesson.target = spy
+    Lesson.seen = spy
     try:
         trained(net, lesson, on_check=lambda *_: drawn.append(None))
     finally:
-        Lesson.target = original
+        Lesson.seen = original
     batches = [index for index in drawn if index is not None]
     assert set(batches) == set(range(2, 12))
 
@@ -177,8 +180,8 @@ def test_held_out_images_are_never_drawn(net, lesson):
 def test_an_image_with_a_label_is_drawn_four_times_for_one_without(net, lesson, monkeypatch):
     lesson = replace(lesson, held_out=(0,))  # 1 is labelled, 2 to 11 are not: one round is 4 + 10 draws
     drawn = []
-    target = Lesson.target
-    monkeypatch.setattr(Lesson, "target", lambda self, rows: drawn.extend(rows.tolist()) or target(self, rows))
+    seen = Lesson.seen
+    monkeypatch.setattr(Lesson, "seen", lambda self, rows: drawn.extend(rows.tolist()) or seen(self, rows))
     draw = _Progress(net, lesson, 7, 1e-2, 0).draw
     for _ in range(4):
         draw.loss(net)
@@ -212,12 +215,60 @@ def test_targets_average_the_teacher_and_the_label_and_leave_void_to_the_teacher
     maps[0, 0] = 255  # the teacher is certain of class 1
     doubt = np.full((1, 32, 32), 51, np.uint8)
     one = Lesson(lesson.pixels[:1], maps, doubt, labels, None, (), (), (32, 32), 3)
-    target = one.target(torch.tensor([0]))[0]
-    assert target[:, 5, 5].tolist() == [0.0, 0.5, 0.5]
-    assert target[:, 0, 0].tolist() == [0.0, 1.0, 0.0]
-    certainty = one.certainty(torch.tensor([0]))[0, 0]
-    assert certainty[5, 5] == 1.0  # labelled
-    assert certainty[0, 0] == pytest.approx(0.8)  # the teacher's alone: 51 of 255 is doubt
+    target = blended(one.seen(torch.tensor([0])), [one.answer(0)])[0]
+    assert target[:3, 5, 5].tolist() == [0.0, 0.5, 0.5]
+    assert target[:3, 0, 0].tolist() == [0.0, 1.0, 0.0]
+    assert target[3, 5, 5] == 1.0  # how sure: labelled
+    assert target[3, 0, 0] == pytest.approx(0.8)  # the teacher's alone: 51 of 255 is doubt
+    assert torch.equal(blended(one.seen(torch.tensor([0])), [None])[0, :3, 5, 5], torch.tensor([0.0, 1.0, 0.0]))
+
+
+@pytest.mark.parametrize("with_features", [False, True])
+def test_a_live_teacher_answers_for_the_part_of_the_image_that_is_seen(lesson, monkeypatch, with_features):
+    """The student is the teacher with its normalisation folded: it reads other values of the same pixels, and has the
+    same features and the same output."""
+    teacher = trace(TinyNet().eval(), (32, 32), 0, 3, (0.5,) * 3, (0.25,) * 3)[0]
+    net = fold_normalisation(teacher)
+    assert net.input.attrs["zero_point"] != teacher.input.attrs["zero_point"]
+    unlabelled = replace(lesson, labels=lesson.labels[:0], live=LiveTeacher.of([teacher]))
+    if with_features:
+        channels = find_groups(net)
+        kept = {group.name: tuple(range(group.width)) for group in channels.groups.values()}
+        pixels = torch.from_numpy(lesson.pixels)
+        unlabelled = replace(unlabelled, live=unlabelled.live.with_features(teacher, channels, kept, pixels))
+    losses, features = [], []
+    monkeypatch.setattr("compress.train.loop.map_loss", lambda *a: losses.append(a) or map_loss(*a))
+    monkeypatch.setattr(
+        "compress.train.loop.feature_loss", lambda *a: features.append(feature_loss(*a)) or features[-1]
+    )
+    draw = _Progress(net, unlabelled, 4, 1e-2, 0).draw
+    for _ in range(3):
+        draw.loss(placed(net))
+    for _, probabilities, target, sure, _ in losses:
+        torch.testing.assert_close(target, probabilities, atol=0.02, rtol=0.0)
+        torch.testing.assert_close(sure, 1 - 1.5 * (1 - target.amax(1, keepdim=True)), atol=0.02, rtol=0.0)
+    assert len(features) == (3 if with_features else 0)
+    assert all(one.item() < 1e-3 for one in features)
+
+
+def test_a_label_counts_beside_a_live_teacher(net, lesson, monkeypatch):
+    """Labels of which half the image is known; the teacher knows nothing."""
+    labels = np.full((12, 32, 32), 255, np.uint8)
+    labels[:, :16] = 2
+    unsure = net.rewritten({name: (w, torch.zeros_like(b)) for name, (w, b) in net.weights().items()})
+    with torch.no_grad():
+        unsure.weight(unsure.by_name[unsure.output].inputs[0]).zero_()
+    targets = []
+    monkeypatch.setattr("compress.train.loop.map_loss", lambda *a: targets.append(a[2:4]) or map_loss(*a))
+    draw = _Progress(net, replace(lesson, labels=labels, live=LiveTeacher.of([unsure])), 4, 1e-2, 0).draw
+    for _ in range(3):
+        draw.loss(placed(net))
+    for target, sure in targets:
+        third = torch.tensor([1 / 3, 1 / 3, 1 / 3])
+        torch.testing.assert_close(target[0, :, -1, 5], third, atol=1e-2, rtol=0.0)
+        torch.testing.assert_close(target[0, :, 0, 5], 0.5 * third + torch.tensor([0, 0, 0.5]), atol=1e-2, rtol=0.0)
+        assert sure[0, 0, 0, 5] == 1.0
+        assert sure[0, 0, -1, 5] < 0.02
 
 
 def test_map_loss_by_hand():
@@ -246,6 +297,8 @@ def test_edges_are_where_the_target_changes_within_two_pixels():
     target[:, 1, :, 5:] = 1.0
     target[:, 0, :, :5] = 1.0
     assert edges(target)[0, 0, 0].tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 0]
+    noise = torch.rand(2, 1, 13, 17, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(edges(noise), F.max_pool2d(noise, 5, 1, 2) + F.max_pool2d(-noise, 5, 1, 2))
 
 
 def test_images_on_which_the_teacher_is_hopeless_are_left_out_unless_they_are_labelled():
@@ -290,13 +343,13 @@ def test_a_loss_that_explodes_names_the_last_good_checkpoint(net, lesson, tmp_pa
     state = tmp_path / "good.state"
     trained(net, lesson, schedule=Schedule(steps=2), state=state)
     broken = replace(lesson, maps=lesson.maps, features=None)
-    original = Lesson.certainty
-    Lesson.certainty = lambda self, indices: original(self, indices) * float("nan")
+    original = Lesson.seen
+    Lesson.seen = lambda self, indices: original(self, indices) * float("nan")
     try:
         with pytest.raises(TrainError, match=r"last good checkpoint is .*good.state"):
             trained(net, broken, schedule=Schedule(steps=9), state=state)
     finally:
-        Lesson.certainty = original
+        Lesson.seen = original
 
 
 @pytest.mark.parametrize("labelled", [0, 5])

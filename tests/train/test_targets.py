@@ -132,8 +132,11 @@ def test_features_are_the_teachers_values_at_kept_channels(net, images, tmp_path
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
 
 
-@pytest.mark.parametrize("side", [96, 80])
-def test_large_features_are_averaged_over_cells(side):
-    value = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(pooled(value), torch.nn.functional.adaptive_avg_pool2d(value, (32, 32)))
+@pytest.mark.parametrize(("side", "cells"), [(96, 32), (80, 32), (48, 24)])
+def test_large_features_are_averaged_over_cells(side, cells):
+    value = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    means, expected = pooled(value), torch.nn.functional.adaptive_avg_pool2d(value, (cells, cells))
+    torch.testing.assert_close(means, expected)
+    (gradient,), (wanted,) = (torch.autograd.grad(each.square().sum(), value) for each in (means, expected))
+    torch.testing.assert_close(gradient, wanted)
     assert pooled(value[:, :, :20, :30]).shape == (2, 3, 20, 30)
