@@ -53,12 +53,12 @@ class Lesson:
         maps, doubt = torch.from_numpy(self.maps[picked]), torch.from_numpy(self.doubt[picked])
         return torch.cat([maps, doubt[:, None]], 1).float() / 255
 
-    def answer(self, index: int) -> Tensor | None:
+    def answer(self, index: int, device: torch.device | str = "cpu") -> Tensor | None:
         """What the label says, [1, classes + 1, H, W]: 1 for the class of each pixel, then 1 where that is known."""
         if index >= len(self.labels):
             return None
-        label = torch.from_numpy(self.labels[index].copy())
-        classes = torch.arange(self.classes, dtype=torch.uint8)[:, None, None]
+        label = torch.from_numpy(self.labels[index].copy()).to(device)
+        classes = torch.arange(self.classes, dtype=torch.uint8, device=device)[:, None, None]
         return torch.cat([label == classes, (label < self.classes)[None]]).float()[None]
 
     def reference(self, index: int) -> np.ndarray:

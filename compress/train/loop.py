@@ -276,8 +276,8 @@ class _Draw:
         pixels = torch.from_numpy(lesson.pixels[indices.numpy()]).to(device).split(1)
         parts = torch.cat([view.of_pixels(one, size) for one, view in zip(pixels, views)])
         image = net.real(parts).contiguous(memory_format=torch.channels_last)
-        answers = [lesson.answer(index) for index in indices.tolist()]
-        labels = [None if one is None else view.of(one.to(device), size) for one, view in zip(answers, views)]
+        answers = [lesson.answer(index, device) for index in indices.tolist()]
+        labels = [None if one is None else view.of(one, size) for one, view in zip(answers, views)]
         wanted: dict[str, Tensor] = {}
         spread: Mapping[str, Tensor] = {}
         if lesson.live is not None:
