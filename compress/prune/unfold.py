@@ -54,19 +54,30 @@ def by_group_all(features: list[Tensor], groups: int) -> Tensor:
     return torch.cat([by_group(part.flatten(1, 2), groups) for part in features], 1)
 
 
-def as_matrix(node: Node, weight: Tensor) -> Tensor:
-    """Convolution weights -> [G, f, o], for features in the order of `Taps`."""
+def by_output(node: Node, weight: Tensor) -> Tensor:
+    """Convolution weights -> [G, o, k, c], k being the positions of the kernel: the same memory where that is in the
+    order of `torch.channels_last`."""
     groups = node.attrs["groups"]
     if node.op == "conv_transpose":
-        weight = weight.flip(2, 3).reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
+        parts = weight.flip(2, 3).reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
     else:
-        weight = weight.reshape(groups, -1, *weight.shape[1:])
-    return weight.flatten(2).transpose(1, 2)
+        parts = weight.unflatten(0, (groups, -1))
+    return parts.flatten(3).transpose(2, 3)
+
+
+def from_output(node: Node, rows: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `by_output`."""
+    parts = rows.transpose(2, 3).unflatten(3, like.shape[2:])
+    if node.op == "conv_transpose":
+        return parts.transpose(1, 2).flip(3, 4).reshape(like.shape)
+    return parts.flatten(0, 1)
+
+
+def as_matrix(node: Node, weight: Tensor) -> Tensor:
+    """Convolution weights -> [G, f, o], for features in the order of `Taps`."""
+    return by_output(node, weight).mT.flatten(2).mT
 
 
 def from_matrix(node: Node, matrix: Tensor, like: Tensor) -> Tensor:
-    groups, kernel = node.attrs["groups"], like.shape[2:]
-    weight = matrix.transpose(1, 2).reshape(groups, matrix.shape[2], -1, *kernel)
-    if node.op == "conv_transpose":
-        return weight.transpose(1, 2).flip(3, 4).reshape(like.shape)
-    return weight.reshape(like.shape)
+    """The inverse of `as_matrix`."""
+    return from_output(node, matrix.mT.unflatten(2, (-1, like.shape[2:].numel())).mT, like)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.network import Network, Node
-from compress.prune.unfold import Taps, as_matrix, by_group_all
+from compress.prune.unfold import Taps, as_matrix, by_group_all, by_output, from_output
 
 DAMPING = 0.03
 """Of the mean square of what a layer reads; the closed-form repair has a ridge of the same kind."""
@@ -67,20 +67,20 @@ class Natural(torch.optim.Optimizer):
         for node in self.net.convs():
             weight, bias = self.net.weight(node.name), self.net.bias(node.name)
             if weight.grad is not None and bias.grad is not None:
-                self._step(node, weight, bias, rate)
+                self._step(node, (weight, weight.grad), (bias, bias.grad), rate)
         for parameter in self.others:
             if (slope := parameter.grad) is not None:
                 power = slope.square().mean()
                 length, (average,) = self._averaged(parameter, power, [slope], SHARE * rate)
                 parameter.sub_(length * average)
 
-    def _step(self, node: Node, weight: Tensor, bias: Tensor, rate: float) -> None:
-        """Of one convolution. The bias' share of the direction is that of the level, which has a variance of 1."""
-        assert weight.grad is not None
-        assert bias.grad is not None
+    def _step(self, node: Node, weights: tuple[Tensor, Tensor], biases: tuple[Tensor, Tensor], rate: float) -> None:
+        """Of one convolution, each with its gradient. The bias' share of the direction is that of the level, which has
+        a variance of 1."""
+        (weight, by_weight), (bias, by_bias) = weights, biases
         moments = self.moments[node.name]
-        level = bias.grad.reshape(moments.spread.shape) * moments.spread
-        slope = torch.mul(by_output(node, weight.grad), moments.spread).addcmul_(level, moments.mean, value=-1)
+        level = by_bias.reshape(moments.spread.shape) * moments.spread
+        slope = (by_output(node, by_weight) * moments.spread).addcmul_(level, moments.mean, value=-1)
         direction = moments.whitened(slope)
         power = (_dot(slope, direction) + _dot(level, level)) / bias.numel()
         length, (change, shift) = self._averaged(weight, power, [direction, level], rate)
@@ -104,25 +104,6 @@ class Natural(torch.optim.Optimizer):
         state["power"].lerp_(power, 1 - SCALE)
         size = (state["power"] / (1 - SCALE ** state["steps"])).sqrt() + 1e-20
         return rate / (1 - MOMENTUM ** state["steps"]) / size, state["average"]
-
-
-def by_output(node: Node, weight: Tensor) -> Tensor:
-    """Convolution weights -> [G, o, k, c], k being the positions of the kernel: the same memory where that is in the
-    order of `torch.channels_last`."""
-    groups = node.attrs["groups"]
-    if node.op == "conv_transpose":
-        parts = weight.flip(2, 3).reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
-    else:
-        parts = weight.unflatten(0, (groups, -1))
-    return parts.flatten(3).transpose(2, 3)
-
-
-def from_output(node: Node, rows: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `by_output`."""
-    parts = rows.transpose(2, 3).unflatten(3, like.shape[2:])
-    if node.op == "conv_transpose":
-        return parts.transpose(1, 2).flip(3, 4).reshape(like.shape)
-    return parts.flatten(0, 1)
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:

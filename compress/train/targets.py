@@ -89,14 +89,14 @@ class LiveTeacher:
     def sees(self, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """uint8 [N, H, W, 3] -> as `joined`, [N, classes, H, W], and the features by tensor, float32."""
         with autocast(pixels.device):
-            values = {} if self.heavy is None else self.heavy.run(_image(self.heavy, pixels), keep=self.index)
+            values = {} if self.heavy is None else self.heavy.run(as_image(self.heavy, pixels), keep=self.index)
             nets = self.members.values()
-            views = [values[net.output] if net is self.heavy else net(_image(net, pixels)) for net in nets]
+            views = [values[net.output] if net is self.heavy else net(as_image(net, pixels)) for net in nets]
         features = {name: pooled(values[name].float()[:, kept]) for name, kept in self.index.items()}
         return joined(torch.stack(views).float()), features
 
 
-def _image(net: Network, pixels: Tensor) -> Tensor:
+def as_image(net: Network, pixels: Tensor) -> Tensor:
     """What `net` reads, in the layout that is fastest: each network has a scale and a zero point of its own."""
     return net.real(pixels).contiguous(memory_format=torch.channels_last)
 
