@@ -41,6 +41,9 @@ LABELLED = 4
 """Times that an image with a label is drawn for one without: of the former few passes are left where there are many of
 the latter, and a label says what no teacher does."""
 
+SAVED = 2.0
+"""Minutes of training that a kill can cost at most."""
+
 TOLERANCE = 0.01
 FEATURE_WEIGHT = 1.0
 OVERLAP_WEIGHT = 1.0
@@ -83,10 +86,10 @@ def fit(
 
     `Natural` steps with a short warm-up; then the rate falls along a cosine to FLOOR of it at half time, and stays.
     Steps count in the average by their number (Shamir and Zhang 2013, arXiv 1212.1824): three quarters of it are of the
-    second half. About ten times everything is written to the file `state`, and `on_check(minutes, iou, loss)` is
-    called, less often where looking at the held-out images would take more of the minutes than training does; training
-    goes on from the file when it exists, to the same result where the schedule counts steps. Runs on the GPU where
-    there is one, in bfloat16 where the device has it.
+    second half. About ten times `on_check(minutes, iou, loss)` is called, less often where looking at the held-out
+    images would take more of the minutes than training does. Then, and every SAVED minutes, everything is written to
+    the file `state`; training goes on from it when it exists, to the same result where the schedule counts steps. Runs
+    on the GPU where there is one, in bfloat16 where the device has it.
 
     Raises TrainError, naming the last good checkpoint, when the loss leaves the finite numbers.
     """
@@ -100,7 +103,7 @@ def fit(
         progress.load(state)
         for moment in progress.moments:
             on_check(*moment)
-    began, checked = clock() - progress.minutes * 60, progress.minutes
+    began, checked, saved = clock() - progress.minutes * 60, progress.minutes, progress.minutes
     with tqdm(total=100, initial=0, desc=desc, unit="%", bar_format=_BAR) as bar:
         while (done := schedule.done(progress.minutes, progress.steps)) < 1:
             loss = progress.step(done)
@@ -113,13 +116,14 @@ def fit(
             progress.minutes = (clock() - began) / 60
             bar.n = min(100, round(100 * schedule.done(progress.minutes, progress.steps)))
             bar.set_postfix(step=progress.steps, loss=f"{progress.loss:.4f}", iou=f"{progress.iou:.4f}", refresh=True)
-            if int(CHECKS * schedule.done(progress.minutes, progress.steps)) > int(CHECKS * done):
-                if schedule.steps is not None or progress.minutes - checked >= cost:
-                    on_check(*progress.check())
-                    checked = (clock() - began) / 60
-                    cost = checked - progress.minutes
-                if state is not None:
-                    progress.save(state)
+            due = int(CHECKS * schedule.done(progress.minutes, progress.steps)) > int(CHECKS * done)
+            if due and (schedule.steps is not None or progress.minutes - checked >= cost):
+                on_check(*progress.check())
+                checked = (clock() - began) / 60
+                cost = checked - progress.minutes
+            if state is not None and (due or progress.minutes - saved >= SAVED):
+                progress.save(state)
+                saved = progress.minutes
     if not progress.moments or progress.moments[-1][0] < progress.minutes:
         on_check(*progress.check())
     return cast(Net, progress.kept.cpu())

@@ -66,19 +66,23 @@ def test_one_seed_gives_one_result(lesson):
     assert torch.equal(*results)
 
 
-def test_training_goes_on_from_its_checkpoint_to_the_same_bits(net, lesson, tmp_path, monkeypatch):
+def test_a_kill_between_two_checks_costs_two_minutes_and_no_bit(net, lesson, tmp_path, monkeypatch):
     monkeypatch.setattr("compress.train.loop.MEASURED_AT", (3,))
-    settings = {"schedule": Schedule(steps=10), "state": tmp_path / "state"}
+    monkeypatch.setattr("compress.train.loop.CHECKS", 1)
+    settings = {"schedule": Schedule(steps=30), "state": tmp_path / "state"}
     whole = trained(net, lesson, **{**settings, "state": None})
 
-    def stop(minutes, iou, loss):
-        checks.append(iou)
-        if len(checks) == 6:  # five are written by then
+    def killed(self, done):
+        if self.steps == 20:
             raise KeyboardInterrupt
+        return step(self, done)
 
-    checks = []
+    step = _Progress.step
+    monkeypatch.setattr(_Progress, "step", killed)
     with pytest.raises(KeyboardInterrupt):
-        trained(net, lesson, stop, **settings)
+        trained(net, lesson, **settings, clock=ticking(10))  # a step takes ten seconds
+    assert torch.load(tmp_path / "state", weights_only=True)["steps"] in (11, 12)
+    monkeypatch.setattr(_Progress, "step", step)
     rest = trained(net, lesson, **settings)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), rest.parameters(), strict=True))
 
