@@ -72,17 +72,17 @@ def main(options: argparse.Namespace) -> None:
         shapes: list[torch.Size] = []
         real = progress.net.real
 
-        def noted(pixels: Tensor) -> Tensor:
+        def noted(pixels: Tensor, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
             shapes.append(pixels.shape)
-            return real(pixels)
+            return real(pixels, layout)
 
         progress.net.real = noted  # type: ignore[method-assign]
         ratios, speeds = [], []
         for turn in range(options.turns + 1):
             shapes.clear()
             full = seconds(lambda: [progress.step(0.5) for _ in range(options.steps)])
-            ready = [student.real(torch.zeros(shape, dtype=torch.uint8)) for shape in shapes]
-            ready = [image.to(device, memory_format=torch.channels_last) for image in ready]
+            ready = [student.real(torch.zeros(shape, dtype=torch.uint8), torch.channels_last) for shape in shapes]
+            ready = [image.to(device) for image in ready]
 
             def passes(images: list[Tensor] = ready) -> None:
                 for image in images:

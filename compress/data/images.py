@@ -1,6 +1,5 @@
 """Image and mask files as arrays."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from compress.errors import DataError
+from compress.formats.threads import cores
 
 Size = tuple[int, int]  # height, width
 THUMBNAIL = 32  # height and width, of what `checked` gives
@@ -90,7 +90,7 @@ def checked(path: Path) -> tuple[Size, np.ndarray]:
 
 def read_all(read: Callable[[Item], Result], items: Sequence[Item], desc: str) -> Iterator[Result]:
     """read(item) for each item, in order, on several threads (Pillow decodes outside the GIL), under a progress bar."""
-    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 8))
+    pool = ThreadPoolExecutor(min(cores(), 8))
     try:
         with tqdm(total=len(items), desc=desc, unit="file", delay=1) as bar:
             for start in range(0, len(items), _BATCH):

@@ -1,4 +1,4 @@
-"""How many threads a runtime gets."""
+"""How many threads there is work for, and how many a runtime gets."""
 
 import os
 

@@ -22,7 +22,7 @@ from compress.formats.artifact import write_whole
 from compress.network import Network
 from compress.train.lesson import Lesson, blended, held_out_ious
 from compress.train.optimizer import Natural
-from compress.train.targets import as_image, pooled
+from compress.train.targets import pooled
 from compress.train.views import View, random_view, shrink
 
 Net = TypeVar("Net", bound=Network)
@@ -279,7 +279,7 @@ class _Draw:
         device = net.weight(net.convs()[0].name).device
         pixels = torch.from_numpy(lesson.pixels[indices.numpy()]).to(device).split(1)
         parts = torch.cat([view.of_pixels(one, size) for one, view in zip(pixels, views)])
-        image = as_image(net, parts)
+        image = net.real(parts, torch.channels_last)
         answers = [lesson.answer(index, device) for index in indices.tolist()]
         labels = [None if one is None else view.of(one, size) for one, view in zip(answers, views)]
         wanted: dict[str, Tensor] = {}

@@ -88,17 +88,15 @@ class LiveTeacher:
     @torch.no_grad()
     def sees(self, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """uint8 [N, H, W, 3] -> as `joined`, [N, classes, H, W], and the features by tensor, float32."""
+        heavy = self.heavy
         with autocast(pixels.device):
-            values = {} if self.heavy is None else self.heavy.run(as_image(self.heavy, pixels), keep=self.index)
-            nets = self.members.values()
-            views = [values[net.output] if net is self.heavy else net(as_image(net, pixels)) for net in nets]
+            values = {} if heavy is None else heavy.run(heavy.real(pixels, torch.channels_last), keep=self.index)
+            views = [
+                values[net.output] if net is heavy else net(net.real(pixels, torch.channels_last))
+                for net in self.members.values()
+            ]
         features = {name: pooled(values[name].float()[:, kept]) for name, kept in self.index.items()}
         return joined(torch.stack(views).float()), features
-
-
-def as_image(net: Network, pixels: Tensor) -> Tensor:
-    """What `net` reads, in the layout that is fastest: each network has a scale and a zero point of its own."""
-    return net.real(pixels).contiguous(memory_format=torch.channels_last)
 
 
 def teacher_maps(
@@ -228,7 +226,7 @@ def teacher_features(
                     break
                 pixels = view.of_pixels(torch.from_numpy(images[i : i + 1].copy()), size)
                 with autocast(device):
-                    values = heavy.run(teacher.real(pixels).to(device, memory_format=torch.channels_last), keep=names)
+                    values = heavy.run(teacher.real(pixels, torch.channels_last).to(device), keep=names)
                 for name in names:
                     value = pooled(values[name].float()[:, index[name]]).cpu()
                     sums[name] = sums[name] + value.double().mean((2, 3), keepdim=True)
