@@ -1,11 +1,12 @@
 """Where training runs, and in which arithmetic."""
 
 import copy
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -30,3 +31,39 @@ def autocast(device: torch.device) -> AbstractContextManager[None]:
 def placed(net: Module) -> Module:
     """A copy where it is fastest, and in the memory layout that is fastest there."""
     return copy.deepcopy(net).to(best_device()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class Replayed:
+    """A function of tensors that does the same with all tensors of the same shapes. On a GPU what it launches is
+    recorded as one graph (torch.cuda.CUDAGraph) and replayed: a network of many small layers spends most of its time
+    on launching them one by one else. What it gives is overwritten by the next call; elsewhere it is simply called.
+    """
+
+    def __init__(self, function: Callable[..., list[Tensor]]):
+        self.function = function
+        self.pool: Any = None  # of memory, which the recordings share
+        self.recorded: dict[tuple[torch.Size, ...], _Recording | None] = {}
+
+    def __call__(self, *given: Tensor) -> list[Tensor]:
+        if given[0].device.type != "cuda":
+            return self.function(*given)
+        key = tuple(each.shape for each in given)
+        if key not in self.recorded:  # once as it is: libraries are loaded, and states made, that outlive the graph
+            self.recorded[key] = None
+            return self.function(*given)
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
+        recording = self.recorded[key] = self.recorded[key] or _Recording(self.function, given, self.pool)
+        return recording.replay(given)
+
+
+class _Recording:
+    def __init__(self, function: Callable[..., list[Tensor]], given: tuple[Tensor, ...], pool: Any):
+        self.given, self.graph = [each.clone() for each in given], torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, pool=pool):
+            self.made = function(*self.given)
+
+    def replay(self, given: tuple[Tensor, ...]) -> list[Tensor]:
+        for mine, theirs in zip(self.given, given, strict=True):
+            mine.copy_(theirs)
+        self.graph.replay()
+        return self.made

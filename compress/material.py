@@ -1,5 +1,6 @@
 """Folders of images and the teachers -> what the student learns from and is measured on."""
 
+import hashlib
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,10 +9,11 @@ import numpy as np
 import torch
 
 from compress.data.folders import Dataset, open_dataset, open_unlabelled
-from compress.data.packed import cache_folder, pack_images, pack_masks
+from compress.data.packed import Packed, cache_folder, digest, pack_images, pack_masks
 from compress.errors import DataError, ModelError
 from compress.load.model import Trained, load
 from compress.load.trace import fold_normalisation
+from compress.network import Network
 from compress.prune.groups import find_groups
 from compress.prune.plan import PrunePlan
 from compress.recipe import Recipe, read_recipe
@@ -26,8 +28,10 @@ SPREAD = 32
 
 @dataclass(frozen=True)
 class Material:
-    """`images` are those to measure on, uint8 [N, H, W, 3]; `key` names the content of everything read."""
+    """`packed` are the images to learn from, `images` those to measure on, uint8 [N, H, W, 3]; `key` names the content
+    of everything read."""
 
+    packed: Packed
     lesson: Lesson
     images: np.ndarray
     key: str
@@ -89,9 +93,20 @@ def prepare(teachers: list[Teacher], dataset: Dataset, recipe: Recipe, cache: Pa
         hopeless(maps, doubt, len(masks)),
         recipe.train.size,
         len(recipe.model.classes),
-        LiveTeacher.of([teacher.model.network for teacher in teachers]) if recipe.train.live_teacher else None,
+        live=LiveTeacher.of([teacher.model.network for teacher in teachers]) if recipe.train.live_teacher else None,
     )
-    return Material(lesson, val.array, f"{packed.key} {labels.key} {val.key} {names}")
+    return Material(packed, lesson, val.array, f"{packed.key} {labels.key} {val.key} {names}")
+
+
+def taught_by(network: Network, material: Material, cache: Path) -> Material:
+    """The same, with another teacher: its maps, computed here, or itself where teachers look at every view."""
+    lesson = material.lesson
+    if lesson.live is not None:
+        return replace(material, lesson=replace(lesson, live=LiveTeacher.of([network])))
+    key = digest(*(hashlib.sha256(value.detach().numpy().tobytes()).hexdigest() for value in network.parameters()))
+    maps, doubt = teacher_maps([network], material.packed, key, cache)
+    left_out = hopeless(maps, doubt, len(lesson.labels))
+    return replace(material, lesson=replace(lesson, maps=maps, doubt=doubt, left_out=left_out))
 
 
 def random_pixels(lesson: Lesson, count: int, size: tuple[int, int], seed: int) -> torch.Tensor:

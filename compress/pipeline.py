@@ -30,7 +30,7 @@ from compress.formats.runtime import describe, open_model
 from compress.formats.threads import cores
 from compress.journal import Journal, Start, started
 from compress.load.model import Trained, load
-from compress.material import Material, dataset_of, prepare, teachers_of
+from compress.material import Material, dataset_of, prepare, taught_by, teachers_of
 from compress.measure.accuracy import Evaluation, agreement, evaluate
 from compress.measure.latency import take_turns
 from compress.measure.layers import SUFFIXES, LayerTime, layer_times
@@ -48,7 +48,8 @@ from compress.report.pictures import Picture
 from compress.report.read import earlier_runs
 from compress.report.record import LayerSize, RunRecord
 from compress.report.write import write_report
-from compress.student import compress_network
+from compress.student import compress_network, tuned
+from compress.train.loop import Schedule
 from compress.verify import GRAPH, compare, describe_parity
 
 log = logging.getLogger("compress")
@@ -92,10 +93,14 @@ def run(
 
     with journal.stage("teacher"):
         material = prepare(teachers, dataset, recipe, cache)
-        lesson = material.lesson
     described = recipe.model_dump_json(exclude={"measure": True, "budget": True, "report": True, "train": DURATION})
     journal.opened(f"{heavy.sha256} {material.key} {described} {budget}")
 
+    if Schedule(*recipe.schedule("tune")):
+        heavy = tuned(heavy, material.lesson, recipe, journal)
+        with journal.stage("tuned teacher"):
+            material = taught_by(heavy.network, material, cache)
+    lesson = material.lesson
     student = compress_network(heavy, recipe, budget, lesson, journal)
 
     with journal.stage("export"):

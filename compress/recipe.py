@@ -14,6 +14,8 @@ class _Section(BaseModel):
 
 
 Kind = TypeVar("Kind", bound=_Section)
+Stage = Literal["tune", "between", "distil", "qat"]
+"""A kind of training."""
 Colours = tuple[float, float, float]
 """Of red, green and blue."""
 
@@ -54,6 +56,16 @@ class TeacherSection(_Section):
 
     models: list[Path] = []
     tta: list[Literal["flip", "scale"]] = []
+
+
+class TuneSection(_Section):
+    """Training of the model itself on the labels that there are, before it is cut and teaches: a large network learns
+    more of few labels than a small one does. For `minutes` or a number of `steps`; without either it is left out."""
+
+    minutes: float = Field(0.0, ge=0)
+    steps: int | None = Field(None, ge=0)
+    batch: int = Field(8, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
 
 
 class PlanSection(_Section):
@@ -151,6 +163,7 @@ class Recipe(_Section):
     preprocess: PreprocessSection = PreprocessSection()
     data: DataSection = DataSection()
     teacher: TeacherSection = TeacherSection()
+    tune: TuneSection = TuneSection()
     plan: PlanSection = PlanSection()
     repair: RepairSection = RepairSection()
     train: TrainSection = TrainSection()
@@ -173,9 +186,11 @@ class Recipe(_Section):
                 raise ValueError(f"a size of {size[0]}x{size[1]} is empty or larger than model.input_size")
         return self
 
-    def schedule(self, stage: Literal["between", "distil", "qat"]) -> tuple[float, int | None]:
+    def schedule(self, stage: Stage) -> tuple[float, int | None]:
         """Minutes of one kind of training, or its steps where the recipe states steps; "between" is of one time
         between two cuts."""
+        if stage == "tune":
+            return self.tune.minutes, self.tune.steps
         qat = self.train.qat_share if self.quantize == "qat" else 0.0
         before = self.plan.between * (self.plan.cuts - 1)
         share = {"qat": qat, "between": (1 - qat) * self.plan.between, "distil": (1 - qat) * (1 - before)}[stage]

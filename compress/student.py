@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 from compress.budget import Budget
 from compress.calibrated import calibrated
+from compress.errors import DataError
 from compress.journal import Journal
 from compress.load.model import Trained
 from compress.load.trace import fold_normalisation
@@ -19,7 +20,7 @@ from compress.prune.latency import MACS, Workload
 from compress.prune.plan import GroupDamage, PrunePlan, measure_damage, predicted_bytes
 from compress.prune.repair import repair
 from compress.quantize.training import QuantizedNetwork
-from compress.recipe import Recipe
+from compress.recipe import Recipe, Stage
 from compress.train.lesson import Lesson, held_out_iou
 from compress.train.loop import Schedule, fit
 
@@ -34,6 +35,22 @@ class Student:
     plan: PrunePlan
     network: Network
     quantized: QuantizedNetwork
+
+
+def tuned(heavy: Trained, lesson: Lesson, recipe: Recipe, journal: Journal) -> Trained:
+    """The model trained on the labels alone where there are any, and on what its teachers say of all other images; it
+    is what teaches then. Large networks learn more of few labels, and hand it on with images that have none (Chen et
+    al. 2020, arXiv 2006.10029). Raises DataError without a label."""
+    if not len(lesson.labels):
+        raise DataError("tune: no image to learn from has a label; take [tune] out of the recipe")
+    strict = replace(lesson, label_weight=1.0)
+    network = journal.once(
+        "tune",
+        lambda: _fit(heavy.network, strict, recipe, "tune", journal),
+        Network.to_state,
+        Network.from_state,
+    )
+    return replace(heavy, network=network)
 
 
 def compress_network(heavy: Trained, recipe: Recipe, budget: Budget, lesson: Lesson, journal: Journal) -> Student:
@@ -169,18 +186,18 @@ def _fit(
     net: Net,
     lesson: Lesson,
     recipe: Recipe,
-    stage: Literal["between", "distil", "qat"],
+    stage: Stage,
     journal: Journal,
     tag: str = "",
 ) -> Net:
-    train = recipe.train
+    settings = recipe.tune if stage == "tune" else recipe.train
     state = journal.folder / f"{stage}{tag}.state"
     best = fit(
         net,
         lesson,
         schedule=Schedule(*recipe.schedule(stage)),
-        batch=train.batch,
-        learning_rate=train.qat_learning_rate if stage == "qat" else train.learning_rate,
+        batch=settings.batch,
+        learning_rate=recipe.train.qat_learning_rate if stage == "qat" else settings.learning_rate,
         seed=recipe.seed,
         desc=stage + tag,
         on_check=lambda minutes, iou, loss: journal.moment(stage, iou, minutes, loss),

@@ -14,17 +14,18 @@ import pytest
 from compress.cli import main
 from compress.journal import Journal, Start
 
-STAGES = ["teacher", "plan", "repair", "features", "distil", "ptq", "qat", "export", "verify", "measure"]
+BEFORE = ["tune", "tuned teacher", "plan", "repair", "features"]
+STAGES = [*BEFORE, "distil", "ptq", "qat", "export", "verify", "measure"]
 
 
 @pytest.fixture(scope="module")
 def model(tiny_model, tmp_path_factory) -> Path:
-    """The tiny model with a recipe that counts steps."""
+    """The tiny model with a recipe that counts steps, and tunes it first."""
     folder = tmp_path_factory.mktemp("steps")
     for name in ("tiny.pt", "tiny.py", "tiny.toml"):
         (folder / name).write_bytes((tiny_model.parent / name).read_bytes())
     recipe = (folder / "tiny.toml").read_text()
-    (folder / "tiny.toml").write_text(recipe.replace("minutes = 0.1", "steps = 40"))
+    (folder / "tiny.toml").write_text(recipe.replace("minutes = 0.1", "steps = 40") + "\n[tune]\nsteps = 10\n")
     return folder / "tiny.pt"
 
 
@@ -61,7 +62,7 @@ def killed(model: Path, data: Path, out: Path, stage: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "stage", [pytest.param(stage, marks=[] if stage == "qat" else pytest.mark.slow) for stage in STAGES[1:]]
+    "stage", [pytest.param(stage, marks=[] if stage == "qat" else pytest.mark.slow) for stage in STAGES]
 )
 def test_a_run_killed_in_any_stage_goes_on_to_the_same_files(stage, model, tiny_data, tmp_path, whole, capsys):
     out = tmp_path / "out"
@@ -82,7 +83,7 @@ def test_finished_stages_are_not_done_again(model, tiny_data, tmp_path, whole, c
     stages = [
         record.getMessage().split()[0].rstrip(":") for record in caplog.records if " from " in record.getMessage()
     ]
-    assert stages == ["plan", "repair", "distil", "ptq", "qat"]
+    assert stages == ["tune", "plan", "repair", "distil", "ptq", "qat"]
     assert digests(out) == whole
 
 
@@ -126,7 +127,7 @@ def test_a_finished_run_trains_on_from_where_its_distillation_was(model, tiny_da
     stages = [
         record.getMessage().split()[0].rstrip(":") for record in caplog.records if " from " in record.getMessage()
     ]
-    assert stages == ["plan", "repair"]
+    assert stages == ["tune", "plan", "repair"]
     long = read_report(out)
     trained = {
         name: [moment for moment in report["history"] if moment["stage"] == "distil"]

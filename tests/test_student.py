@@ -1,16 +1,19 @@
-"""Cutting in steps, on the tiny network."""
+"""Tuning, and cutting in steps, on the tiny network."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from compress.budget import Budget
 from compress.data.packed import cache_folder
-from compress.errors import RecipeError
+from compress.errors import DataError, RecipeError
 from compress.journal import Journal, Start
 from compress.load.model import load
-from compress.material import dataset_of, prepare, teachers_of
+from compress.material import dataset_of, prepare, taught_by, teachers_of
 from compress.recipe import read_recipe
-from compress.student import pruned
+from compress.student import pruned, tuned
 from compress.train.lesson import held_out_iou
 
 BUDGET = Budget.parse(["20KB"])
@@ -22,7 +25,7 @@ def with_plan(recipe, **plan):
 
 @pytest.fixture(scope="module")
 def prepared(tiny_model, tiny_data, tmp_path_factory):
-    """A recipe of three cuts with two steps of training between them, the heavy model and the lesson."""
+    """A recipe of three cuts with two steps of training between them, the heavy model and the material."""
     tmp = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPRESS_CACHE", str(tmp))
@@ -30,8 +33,8 @@ def prepared(tiny_model, tiny_data, tmp_path_factory):
         train = recipe.train.model_copy(update={"steps": 20})
         recipe = with_plan(recipe.model_copy(update={"train": train}), cuts=3)
         heavy = load(tiny_model, recipe)
-        lesson = prepare(teachers_of(recipe, heavy), dataset_of(recipe), recipe, cache_folder()).lesson
-    return recipe, heavy, lesson
+        material = prepare(teachers_of(recipe, heavy), dataset_of(recipe), recipe, cache_folder())
+    return recipe, heavy, material
 
 
 def journal(folder, resume=False) -> Journal:
@@ -40,11 +43,11 @@ def journal(folder, resume=False) -> Journal:
 
 @pytest.fixture(scope="module")
 def stepwise(prepared, tmp_path_factory):
-    recipe, heavy, lesson = prepared
+    recipe, heavy, material = prepared
     folder = tmp_path_factory.mktemp("steps")
     book = journal(folder)
     book.opened("key")
-    plan, net = pruned(heavy, recipe, BUDGET, lesson, book)
+    plan, net = pruned(heavy, recipe, BUDGET, material.lesson, book)
     return folder, book, plan, net
 
 
@@ -65,10 +68,10 @@ def test_it_is_repaired_after_every_cut_and_distilled_before_the_next(stepwise):
 
 
 def test_the_student_in_steps_has_the_plans_channels_and_still_segments(prepared, stepwise):
-    _, heavy, lesson = prepared
+    _, heavy, material = prepared
     _, _, plan, net = stepwise
     assert net.weight("deep").shape[0] == len(plan.kept["deep"]) < 48
-    assert held_out_iou(net, lesson) > 0.6 * held_out_iou(heavy.network, lesson)
+    assert held_out_iou(net, material.lesson) > 0.6 * held_out_iou(heavy.network, material.lesson)
 
 
 def test_steps_take_their_training_from_the_distillation(prepared):
@@ -86,24 +89,59 @@ def test_cuts_that_leave_no_training_at_the_end_are_refused(prepared, tmp_path):
 
 
 def test_a_run_that_stopped_after_the_second_cut_goes_on_to_the_same_student(prepared, stepwise):
-    recipe, heavy, lesson = prepared
+    recipe, heavy, material = prepared
     folder, _, plan, net = stepwise
     for name in ("plan", "repair"):
         (folder / f"{name}.pt").unlink()
     book = journal(folder, resume=True)
     book.opened("key")
-    again_plan, again = pruned(heavy, recipe, BUDGET, lesson, book)
+    again_plan, again = pruned(heavy, recipe, BUDGET, material.lesson, book)
     assert again_plan == plan
     assert all(torch.equal(again.weight(node.name), net.weight(node.name)) for node in net.convs())
 
 
 def test_without_images_to_repair_with_the_cut_network_stays_as_it_is(prepared, tmp_path):
-    recipe, heavy, lesson = prepared
+    recipe, heavy, material = prepared
     repair = recipe.repair.model_copy(update={"images": 0})
     recipe = with_plan(recipe.model_copy(update={"repair": repair}), cuts=1, method="random")
     book = journal(tmp_path)
     book.opened("key")
-    plan, net = pruned(heavy, recipe, BUDGET, lesson, book)
+    plan, net = pruned(heavy, recipe, BUDGET, material.lesson, book)
     head = heavy.network.weight("head")[:, list(plan.kept["merge"])]
     assert torch.equal(net.weight("head"), head)
     assert [moment.stage for moment in book.moments] == ["cut"]
+
+
+@pytest.fixture(scope="module")
+def relabelled(prepared, tmp_path_factory):
+    """Labels that call what the model sees as class 2 class 1, and the model tuned on them."""
+    recipe, heavy, material = prepared
+    labels = material.lesson.labels
+    lesson = replace(material.lesson, labels=np.where(labels == 2, np.uint8(1), labels))
+    recipe = recipe.model_copy(update={"tune": recipe.tune.model_copy(update={"steps": 60, "learning_rate": 2e-2})})
+    book = journal(tmp_path_factory.mktemp("tune"))
+    book.opened("key")
+    return heavy, replace(material, lesson=lesson), tuned(heavy, lesson, recipe, book), book
+
+
+def test_a_model_that_is_tuned_follows_the_labels_where_it_and_they_differ(relabelled):
+    heavy, material, better, book = relabelled
+    before, after = (held_out_iou(one.network, material.lesson) for one in (heavy, better))
+    assert after > before + 0.05
+    assert after == pytest.approx(book.moments[-1].iou, abs=1e-6)
+    assert {moment.stage for moment in book.moments} == {"tune"}
+
+
+def test_what_the_tuned_model_sees_is_what_is_taught_then(relabelled, tmp_path):
+    _, material, better, _ = relabelled
+    lesson = taught_by(better.network, material, tmp_path).lesson
+    seen = better.network(better.network.real(torch.from_numpy(lesson.pixels[:1].copy())))
+    assert np.abs(lesson.maps[0] / 255 - seen[0, 1:].detach().numpy()).mean() < 0.005  # bfloat16, and bytes
+    assert np.abs(lesson.maps[0] / 255 - material.lesson.maps[0] / 255).mean() > 0.02
+
+
+def test_without_a_label_there_is_nothing_to_tune_on(prepared, tmp_path):
+    recipe, heavy, material = prepared
+    lesson = replace(material.lesson, labels=material.lesson.labels[:0])
+    with pytest.raises(DataError, match="no image to learn from has a label"):
+        tuned(heavy, lesson, recipe, journal(tmp_path))

@@ -94,7 +94,7 @@ class QuantizedNetwork(Network):
     def scale(self, group: str) -> Tensor:
         """Scale of a group, [] float32."""
         if group in self.placement.fixed:
-            return torch.tensor(self.placement.fixed[group][0], device=self.weight(self.convs()[0].name).device)
+            return torch.full((), self.placement.fixed[group][0], device=self.weight(self.convs()[0].name).device)
         return self.log_scales[group.replace(".", "/")].exp()
 
     def zero_point(self, group: str) -> int:

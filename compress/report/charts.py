@@ -15,6 +15,7 @@ from compress.report.record import LayerSize, Moment
 
 LAYERS_SHOWN = 40
 _STAGES = {
+    "tune": "the heavy model, tuned",
     "cut": "after the cut",
     "repair": "after the repair",
     "distil": "distillation",

@@ -28,7 +28,7 @@ class Moment:
     """A point of the run's history: IoU against the teacher's or the labels' masks on the images
     held out of training for choosing the best checkpoint."""
 
-    stage: str  # "cut", "repair", "between" (two cuts), "distil", "ptq", "qat"
+    stage: str  # "tune" (the heavy model), "cut", "repair", "between" (two cuts), "distil", "ptq", "qat"
     minutes: float  # of training so far; 0 before it starts
     iou: float
     loss: float | None = None

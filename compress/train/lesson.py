@@ -1,6 +1,5 @@
 """What there is to learn, and how well it was learned."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +27,7 @@ class Lesson:
     held_out  indices of the images that are kept for choosing the best checkpoint
     left_out  indices of unlabelled images of which the teacher's map says nothing
     size      the smaller height and width to train at
+    label_weight  of what a label says, beside what the teacher says of the same pixel
     live      the teachers themselves, where they look at each view; `maps`, `doubt` and `features` teach else
     """
 
@@ -40,6 +40,7 @@ class Lesson:
     left_out: tuple[int, ...]
     size: tuple[int, int]
     classes: int
+    label_weight: float = LABEL_WEIGHT
     live: LiveTeacher | None = None
 
     def taught(self) -> list[int]:
@@ -65,21 +66,20 @@ class Lesson:
         """Class ids [H, W] that the held-out images are judged by: the label, else the teacher's."""
         if index < len(self.labels):
             return self.labels[index]
-        return blended(self.seen(torch.tensor([index])), [None])[0, :-1].argmax(0).numpy().astype(np.uint8)
+        seen = self.seen(torch.tensor([index]))
+        probabilities = blended(seen, torch.zeros(1, self.classes + 1, *seen.shape[2:]), 0.0)[0, :-1]
+        return probabilities.argmax(0).numpy().astype(np.uint8)
 
 
-def blended(seen: Tensor, answers: Sequence[Tensor | None]) -> Tensor:
+def blended(seen: Tensor, answers: Tensor, label_weight: float) -> Tensor:
     """What to learn, [n, classes + 1, H, W]: probabilities of all classes, the teacher's averaged with a label's where
     there is one, then how sure they are, in 0..1: as the teacher is, or 1 where there is a label. From what
-    `Lesson.seen` and `Lesson.answer` give, or the same part of both."""
+    `Lesson.seen` and `Lesson.answer` give, or the same part of both; an answer of zeros is none."""
     others, doubt = seen[:, :-1], seen[:, -1:]
-    result = torch.cat([(1 - others.sum(1, keepdim=True)).clamp_min(0), others, 1 - doubt], 1)
-    for row, answer in zip(result, answers):
-        if answer is not None:
-            known = answer[0, -1]
-            row[:-1] += LABEL_WEIGHT * (answer[0, :-1] - known * row[:-1])
-            row[-1] += known * (1 - row[-1])
-    return result
+    labels, known = answers[:, :-1], answers[:, -1:]
+    probabilities = torch.cat([(1 - others.sum(1, keepdim=True)).clamp_min(0), others], 1)
+    sure = 1 - doubt
+    return torch.cat([probabilities + label_weight * (labels - known * probabilities), sure + known * (1 - sure)], 1)
 
 
 def hopeless(maps: np.ndarray, doubt: np.ndarray, labelled: int) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from compress.device import autocast, best_device, placed
+from compress.device import Replayed, autocast, best_device, placed
 from compress.errors import TrainError
 from compress.formats.artifact import write_whole
 from compress.network import Network
@@ -145,6 +145,8 @@ class _Progress:
         self.draw = _Draw(lesson, batch, seed)
         self.measured = copy.deepcopy(self.averaged)  # the network that the optimizer takes its moments from
         self.optimizer = Natural(self.net, learning_rate)
+        self.parameters = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+        self.slopes, self.update = Replayed(self._slopes), Replayed(self._update)
         self.steps, self.minutes, self.loss = 0, 0.0, 0.0
         self.moments: list[tuple[float, float, float]] = []  # minutes, IoU of `kept`, loss
 
@@ -159,20 +161,18 @@ class _Progress:
         rows = images[torch.linspace(0, len(images) - 1, min(MEASURED, len(images))).round().long()]
         pixels = shrink(torch.from_numpy(lesson.pixels[rows.numpy()]), lesson.size)
         self.optimizer.measure(self.measured, self.net.real(pixels))
+        self.update = Replayed(self._update)
 
     def step(self, done: float) -> float:
         """One step, at the share `done` of the schedule -> its loss; nothing is changed by one that is not finite."""
         warm = min(1.0, (self.steps + 1) / WARM_UP)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * warm * max(FLOOR, 0.5 + 0.5 * math.cos(math.pi * min(1.0, done)))
-        loss = self.draw.loss(self.net)
-        value = float(loss.item())
+        rate = self.learning_rate * warm * max(FLOOR, 0.5 + 0.5 * math.cos(math.pi * min(1.0, done)))
+        self.optimizer.param_groups[0]["lr"].fill_(rate)
+        loss, *slopes = self.slopes(*self.draw.drawn(self.parameters[0].device))
+        value = loss.item()
         if not math.isfinite(value):
             return value
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimizer.step()
+        self.update(*slopes)
         with torch.no_grad():
             weight = 2 / (3 + self.steps)  # the start counts once, step n n + 1 times
             torch._foreach_lerp_(list(self.averaged.parameters()), list(self.net.parameters()), weight)
@@ -182,6 +182,20 @@ class _Progress:
             self.measured.load_state_dict(self.net.state_dict())
             self.measure()
         return value
+
+    def _slopes(self, *batch: Tensor) -> list[Tensor]:
+        """The loss, and its gradients, which are clipped."""
+        loss = self.draw.loss(self.net, *batch)
+        slopes = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+        short = (1 / (torch.nn.utils.get_total_norm(slopes) + 1e-6)).clamp_max(1)
+        torch._foreach_mul_(slopes, short)
+        return [loss.detach(), *slopes]
+
+    def _update(self, *slopes: Tensor) -> list[Tensor]:
+        for parameter, slope in zip(self.parameters, slopes, strict=True):
+            parameter.grad = slope
+        self.optimizer.step()
+        return []
 
     def check(self) -> tuple[float, float, float]:
         if self.judge(self.averaged):
@@ -223,7 +237,7 @@ _VALUES = ("iou", "best", "steps", "minutes", "loss", "moments")
 
 
 class _Draw:
-    """Batches in a random order, and the loss on the next one."""
+    """Batches in a random order, and the loss on one."""
 
     def __init__(self, lesson: Lesson, batch: int, seed: int):
         self.lesson, self.batch = lesson, batch
@@ -241,21 +255,21 @@ class _Draw:
         self.generator.set_state(state["generator"].cpu())
         self.queues, self.count = state["queues"], state["count"]
 
-    def loss(self, net: Network) -> Tensor:
-        """By turns a batch with cached features at the smaller size, and one at a random size, where a live teacher
-        gives features too; both have about as many pixels. Of every image a random part is seen, mirrored every other
-        time."""
+    def drawn(self, device: torch.device) -> list[Tensor]:
+        """The next batch: by turns one with cached features at the smaller size, and one at a random size, where a
+        live teacher gives features too; both have about as many pixels. Of every image a random part is seen, mirrored
+        every other time."""
         self.count += 1
         features = self.lesson.features
         if features is not None and self.count % 2:
             rows = self._next("features", len(features.images), self.batch)
-            return self._loss(net, features.images[rows], self.lesson.size, [features.views[i] for i in rows], rows)
+            return self._parts(features.images[rows], self.lesson.size, [features.views[i] for i in rows], rows, device)
         size = self._size()
         small, here = math.prod(self.lesson.size), math.prod(size)
         rows = self._next("images", len(self.images), max(1, round(self.batch * small / here)))
         height, width = self.lesson.pixels.shape[1:3]
         views = [random_view(height, width, self.generator) for _ in rows]
-        return self._loss(net, self.images[rows], size, views, None)
+        return self._parts(self.images[rows], size, views, None, device)
 
     def _size(self) -> tuple[int, int]:
         """Between the smaller size and the network's own, in steps of 32."""
@@ -272,35 +286,44 @@ class _Draw:
         picked, self.queues[queue] = self.queues[queue][:wanted], self.queues[queue][wanted:]
         return torch.tensor(picked)
 
-    def _loss(
-        self, net: Network, indices: Tensor, size: tuple[int, int], views: Sequence[View], rows: Tensor | None
-    ) -> Tensor:
+    def _parts(
+        self, indices: Tensor, size: tuple[int, int], views: Sequence[View], rows: Tensor | None, device: torch.device
+    ) -> list[Tensor]:
+        """Of each image what is seen, uint8 [n, H, W, 3], and the same part of its answer; without a live teacher, of
+        its map too, and the features of the views `rows`."""
         lesson = self.lesson
-        device = net.weight(net.convs()[0].name).device
         pixels = torch.from_numpy(lesson.pixels[indices.numpy()]).to(device).split(1)
-        parts = torch.cat([view.of_pixels(one, size) for one, view in zip(pixels, views)])
-        image = net.real(parts, torch.channels_last)
-        answers = [lesson.answer(index, device) for index in indices.tolist()]
-        labels = [None if one is None else view.of(one, size) for one, view in zip(answers, views)]
-        wanted: dict[str, Tensor] = {}
-        spread: Mapping[str, Tensor] = {}
+        labels = [lesson.answer(index, device) for index in indices.tolist()]
+        nothing = torch.zeros(1, lesson.classes + 1, *size, device=device)
+        answers = [nothing if one is None else view.of(one, size) for one, view in zip(labels, views)]
+        parts = [torch.cat([view.of_pixels(one, size) for one, view in zip(pixels, views)]), torch.cat(answers)]
+        if lesson.live is None:
+            maps = lesson.seen(indices).to(device).split(1)
+            parts.append(torch.cat([view.of(one, size) for one, view in zip(maps, views)]))
+            if lesson.features is not None and rows is not None:
+                picked = [values[rows.numpy()] for values in lesson.features.values.values()]
+                parts += [torch.from_numpy(values).to(device) for values in picked]
+        return parts
+
+    def loss(self, net: Network, pixels: Tensor, answers: Tensor, *taught: Tensor) -> Tensor:
+        """Of what was `drawn`."""
+        lesson = self.lesson
         if lesson.live is not None:
-            seen, wanted = lesson.live.sees(parts)
+            seen, wanted = lesson.live.sees(pixels)
             spread = lesson.live.spread
         else:
-            maps = lesson.seen(indices).to(device).split(1)
-            seen = torch.cat([view.of(one, size) for one, view in zip(maps, views)])
-            if lesson.features is not None and rows is not None:
-                stored, spread = lesson.features.values, lesson.features.spread
-                wanted = {name: torch.from_numpy(values[rows.numpy()]).to(device) for name, values in stored.items()}
-        target = blended(seen, labels)
+            seen, *values = taught
+            features = lesson.features if values else None
+            wanted = dict(zip(features.values, values, strict=True)) if features else {}
+            spread = features.spread if features else {}
+        target = blended(seen, answers, lesson.label_weight)
         last = net.by_name[net.output]
-        with autocast(device):
-            values = net.run(image, keep={last.inputs[0], *wanted})
-        logits, probabilities = values[last.inputs[0]].float(), values[net.output].float()
+        with autocast(pixels.device):
+            made = net.run(net.real(pixels, torch.channels_last), keep={last.inputs[0], *wanted})
+        logits, probabilities = made[last.inputs[0]].float(), made[net.output].float()
         loss = map_loss(logits, probabilities, target[:, :-1], target[:, -1:], last.op)
         if wanted:
-            loss = loss + FEATURE_WEIGHT * feature_loss(values, wanted, spread)
+            loss = loss + FEATURE_WEIGHT * feature_loss(made, wanted, spread)
         return loss
 
 

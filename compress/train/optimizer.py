@@ -38,8 +38,11 @@ class Natural(torch.optim.Optimizer):
     """
 
     def __init__(self, net: Network, learning_rate: float):
-        """Before the first step it must `measure`."""
-        super().__init__(list(net.parameters()), {"lr": learning_rate})
+        """Before the first step it must `measure`. The rate and the number of steps are tensors on the network's
+        device, which a step that is replayed (`compress.device.Replayed`) reads anew."""
+        parameters = list(net.parameters())
+        rate, steps = (torch.tensor(value, device=parameters[0].device) for value in (learning_rate, 0.0))
+        super().__init__(parameters, {"lr": rate, "steps": steps})
         self.net = net
         self.moments: dict[str, _Moments] = {}
         convs = {parameter for pair in net.weights().values() for parameter in pair}
@@ -60,21 +63,25 @@ class Natural(torch.optim.Optimizer):
                     sums[node.name].add(values[node.inputs[0]], values[node.name], generator)
             self.moments = {name: one.moments() for name, one in sums.items()}
         self.state.clear()
+        self.param_groups[0]["steps"].zero_()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        rate = self.param_groups[0]["lr"]
+        rate, steps = (self.param_groups[0][name] for name in ("lr", "steps"))
+        steps.add_(1)
+        pace = rate / (1 - MOMENTUM**steps), 1 - SCALE**steps
         for node in self.net.convs():
             weight, bias = self.net.weight(node.name), self.net.bias(node.name)
             if weight.grad is not None and bias.grad is not None:
-                self._step(node, (weight, weight.grad), (bias, bias.grad), rate)
+                self._step(node, (weight, weight.grad), (bias, bias.grad), pace)
         for parameter in self.others:
             if (slope := parameter.grad) is not None:
-                power = slope.square().mean()
-                length, (average,) = self._averaged(parameter, power, [slope], SHARE * rate)
-                parameter.sub_(length * average)
+                length, (average,) = self._averaged(parameter, slope.square().mean(), [slope], pace)
+                parameter.sub_(SHARE * length * average)
 
-    def _step(self, node: Node, weights: tuple[Tensor, Tensor], biases: tuple[Tensor, Tensor], rate: float) -> None:
+    def _step(
+        self, node: Node, weights: tuple[Tensor, Tensor], biases: tuple[Tensor, Tensor], pace: tuple[Tensor, Tensor]
+    ) -> None:
         """Of one convolution, each with its gradient. The bias' share of the direction is that of the level, which has
         a variance of 1."""
         (weight, by_weight), (bias, by_bias) = weights, biases
@@ -83,27 +90,25 @@ class Natural(torch.optim.Optimizer):
         slope = (by_output(node, by_weight) * moments.spread).addcmul_(level, moments.mean, value=-1)
         direction = moments.whitened(slope)
         power = (_dot(slope, direction) + _dot(level, level)) / bias.numel()
-        length, (change, shift) = self._averaged(weight, power, [direction, level], rate)
+        length, (change, shift) = self._averaged(weight, power, [direction, level], pace)
         length = length * moments.spread
         change, shift = change * length, shift * length
         weight.sub_(from_output(node, change, weight))
         bias.sub_((shift - (change * moments.mean).sum((2, 3), keepdim=True)).flatten())
 
     def _averaged(
-        self, key: Tensor, power: Tensor, directions: list[Tensor], rate: float
+        self, key: Tensor, power: Tensor, directions: list[Tensor], pace: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """The averages of `directions` over steps, and what to multiply them by, so that they have the length `rate`
-        for each output where the steps agree."""
+        """The averages of `directions` over steps, and what to multiply them by, so that they have the rate's length
+        for each output where the steps agree. `pace`: the rate and one, over and times what the averages have of their
+        weights after so few steps."""
         state = self.state[key]
         if not state:
-            state.update(
-                steps=0, average=[torch.zeros_like(each) for each in directions], power=torch.zeros_like(power)
-            )
-        state["steps"] += 1
+            state.update(average=[torch.zeros_like(each) for each in directions], power=torch.zeros_like(power))
         torch._foreach_lerp_(state["average"], directions, 1 - MOMENTUM)
         state["power"].lerp_(power, 1 - SCALE)
-        size = (state["power"] / (1 - SCALE ** state["steps"])).sqrt() + 1e-20
-        return rate / (1 - MOMENTUM ** state["steps"]) / size, state["average"]
+        size = (state["power"] / pace[1]).sqrt() + 1e-20
+        return pace[0] / size, state["average"]
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from tiny import TinyNet, picture
 from torch.nn import functional as F
 
-from compress.device import placed
+from compress.device import best_device, placed
 from compress.errors import TrainError
 from compress.load.trace import fold_normalisation, trace
 from compress.prune.groups import find_groups
@@ -123,7 +123,7 @@ def test_the_learning_rate_falls_to_its_half_by_half_time_and_stays_there(net, l
     rates = []
     for done in (0.0, 0.25, 0.5, 0.75, 0.999):
         progress.step(done)
-        rates.append(progress.optimizer.param_groups[0]["lr"])
+        rates.append(float(progress.optimizer.param_groups[0]["lr"]))
     assert rates == pytest.approx([1e-2, 1e-2 * (0.5 + 0.5**0.5 / 2), 5e-3, 5e-3, 5e-3])
 
 
@@ -188,7 +188,7 @@ def test_an_image_with_a_label_is_drawn_four_times_for_one_without(net, lesson, 
     monkeypatch.setattr(Lesson, "seen", lambda self, rows: drawn.extend(rows.tolist()) or seen(self, rows))
     draw = _Progress(net, lesson, 7, 1e-2, 0).draw
     for _ in range(4):
-        draw.loss(net)
+        draw.loss(net, *draw.drawn(torch.device("cpu")))
     assert sorted(drawn) == sorted(2 * [1, 1, 1, *range(1, 12)])
 
 
@@ -204,7 +204,7 @@ def test_a_random_part_of_an_image_is_taught_with_the_same_part_of_its_map(net, 
     monkeypatch.setattr("compress.train.loop.map_loss", lambda *a: taught.append(a[2][:, 1]) or map_loss(*a))
     draw = _Progress(net, lesson, 4, 1e-2, 0).draw
     for _ in range(8):
-        draw.loss(net)
+        draw.loss(net, *draw.drawn(torch.device("cpu")))
     for image, target in zip(seen, taught, strict=True):
         assert (image - target).abs().max() < 0.01
     corners = {(round(float(target[0, 0, 0]), 1), round(float(target[0, 0, -1]), 1)) for target in taught}
@@ -219,12 +219,13 @@ def test_targets_average_the_teacher_and_the_label_and_leave_void_to_the_teacher
     maps[0, 0] = 255  # the teacher is certain of class 1
     doubt = np.full((1, 32, 32), 51, np.uint8)
     one = Lesson(lesson.pixels[:1], maps, doubt, labels, None, (), (), (32, 32), 3)
-    target = blended(one.seen(torch.tensor([0])), [one.answer(0)])[0]
+    target = blended(one.seen(torch.tensor([0])), one.answer(0), 0.5)[0]
     assert target[:3, 5, 5].tolist() == [0.0, 0.5, 0.5]
     assert target[:3, 0, 0].tolist() == [0.0, 1.0, 0.0]
     assert target[3, 5, 5] == 1.0  # how sure: labelled
     assert target[3, 0, 0] == pytest.approx(0.8)  # the teacher's alone: 51 of 255 is doubt
-    assert torch.equal(blended(one.seen(torch.tensor([0])), [None])[0, :3, 5, 5], torch.tensor([0.0, 1.0, 0.0]))
+    alone = blended(one.seen(torch.tensor([0])), torch.zeros(1, 4, 32, 32), 0.5)[0]
+    assert torch.equal(alone[:3, 5, 5], torch.tensor([0.0, 1.0, 0.0]))
 
 
 @pytest.mark.parametrize("with_features", [False, True])
@@ -247,7 +248,7 @@ def test_a_live_teacher_answers_for_the_part_of_the_image_that_is_seen(lesson, m
     )
     draw = _Progress(net, unlabelled, 4, 1e-2, 0).draw
     for _ in range(3):
-        draw.loss(placed(net))
+        draw.loss(placed(net), *draw.drawn(best_device()))
     for _, probabilities, target, sure, _ in losses:
         torch.testing.assert_close(target, probabilities, atol=0.02, rtol=0.0)
         torch.testing.assert_close(sure, 1 - 1.5 * (1 - target.amax(1, keepdim=True)), atol=0.02, rtol=0.0)
@@ -266,7 +267,7 @@ def test_a_label_counts_beside_a_live_teacher(net, lesson, monkeypatch):
     monkeypatch.setattr("compress.train.loop.map_loss", lambda *a: targets.append(a[2:4]) or map_loss(*a))
     draw = _Progress(net, replace(lesson, labels=labels, live=LiveTeacher.of([unsure])), 4, 1e-2, 0).draw
     for _ in range(3):
-        draw.loss(placed(net))
+        draw.loss(placed(net), *draw.drawn(best_device()))
     for target, sure in targets:
         third = torch.tensor([1 / 3, 1 / 3, 1 / 3])
         torch.testing.assert_close(target[0, :, -1, 5], third, atol=1e-2, rtol=0.0)
