@@ -66,20 +66,22 @@ class Lesson:
         """Class ids [H, W] that the held-out images are judged by: the label, else the teacher's."""
         if index < len(self.labels):
             return self.labels[index]
-        seen = self.seen(torch.tensor([index]))
-        probabilities = blended(seen, torch.zeros(1, self.classes + 1, *seen.shape[2:]), 0.0)[0, :-1]
-        return probabilities.argmax(0).numpy().astype(np.uint8)
+        return _all_classes(self.seen(torch.tensor([index])))[0].argmax(0).numpy().astype(np.uint8)
 
 
 def blended(seen: Tensor, answers: Tensor, label_weight: float) -> Tensor:
     """What to learn, [n, classes + 1, H, W]: probabilities of all classes, the teacher's averaged with a label's where
     there is one, then how sure they are, in 0..1: as the teacher is, or 1 where there is a label. From what
     `Lesson.seen` and `Lesson.answer` give, or the same part of both; an answer of zeros is none."""
-    others, doubt = seen[:, :-1], seen[:, -1:]
     labels, known = answers[:, :-1], answers[:, -1:]
-    probabilities = torch.cat([(1 - others.sum(1, keepdim=True)).clamp_min(0), others], 1)
-    sure = 1 - doubt
+    probabilities, sure = _all_classes(seen), 1 - seen[:, -1:]
     return torch.cat([probabilities + label_weight * (labels - known * probabilities), sure + known * (1 - sure)], 1)
+
+
+def _all_classes(seen: Tensor) -> Tensor:
+    """The probabilities in what `Lesson.seen` gives, and before them that of the first class, [n, classes, H, W]."""
+    others = seen[:, :-1]
+    return torch.cat([(1 - others.sum(1, keepdim=True)).clamp_min(0), others], 1)
 
 
 def hopeless(maps: np.ndarray, doubt: np.ndarray, labelled: int) -> tuple[int, ...]:

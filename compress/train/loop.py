@@ -146,7 +146,7 @@ class _Progress:
         self.measured = copy.deepcopy(self.averaged)  # the network that the optimizer takes its moments from
         self.optimizer = Natural(self.net, learning_rate)
         self.parameters = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
-        self.slopes, self.update = Replayed(self._slopes), Replayed(self._update)
+        self.slopes = Replayed(self._slopes)
         self.steps, self.minutes, self.loss = 0, 0.0, 0.0
         self.moments: list[tuple[float, float, float]] = []  # minutes, IoU of `kept`, loss
 
@@ -161,7 +161,7 @@ class _Progress:
         rows = images[torch.linspace(0, len(images) - 1, min(MEASURED, len(images))).round().long()]
         pixels = shrink(torch.from_numpy(lesson.pixels[rows.numpy()]), lesson.size)
         self.optimizer.measure(self.measured, self.net.real(pixels))
-        self.update = Replayed(self._update)
+        self.update = Replayed(self._update)  # an older recording would read the older moments
 
     def step(self, done: float) -> float:
         """One step, at the share `done` of the schedule -> its loss; nothing is changed by one that is not finite."""

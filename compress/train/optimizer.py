@@ -100,15 +100,16 @@ class Natural(torch.optim.Optimizer):
         self, key: Tensor, power: Tensor, directions: list[Tensor], pace: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """The averages of `directions` over steps, and what to multiply them by, so that they have the rate's length
-        for each output where the steps agree. `pace`: the rate and one, over and times what the averages have of their
-        weights after so few steps."""
+        for each output where the steps agree. `pace`: the rate, over the share of its weights that an average has been
+        given after so few steps, and that share of `power`'s."""
         state = self.state[key]
         if not state:
             state.update(average=[torch.zeros_like(each) for each in directions], power=torch.zeros_like(power))
         torch._foreach_lerp_(state["average"], directions, 1 - MOMENTUM)
         state["power"].lerp_(power, 1 - SCALE)
-        size = (state["power"] / pace[1]).sqrt() + 1e-20
-        return pace[0] / size, state["average"]
+        rate, share = pace
+        size = (state["power"] / share).sqrt() + 1e-20
+        return rate / size, state["average"]
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:
