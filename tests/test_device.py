@@ -1,0 +1,53 @@
+"""Which arithmetic training takes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from compress.device import autocast, has_bfloat16
+
+CPU = torch.device("cpu")
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def _flags() -> set[str]:
+    """What Linux says an x86 processor can do; empty elsewhere."""
+    lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
+    return set(next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "").split())
+
+
+@pytest.mark.skipif(not _flags(), reason="no Linux on x86")
+def test_bfloat16_is_taken_on_the_processors_that_multiply_it_and_on_no_other():
+    assert has_bfloat16(CPU) == ("avx512_bf16" in _flags())
+
+
+def test_a_processor_with_avx512_alone_trains_in_float32(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    with autocast(CPU):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+TWICE = """
+import torch
+import compress.device
+for turn in range(2):
+    print("turn", flush=True)
+    for width in range(3, 1103):
+        torch.nn.functional.conv2d(torch.zeros(2, 16, 16, width), torch.zeros(16, 16, 3, 3))
+"""
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="convolutions are not oneDNN's")
+def test_a_convolution_that_was_compiled_for_a_size_is_not_compiled_again():
+    told = {"ONEDNN_VERBOSE": "profile_create"}
+    asked = {name: value for name, value in os.environ.items() if "PRIMITIVE_CACHE" not in name}
+    done = subprocess.run([sys.executable, "-c", TWICE], env=asked | told, capture_output=True, text=True, check=True)
+    _, first, second = done.stdout.split("turn\n")
+    assert first.count("cache_miss") > 1100
+    assert "cache_hit" in second
+    assert "cache_miss" not in second
