@@ -1,6 +1,7 @@
 """Which arithmetic training takes."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,21 @@ def test_a_convolution_that_was_compiled_for_a_size_is_not_compiled_again():
     assert first.count("cache_miss") > 1100
     assert "cache_hit" in second
     assert "cache_miss" not in second
+
+
+KEPT = """
+import resource
+import torch
+from compress.device import placed
+placed(torch.nn.Conv2d(1, 1, 1))
+for turn in range(6):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(16, 1024, 1024)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_the_memory_of_a_large_tensor_is_kept_for_the_next():
+    done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True)
+    assert all(int(faults) < 100 for faults in done.stdout.split()[2:])
