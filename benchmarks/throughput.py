@@ -1,6 +1,6 @@
 """What a distillation step costs beside a bare forward and backward pass of the same student.
 
-    python benchmarks/throughput.py MODEL.pt RUN [--batch 8] [--turns 10] [--steps 8]
+    python benchmarks/throughput.py MODEL.pt RUN [--batch 8] [--turns 50] [--steps 2]
 
 MODEL.pt has its recipe beside it, which says the sizes to train at; the student is that of RUN, an output folder of
 `compress run MODEL.pt`. The step is that of `compress.train.loop`: images and the teacher's maps, doubt and features
@@ -10,6 +10,7 @@ tensors that lie ready. Both take turns; what is reported is images per second, 
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,6 +31,7 @@ from compress.train.targets import teacher_features
 from compress.train.views import WHOLE
 
 IMAGES = 32
+DRAWN = 99  # batches: their sizes are all there are, and what is compiled for each of them costs no turn anything
 
 
 def lesson_of(recipe: Recipe, folder: Path) -> Lesson:
@@ -77,21 +79,26 @@ def main(options: argparse.Namespace) -> None:
             return real(pixels, layout)
 
         progress.net.real = noted  # type: ignore[method-assign]
-        ratios, speeds = [], []
-        for turn in range(options.turns + 1):
-            shapes.clear()
-            full = seconds(lambda: [progress.step(0.5) for _ in range(options.steps)])
-            ready = [student.real(torch.zeros(shape, dtype=torch.uint8), torch.channels_last) for shape in shapes]
-            ready = [image.to(device) for image in ready]
 
-            def passes(images: list[Tensor] = ready) -> None:
+        def passes(wanted: list[torch.Size]) -> Callable[[], None]:
+            images = [student.real(torch.zeros(shape, dtype=torch.uint8), torch.channels_last) for shape in wanted]
+            images = [image.to(device) for image in images]
+
+            def run() -> None:
                 for image in images:
                     bare.zero_grad()
                     with autocast(device):
                         answer = bare(image)
                     answer.float().mean().backward()
 
-            plain = seconds(passes)
+            return run
+
+        passes(sorted({progress.draw.drawn(device)[0].shape for _ in range(DRAWN)}))()
+        ratios, speeds = [], []
+        for turn in range(options.turns + 1):
+            shapes.clear()
+            full = seconds(lambda: [progress.step(0.5) for _ in range(options.steps)])
+            plain = seconds(passes(shapes))
             count = sum(shape[0] for shape in shapes)
             if turn:  # the first warms both up
                 ratios.append(plain / full)
@@ -107,6 +114,6 @@ if __name__ == "__main__":
     parser.add_argument("model", type=Path, metavar="MODEL.pt")
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--turns", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=8, help="in each turn")
+    parser.add_argument("--turns", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=2, help="in each turn")
     main(parser.parse_args())
