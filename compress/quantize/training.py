@@ -17,7 +17,7 @@ from compress.quantize.placement import Placement, place
 
 LOWEST, HIGHEST = -128, 127
 WEIGHT_LIMIT = 127
-BIAS_LIMIT = 2**29
+BIAS_LIMIT = 2**29 - 2**7  # so that what float32 rounds is within 2**29
 """Of an int32, so that what is added to it does not overflow."""
 
 
