@@ -59,7 +59,7 @@ import resource
 import torch
 from compress.device import placed
 placed(torch.nn.Conv2d(1, 1, 1))
-for turn in range(6):
+for turn in range(10):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(16, 1024, 1024)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -69,4 +69,4 @@ for turn in range(6):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 def test_the_memory_of_a_large_tensor_is_kept_for_the_next():
     done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True)
-    assert all(int(faults) < 100 for faults in done.stdout.split()[2:])
+    assert all(int(faults) < 100 for faults in done.stdout.split()[5:])  # some move the heap's end
