@@ -81,8 +81,8 @@ def main(options: argparse.Namespace) -> None:
         progress.net.real = noted  # type: ignore[method-assign]
 
         def passes(wanted: list[torch.Size]) -> Callable[[], None]:
-            images = [student.real(torch.zeros(shape, dtype=torch.uint8), torch.channels_last) for shape in wanted]
-            images = [image.to(device) for image in images]
+            pixels = [torch.zeros(shape, dtype=torch.uint8, device=device) for shape in wanted]
+            images = [student.real(each, torch.channels_last) for each in pixels]
 
             def run() -> None:
                 for image in images:

@@ -1,4 +1,4 @@
-"""Where training runs, and in which arithmetic."""
+"""Where training runs, in which arithmetic and in which memory."""
 
 import copy
 import ctypes
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
 
-_X86 = ("x86_64", "AMD64")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # as malloc.h has them
 
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
@@ -32,7 +31,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 itself: where it is emulated, it is many times slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if platform.machine() in _X86:  # oneDNN says yes to any AVX-512, and emulates it: a third of float32's speed
+    if torch.cpu._is_avx512_supported():  # oneDNN says yes to all of these, and emulates it: a third of float32's speed
         return bool(torch.cpu._is_avx512_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
