@@ -11,7 +11,7 @@ from tqdm import tqdm
 from compress.network import CONVS, Network, Node
 from compress.prune.cut import kept_channels
 from compress.prune.groups import Channels
-from compress.prune.unfold import Taps, as_matrix, by_group, by_group_all, from_matrix
+from compress.prune.unfold import Taps, as_matrix, by_group, from_matrix
 
 RIDGE = 0.01
 """Of the mean diagonal of the normal equations."""
@@ -116,15 +116,18 @@ def _collect(
     node: Node, student: Network, heavy: _Activations, light: _Activations, outputs: Tensor, generator: torch.Generator
 ) -> _Samples:
     rectifier, skip = _what_follows(student, node, heavy, light)
-    groups = node.attrs["groups"]
-    taps = Taps(node, student.weight(node.name))
-    count = sum(len(chunk) for chunk in heavy.chunks[node.name])
-    features, before, wanted = [], [], []
-    for index, chunk in enumerate(heavy.chunks[node.name]):
-        height, width = chunk.shape[2:]
-        picked = torch.randperm(height * width, generator=generator)[: -(-SAMPLES // count)]
+    groups, weight = node.attrs["groups"], student.weight(node.name)
+    taps, chunks = Taps(node, weight), heavy.chunks[node.name]
+    count, (height, width) = sum(len(chunk) for chunk in chunks), chunks[0].shape[2:]
+    positions = min(height * width, -(-SAMPLES // count))  # of each image
+    features = torch.empty(groups, count * positions, as_matrix(node, weight).shape[1])  # several times 100 MB
+    before, wanted, done = [], [], 0
+    for index, chunk in enumerate(chunks):
+        picked = torch.randperm(height * width, generator=generator)[:positions]
         rows, columns = picked // width, picked % width
-        features.append(taps.at(light.chunks[node.inputs[0]][index], rows, columns))
+        seen = by_group(taps.at(light.chunks[node.inputs[0]][index], rows, columns).flatten(1, 2), groups)
+        features[:, done : done + seen.shape[1]] = seen
+        done += seen.shape[1]
         value = chunk[:, outputs][:, :, rows, columns].float()
         result = {None: lambda x: x, "relu": F.relu, "relu6": F.relu6}[rectifier](value)
         if skip:
@@ -132,7 +135,7 @@ def _collect(
             result = result + missing[:, :, rows, columns]
         before.append(by_group(value, groups))
         wanted.append(by_group(result, groups))
-    return _Samples(by_group_all(features, groups), torch.cat(before, 1), torch.cat(wanted, 1), rectifier)
+    return _Samples(features, torch.cat(before, 1), torch.cat(wanted, 1), rectifier)
 
 
 def _what_follows(net: Network, node: Node, heavy: _Activations, light: _Activations) -> tuple[str | None, str | None]:
@@ -153,9 +156,9 @@ def _what_follows(net: Network, node: Node, heavy: _Activations, light: _Activat
 
 
 def _solve(samples: _Samples, start: Tensor, solutions: int) -> tuple[Tensor, Tensor]:
-    """Ridge regression towards `start` -> weights [G, f, o] and bias [G * o]."""
+    """Ridge regression towards `start` -> weights [G, f, o] and bias [G * o]; centres the features where they lie."""
     centre = samples.features.mean(1, keepdim=True)
-    features = samples.features - centre
+    features = samples.features.sub_(centre)
     gram = torch.stack([(part.mT @ part).double() for part in features.split(8192, 1)]).sum(0)
     ridge = RIDGE * gram.diagonal(dim1=1, dim2=2).mean(1).reshape(-1, 1, 1) + 1e-9
     factor = torch.linalg.cholesky(gram + ridge * torch.eye(gram.shape[1], dtype=torch.float64))

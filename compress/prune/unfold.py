@@ -49,11 +49,6 @@ def by_group(values: Tensor, groups: int) -> Tensor:
     return values.reshape(count, groups, channels // groups, positions).permute(1, 0, 3, 2).flatten(1, 2)
 
 
-def by_group_all(features: list[Tensor], groups: int) -> Tensor:
-    """Chunks [N, C, k, n] -> [G, all positions, C / G * k]"""
-    return torch.cat([by_group(part.flatten(1, 2), groups) for part in features], 1)
-
-
 def by_output(node: Node, weight: Tensor) -> Tensor:
     """Convolution weights -> [G, o, k, c], k being the positions of the kernel: the same memory where that is in the
     order of `torch.channels_last`."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.network import Network, Node
-from compress.prune.unfold import Taps, as_matrix, by_group_all, by_output, from_output
+from compress.prune.unfold import Taps, as_matrix, by_group, by_output, from_output
 
 DAMPING = 0.03
 """Of the mean square of what a layer reads; the closed-form repair has a ridge of the same kind."""
@@ -151,7 +151,7 @@ class _Sums:
         height, width = made.shape[2:]
         picked = torch.randperm(height * width, generator=generator)[: self.each].to(made.device)
         taps = self.taps.at(given, picked // width, picked % width)
-        features = by_group_all([taps], self.groups)
+        features = by_group(taps.flatten(1, 2), self.groups)
         self.second = self.second + features.mT @ features
         self.first = self.first + features.sum(1, keepdim=True)
         self.count += features.shape[1]
