@@ -121,13 +121,13 @@ def _collect(
     count, (height, width) = sum(len(chunk) for chunk in chunks), chunks[0].shape[2:]
     positions = min(height * width, -(-SAMPLES // count))  # of each image
     features = torch.empty(groups, count * positions, as_matrix(node, weight).shape[1])  # several times 100 MB
-    before, wanted, done = [], [], 0
+    places = features.split([len(chunk) * positions for chunk in chunks], 1)
+    before, wanted = [], []
     for index, chunk in enumerate(chunks):
         picked = torch.randperm(height * width, generator=generator)[:positions]
         rows, columns = picked // width, picked % width
-        seen = by_group(taps.at(light.chunks[node.inputs[0]][index], rows, columns).flatten(1, 2), groups)
-        features[:, done : done + seen.shape[1]] = seen
-        done += seen.shape[1]
+        seen = taps.at(light.chunks[node.inputs[0]][index], rows, columns)
+        places[index].copy_(by_group(seen.flatten(1, 2), groups))
         value = chunk[:, outputs][:, :, rows, columns].float()
         result = {None: lambda x: x, "relu": F.relu, "relu6": F.relu6}[rectifier](value)
         if skip:
