@@ -90,6 +90,7 @@ class Journal:
         except BaseException:
             self.moments, self.trained = before, trained
             raise
+        self.minutes[name] = max(self.minutes[name], self.trained - trained)  # some were of a run that was killed
         self._write()
         return result
 

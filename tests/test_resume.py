@@ -117,6 +117,21 @@ def test_a_longer_training_keeps_what_came_before_it(tmp_path):
     assert not (tmp_path / "qat.state").exists()
 
 
+def test_a_stage_takes_the_minutes_that_it_trained_before_a_kill_too(tmp_path):
+    journal = Journal(tmp_path, Start("model.pt", {}, "recipe", "command"), False)
+    journal.opened("key")
+    journal.trained = 1.0
+
+    def distil():  # goes on from a state of 59 minutes, and ends a moment later
+        journal.moment("distil", 0.5, 60.0)
+        journal.trained = 61.0
+
+    journal.once("distil", distil, lambda _: 1, lambda _: None)
+    journal.once("ptq", lambda: None, lambda _: 1, lambda _: None)
+    assert journal.minutes["distil"] == 60.0
+    assert 0 <= journal.minutes["ptq"] < 1
+
+
 @pytest.mark.slow
 def test_a_finished_run_trains_on_from_where_its_distillation_was(model, tiny_data, tmp_path, caplog):
     out = tmp_path / "out"
