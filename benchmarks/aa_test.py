@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import trange
 
-from compress.formats.threads import THREADS
+from compress.machine import THREADS
 from compress.measure.latency import take_turns
 from compress.measure.statistics import speedup
 

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from compress.formats.runtime import open_model
-from compress.measure.accuracy import class_ids
+from compress.measure.evaluate import class_ids
+from compress.runtime.session import open_model
 
 SIZE = 320
 GAP = 6

@@ -20,13 +20,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from compress.formats.export import EXPORTERS
-from compress.formats.graph import read_graph
 from compress.formats.metadata import Card
-from compress.gate import Rules, gate
+from compress.formats.npz import read_graph
+from compress.graph.quantized import Operator, QuantizedGraph
+from compress.judge.gate import Rules, gate
 from compress.measure.latency import take_turns
 from compress.measure.statistics import speedup
-from compress.quantize.graph import Operator, QuantizedGraph
+from compress.release.export import EXPORTERS
 
 VARIANTS = ["unchanged", "larger", "worse", "slower"]
 MORE_BYTES, SLOWER, LESS_IOU = 1.05, 1.15, 0.02

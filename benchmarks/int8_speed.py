@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from compress.formats.export import EXPORTERS
+from compress.graph.network import Network
 from compress.measure.latency import take_turns
 from compress.measure.statistics import speedup
-from compress.network import Network
 from compress.quantize.convert import float_graph
+from compress.release.export import EXPORTERS
 
 
 def float_student(run: Path) -> Network:

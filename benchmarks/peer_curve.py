@@ -21,17 +21,17 @@ from torch import nn
 from variants import Ground, Train, arguments, ground, kept, recipe_of, table
 
 from compress.budget import Budget
-from compress.controls import small_network, small_student
-from compress.journal import Journal
+from compress.graph.network import Network
 from compress.load.model import read_module, traced
 from compress.load.trace import fold_normalisation
-from compress.material import with_features
-from compress.network import Network
-from compress.planning import untrained
+from compress.pipeline.checkpoints import Journal
+from compress.pipeline.controls import small_network, small_student
+from compress.pipeline.plan import untrained
+from compress.pipeline.student import pruned, taught
+from compress.pipeline.teaching import with_features
 from compress.quantize.training import QuantizedNetwork
 from compress.recipe import Recipe
-from compress.student import pruned, taught
-from compress.train.lesson import Lesson
+from compress.train.examples import Lesson
 
 SEARCHES = 8
 

@@ -27,14 +27,14 @@ from tqdm import tqdm
 
 from compress.data.folders import Sample, open_dataset
 from compress.data.images import read_image, read_mask
-from compress.formats.kernels import onnx_kernels
 from compress.formats.onnx import to_onnx
-from compress.measure.accuracy import class_ids, image_iou
+from compress.graph.network import Network
+from compress.measure.evaluate import class_ids, image_iou
 from compress.measure.statistics import bootstrap_mean
-from compress.network import Network
 from compress.quantize.calibration import balance, calibrate_each, correct_biases
 from compress.quantize.convert import quantized_graph
 from compress.quantize.training import QuantizedNetwork
+from compress.runtime.kernels import onnx_kernels
 
 PERCENTILES = (99.9, 99.99, 100.0)
 CONFIGS = {"per channel, the default": {}, "per tensor": {"w_granularity": "per_tensor"}}

@@ -15,11 +15,11 @@ import torch
 from int8_speed import float_student
 from tqdm import tqdm
 
+from compress.graph.channels import find_groups
+from compress.graph.network import Network
 from compress.load.trace import fold_normalisation, trace
 from compress.measure.statistics import bootstrap_mean
-from compress.network import Network
 from compress.prune.cut import cut
-from compress.prune.groups import find_groups
 from compress.prune.plan import GroupDamage, choose
 from compress.quantize.calibration import calibrate
 from compress.quantize.training import QuantizedNetwork

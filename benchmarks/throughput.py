@@ -19,15 +19,15 @@ import torch
 from int8_speed import float_student
 from torch import Tensor
 
-from compress.device import autocast, best_device, placed
+from compress.graph.channels import find_groups
 from compress.load.model import load
 from compress.load.trace import fold_normalisation
 from compress.measure.statistics import bootstrap_mean
-from compress.prune.groups import find_groups
 from compress.recipe import Recipe, read_recipe
-from compress.train.lesson import Lesson
+from compress.train.device import autocast, best_device, placed
+from compress.train.examples import Lesson
 from compress.train.loop import _Progress
-from compress.train.targets import teacher_features
+from compress.train.teacher import teacher_features
 from compress.train.views import WHOLE
 
 IMAGES = 32

@@ -15,21 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress.files import cache_folder
+
 from compress.budget import Budget
 from compress.data.folders import Dataset
 from compress.data.images import read_mask
-from compress.data.packed import cache_folder
-from compress.formats.export import exported
-from compress.journal import Journal, Start
 from compress.load.model import Trained, load
-from compress.material import Material, dataset_of, prepare, teachers_of
-from compress.measure.accuracy import evaluate
+from compress.measure.evaluate import evaluate
 from compress.measure.statistics import bootstrap_mean, paired_difference
-from compress.planning import timed
+from compress.pipeline.checkpoints import Journal, Start
+from compress.pipeline.plan import timed
+from compress.pipeline.student import compress_network
+from compress.pipeline.teaching import Material, dataset_of, prepare, teachers_of
 from compress.quantize.convert import quantized_graph
 from compress.quantize.training import QuantizedNetwork
 from compress.recipe import Recipe, read_recipe
-from compress.student import compress_network
+from compress.release.export import exported
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "as shipped": {},

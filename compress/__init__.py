@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compress.errors import CompressError
-    from compress.pipeline import run
+    from compress.pipeline.run import run
     from compress.recipe import Recipe, read_recipe
     from compress.report.record import RunRecord
 
@@ -21,7 +21,7 @@ _HOMES = {
     "Recipe": "compress.recipe",
     "RunRecord": "compress.report.record",
     "read_recipe": "compress.recipe",
-    "run": "compress.pipeline",
+    "run": "compress.pipeline.run",
 }
 
 

@@ -39,7 +39,7 @@ def _unplaced(argument: str) -> str:
 def _run(options: argparse.Namespace, command: str) -> int:
     from compress.budget import TEACHER, Budget
     from compress.errors import RecipeError
-    from compress.pipeline import resume, run
+    from compress.pipeline.run import resume, run
     from compress.recipe import read_recipe
     from compress.report.summary import table
 
@@ -77,7 +77,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
 
 
 def _inspect(options: argparse.Namespace, command: str) -> int:
-    from compress.inspect import describe_model
+    from compress.load.inspect import describe_model
     from compress.load.model import load
     from compress.recipe import read_recipe
 
@@ -87,7 +87,7 @@ def _inspect(options: argparse.Namespace, command: str) -> int:
 
 
 def _verify(options: argparse.Namespace, command: str) -> int:
-    from compress.verify import describe_parity, images_of, verify_folder
+    from compress.judge.verify import describe_parity, images_of, verify_folder
 
     changed, parity = verify_folder(options.folder, images_of(options.folder, options.images))
     print("\n".join(changed) if parity is None else describe_parity(parity))
@@ -95,10 +95,10 @@ def _verify(options: argparse.Namespace, command: str) -> int:
 
 
 def _bench(options: argparse.Namespace, command: str) -> int:
-    from compress.bench import Options, bench
-    from compress.formats.threads import THREADS
+    from compress.judge.bench import Options, bench
+    from compress.judge.bench_text import describe_bench
+    from compress.machine import THREADS
     from compress.recipe import read_recipe
-    from compress.report.bench import describe_bench
 
     record = bench(
         options.files,
@@ -122,9 +122,9 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _gate(options: argparse.Namespace, command: str) -> int:
-    from compress.formats.artifact import write_whole
-    from compress.gate import Rules, gate, read_rules
-    from compress.report.ci import annotations, gate_json, gate_table, junit, markdown
+    from compress.files import write_whole
+    from compress.judge.gate import Rules, gate, read_rules
+    from compress.judge.gate_text import annotations, gate_json, gate_table, junit, markdown
 
     rules = read_rules(options.target)
     if options.budget:
@@ -175,7 +175,7 @@ def _report(options: argparse.Namespace, command: str) -> int:
 
 
 def _mine(options: argparse.Namespace, command: str) -> int:
-    from compress.formats.artifact import check_writable
+    from compress.files import check_writable
     from compress.mine.mining import mine
     from compress.mine.sheet import describe_mined, write_sheet
 

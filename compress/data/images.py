@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from compress.errors import DataError
-from compress.formats.threads import cores
+from compress.machine import cores
 
 Size = tuple[int, int]  # height, width
 THUMBNAIL = 32  # height and width, of what `checked` gives

@@ -1,17 +1,14 @@
 """Decoded and resized images in one file, so that each is read once whatever the number of epochs and runs."""
 
-import errno
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
 from compress.data.images import Size, read_all, read_image, read_mask
-from compress.errors import DataError
+from compress.files import content_hash, digest, unwritten
 
 _VERSION = 1  # raised whenever reading or resizing gives other pixels, so that older entries are not met
 
@@ -23,16 +20,6 @@ class Packed:
 
     array: np.ndarray
     key: str
-
-
-def cache_folder() -> Path:
-    """$COMPRESS_CACHE, or the user's cache folder. Raises DataError where it cannot be made."""
-    folder = Path(os.environ.get("COMPRESS_CACHE") or platformdirs.user_cache_dir("compress-mobile"))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: {error.strerror}; name another cache folder in COMPRESS_CACHE") from None
-    return folder
 
 
 def pack_images(paths: Sequence[Path], size: Size, cache: Path) -> Packed:
@@ -72,22 +59,3 @@ def _write(target: Path, shape: tuple[int, ...], arrays: Iterable[np.ndarray]) -
         raise unwritten(target.parent, error, f" for {np.prod(shape) / 1e6:.0f} MB") from None
     finally:
         partial.unlink(missing_ok=True)
-
-
-def unwritten(folder: Path, error: OSError, wanted: str = "") -> DataError:
-    """What to say of a file of the cache that could not be written; `wanted` follows "no space left"."""
-    what = f"no space left{wanted}" if error.errno == errno.ENOSPC else error.strerror
-    return DataError(f"{folder}: {what}; free some or name another folder in COMPRESS_CACHE")
-
-
-def digest(*parts: object) -> str:
-    """Names in the cache what depends on plain values: on what `repr` shows of them."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-
-
-def content_hash(path: Path) -> str:
-    """sha256 of a file. Raises DataError where it cannot be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None

@@ -15,9 +15,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import ExportError
-from compress.formats.artifact import write_whole
+from compress.files import write_whole
 from compress.formats.metadata import Card
-from compress.quantize.graph import Operator, QuantizedGraph, TensorSpec
+from compress.graph.quantized import Operator, QuantizedGraph, TensorSpec
 
 OPSET = 13  # the first with DequantizeLinear per channel
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]

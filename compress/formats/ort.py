@@ -7,10 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from compress.errors import ExportError
-from compress.formats.artifact import write_whole
+from compress.files import write_whole
 from compress.formats.metadata import Card
 from compress.formats.onnx import Normalisation, to_onnx
-from compress.quantize.graph import QuantizedGraph
+from compress.graph.quantized import QuantizedGraph
 
 
 def to_ort(

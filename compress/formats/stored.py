@@ -8,7 +8,7 @@ import onnx
 from ai_edge_litert import schema_py_generated as schema
 from onnx import numpy_helper
 
-from compress.quantize.graph import QuantizedGraph
+from compress.graph.quantized import QuantizedGraph
 
 _TYPES = {schema.TensorType.INT8: np.int8, schema.TensorType.INT32: np.int32, schema.TensorType.FLOAT32: np.float32}
 _CODES = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}

@@ -14,9 +14,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from compress.errors import ExportError
-from compress.formats.artifact import write_whole
+from compress.files import write_whole
 from compress.formats.metadata import Card, metadata, packed_labels
-from compress.quantize.graph import Operator, QuantizedGraph, TensorSpec
+from compress.graph.quantized import Operator, QuantizedGraph, TensorSpec
 
 # The lowest operator versions that do what is asked here: for float32, for int8.
 VERSIONS = {

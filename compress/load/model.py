@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from compress.errors import ModelError
-from compress.formats.artifact import sha256_of
+from compress.files import sha256_of
+from compress.graph.network import Network
 from compress.load.trace import trace
-from compress.network import Network
 from compress.recipe import Recipe
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
-from compress.network import CONVS, Network, Node, scale_outputs
+from compress.graph.network import CONVS, Network, Node, scale_outputs
 
 aten = torch.ops.aten
 Arguments = dict[str, Any]

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from compress.formats.threads import THREADS
-from compress.measure.child import Child
+from compress.machine import THREADS
 from compress.measure.values import Cold
+from compress.runtime.local import Child
 
 _INFERENCES = 3  # the first allocates; memory has been seen to grow until the second
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from compress.formats.threads import THREADS
-from compress.measure.child import Child
+from compress.machine import THREADS
 from compress.measure.statistics import turn_medians_ms
 from compress.measure.values import Latency
+from compress.runtime.local import Child
 
 _WARM_UP = 3
 _STANDS_OUT = 1.1  # times the slowest of the others

@@ -10,9 +10,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from compress.formats.artifact import LOGITS, Artifact
-from compress.formats.threads import THREADS
-from compress.measure.accuracy import class_ids
-from compress.measure.child import Child
+from compress.machine import THREADS
+from compress.measure.evaluate import class_ids
+from compress.runtime.local import Child
 
 IMAGES = 16
 JPEG_QUALITY = 75

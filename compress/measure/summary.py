@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compress.measure.accuracy import Evaluation
+from compress.measure.evaluate import Evaluation
 from compress.measure.stability import Stability
 from compress.measure.statistics import bootstrap, bootstrap_mean, paired_difference, tail_difference, worst_decile
 from compress.measure.values import Interval, Measurement

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from compress.data.images import Size, read_all, read_image
-from compress.data.packed import unwritten
 from compress.errors import DataError, MeasureError
-from compress.formats.runtime import OPENERS, describe
+from compress.files import unwritten
 from compress.load.model import load
-from compress.measure.child import Child
 from compress.recipe import read_recipe
+from compress.runtime.local import Child
+from compress.runtime.session import OPENERS, describe
 
 GRID = 160
 """Answers of every model are sampled at this many rows and columns, so that they can be compared."""
@@ -50,7 +50,7 @@ def opened(path: Path, trust_pickle: bool = False) -> Iterator[Model]:
 def _trained(path: Path, trust_pickle: bool) -> Model:
     import torch
 
-    from compress.device import best_device, placed
+    from compress.train.device import best_device, placed
 
     recipe = read_recipe(path.with_suffix(".toml"))
     trained = load(path, recipe, trust_pickle)

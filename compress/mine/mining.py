@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from compress.data.folders import open_images
 from compress.data.images import read_all
-from compress.data.packed import cache_folder, content_hash
 from compress.errors import MeasureError, RecipeError
+from compress.files import cache_folder, content_hash
 from compress.mine.answers import answers, opened
 from compress.mine.doubt import Doubt, Score, doubt, score
 from compress.mine.select import cells, kinds, pick

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from compress.data.images import read_image
 from compress.errors import ExportError
-from compress.formats.artifact import write_whole
+from compress.files import write_whole
 from compress.mine.doubt import Doubt
 from compress.mine.mining import Find, Mined
 from compress.report.pictures import photo_of, photo_uri

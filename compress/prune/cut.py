@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from compress.network import CONVS, Network, Node, is_depthwise
-from compress.prune.groups import Channels
+from compress.graph.channels import Channels
+from compress.graph.network import CONVS, Network, Node, is_depthwise
 
 
 def kept_channels(tensor: str, channels: Channels, kept: Mapping[str, tuple[int, ...]]) -> Tensor:

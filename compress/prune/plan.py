@@ -10,9 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from compress.errors import BudgetError
-from compress.network import CONVS, Network, Node
-from compress.prune.groups import Channels
-from compress.prune.latency import MACS, WORK, LatencyModel, Workload
+from compress.graph.channels import Channels
+from compress.graph.network import CONVS, Network, Node
+from compress.prune.cost import MACS, WORK, LatencyModel, Workload
 
 STEP = 8
 """Widths are multiples of this: int8 kernels work in blocks of 8, a narrower layer saves no time."""

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from compress.network import CONVS, Network, Node
+from compress.graph.channels import Channels
+from compress.graph.network import CONVS, Network, Node
+from compress.graph.unfold import Taps, as_matrix, by_group, from_matrix
 from compress.prune.cut import kept_channels
-from compress.prune.groups import Channels
-from compress.prune.unfold import Taps, as_matrix, by_group, from_matrix
 
 RIDGE = 0.01
 """Of the mean diagonal of the normal equations."""

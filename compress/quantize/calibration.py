@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from compress.network import CONVS, Network, Node, is_depthwise, out_channels, scale_outputs
+from compress.graph.network import CONVS, Network, Node, is_depthwise, out_channels, scale_outputs
 from compress.quantize.placement import place
 from compress.quantize.training import HIGHEST, LOWEST, QuantizedNetwork
 

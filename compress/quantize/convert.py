@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 import numpy as np
 
-from compress.network import CONVS, Network, Node
-from compress.quantize.graph import Operator, QuantizedGraph, TensorSpec
+from compress.graph.network import CONVS, Network, Node
+from compress.graph.quantized import Operator, QuantizedGraph, TensorSpec
 from compress.quantize.placement import input_scale, place
 from compress.quantize.training import WEIGHT_LIMIT, QuantizedNetwork, channel_axis, weight_scale
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from compress.errors import ExportError, RecipeError
-from compress.network import CONVS, Network, Node
+from compress.graph.network import CONVS, Network, Node
 
 PROBABILITY = (1 / 256, -128)
 """Scale and int8 zero point that TensorFlow Lite's specification fixes for sigmoid and softmax."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from compress.network import Network
+from compress.graph.network import Network
 from compress.quantize.training import QuantizedNetwork
 
 

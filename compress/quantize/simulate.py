@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compress.network import COMPUTE, CONVS, scale_outputs
-from compress.quantize.graph import Operator, QuantizedGraph, TensorSpec
+from compress.graph.network import COMPUTE, CONVS, scale_outputs
+from compress.graph.quantized import Operator, QuantizedGraph, TensorSpec
 
 LOWEST, HIGHEST = -128, 127
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.network import CONVS, Network, Node
+from compress.graph.network import CONVS, Network, Node
 from compress.quantize.placement import Placement, place
 
 LOWEST, HIGHEST = -128, 127

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from compress.measure.layers import LayerTime
 from compress.measure.values import Interval, Measurement
 from compress.report.record import LayerSize, Moment
+from compress.runtime.layers import LayerTime
 
 LAYERS_SHOWN = 40
 _STAGES = {

@@ -7,9 +7,9 @@ from typing import Any
 
 from compress.budget import Verdict
 from compress.formats.artifact import Artifact
-from compress.formats.kernels import Kernels
-from compress.measure.layers import LayerTime
 from compress.measure.values import Measurement
+from compress.runtime.kernels import Kernels
+from compress.runtime.layers import LayerTime
 
 
 def plain(value: Any) -> Any:
@@ -70,7 +70,7 @@ class RunRecord:
     history: tuple[Moment, ...]
     artifacts: tuple[Artifact, ...]
     agreement: float | None  # share of mask pixels on which the two formats agree, on val
-    parity: dict[str, Any] | None  # compress.verify.Parity: stored integers, layer by layer, end to end
+    parity: dict[str, Any] | None  # compress.judge.verify.Parity: stored integers, layer by layer, end to end
     measurements: dict[str, Measurement]  # "teacher", then one per format
     verdict: Verdict
     minutes: dict[str, float] = field(default_factory=dict)  # stage -> wall-clock minutes

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from compress.formats.artifact import Artifact, write_whole
+from compress.files import write_whole
+from compress.formats.artifact import Artifact
 from compress.report.comparison import contradictions_of, names_of, render_comparison
 from compress.report.html import render
 from compress.report.pictures import FILE as PICTURES

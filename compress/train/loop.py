@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from compress.device import Replayed, autocast, best_device, placed
 from compress.errors import TrainError
-from compress.formats.artifact import write_whole
-from compress.network import Network
-from compress.train.lesson import Lesson, blended, held_out_ious
+from compress.files import write_whole
+from compress.graph.network import Network
+from compress.train.device import Replayed, autocast, best_device, placed
+from compress.train.examples import Lesson, blended, held_out_ious
 from compress.train.optimizer import Natural
-from compress.train.targets import pooled
+from compress.train.teacher import pooled
 from compress.train.views import View, random_view, shrink
 
 Net = TypeVar("Net", bound=Network)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.network import Network, Node
-from compress.prune.unfold import Taps, as_matrix, by_group, by_output, from_output
+from compress.graph.network import Network, Node
+from compress.graph.unfold import Taps, as_matrix, by_group, by_output, from_output
 
 DAMPING = 0.03
 """Of the mean square of what a layer reads; the closed-form repair has a ridge of the same kind."""
@@ -39,7 +39,7 @@ class Natural(torch.optim.Optimizer):
 
     def __init__(self, net: Network, learning_rate: float):
         """Before the first step it must `measure`. The rate and the number of steps are tensors on the network's
-        device, which a step that is replayed (`compress.device.Replayed`) reads anew."""
+        device, which a step that is replayed (`compress.train.device.Replayed`) reads anew."""
         parameters = list(net.parameters())
         rate, steps = (torch.tensor(value, device=parameters[0].device) for value in (learning_rate, 0.0))
         super().__init__(parameters, {"lr": rate, "steps": steps})

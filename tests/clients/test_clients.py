@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from compress.cli import main
-from compress.formats.runtime import open_model
-from compress.measure.accuracy import class_ids
+from compress.measure.evaluate import class_ids
+from compress.runtime.session import open_model
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

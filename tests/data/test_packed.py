@@ -3,11 +3,12 @@ import os
 
 import numpy as np
 import pytest
+from compress.files import cache_folder
 from PIL import Image
 
 from compress.data import packed
 from compress.data.images import read_image, read_mask
-from compress.data.packed import cache_folder, pack_images, pack_masks
+from compress.data.packed import pack_images, pack_masks
 from compress.errors import DataError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from compress.quantize.graph import Operator, QuantizedGraph, TensorSpec
+from compress.graph.quantized import Operator, QuantizedGraph, TensorSpec
 
 
 def run_reference(graph: QuantizedGraph, image: np.ndarray) -> np.ndarray:

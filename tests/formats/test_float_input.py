@@ -6,12 +6,12 @@ import pytest
 from integer_reference import GraphBuilder
 from operator_cases import u_shape
 
-from compress.formats.export import exported
-from compress.formats.kernels import onnx_kernels
-from compress.formats.runtime import open_model
-from compress.measure.child import Child
+from compress.judge.verify import compare
 from compress.recipe import Recipe
-from compress.verify import compare
+from compress.release.export import exported
+from compress.runtime.kernels import onnx_kernels
+from compress.runtime.local import Child
+from compress.runtime.session import open_model
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 

@@ -7,8 +7,8 @@ from integer_reference import GraphBuilder
 from operator_cases import u_shape
 
 from compress.formats.metadata import LABELS, Card, metadata, packed_labels
-from compress.formats.runtime import open_model
 from compress.formats.tflite import to_tflite
+from compress.runtime.session import open_model
 
 CARD = Card("rocks", "2.1", "finds rocks", "A. Stone", "CC0", ("background", "rock", "grüner Stein"))
 

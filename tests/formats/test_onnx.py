@@ -14,7 +14,7 @@ from operator_cases import CASES, u_shape
 from compress.errors import ExportError
 from compress.formats.metadata import Card
 from compress.formats.onnx import to_onnx
-from compress.formats.runtime import open_model
+from compress.runtime.session import open_model
 
 
 def sample(case=u_shape, quantized=True, size=(16, 16)):

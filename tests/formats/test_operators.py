@@ -10,8 +10,8 @@ from operator_cases import CASES, u_shape
 from torch.nn import functional as F
 
 from compress.formats.onnx import to_onnx
-from compress.formats.runtime import open_model
 from compress.formats.tflite import to_tflite
+from compress.runtime.session import open_model
 
 EXPORTERS = {"onnx": to_onnx, "tflite": to_tflite}
 SIZES = [(16, 16), (15, 17)]

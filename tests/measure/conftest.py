@@ -3,7 +3,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.formats.runtime import describe
+from compress.runtime.session import describe
 
 
 @pytest.fixture

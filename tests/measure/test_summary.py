@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from compress.measure.accuracy import Evaluation
+from compress.measure.evaluate import Evaluation
 from compress.measure.stability import Stability
 from compress.measure.summary import accuracy, class_iou
 

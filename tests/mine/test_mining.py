@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from compress.cli import main
-from compress.formats.export import EXPORTERS
 from compress.load.model import load
 from compress.load.trace import fold_normalisation
 from compress.mine import answers as answers_module
@@ -23,6 +22,7 @@ from compress.quantize.calibration import calibrate
 from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.training import QuantizedNetwork
 from compress.recipe import read_recipe
+from compress.release.export import EXPORTERS
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import torch
 from tiny import TinyNet
 
 from compress.errors import BudgetError
+from compress.graph.channels import find_groups
+from compress.graph.network import Network, Node
 from compress.load.trace import trace
-from compress.network import Network, Node
-from compress.prune.groups import find_groups
 from compress.prune.plan import (
     CHANNEL_BYTES,
     OPERATOR_BYTES,

@@ -4,12 +4,12 @@ import pytest
 import torch
 from tiny import TinyNet
 
+from compress.graph.channels import find_groups
+from compress.graph.network import Network, Node
+from compress.graph.unfold import Taps, as_matrix, from_matrix
 from compress.load.trace import fold_normalisation, trace
-from compress.network import Network, Node
 from compress.prune.cut import cut
-from compress.prune.groups import find_groups
 from compress.prune.repair import images_in_memory, repair
-from compress.prune.unfold import Taps, as_matrix, from_matrix
 
 
 def student_of(net, keep):

@@ -2,7 +2,7 @@
 
 import torch
 
-from compress.network import Network, Node
+from compress.graph.network import Network, Node
 from compress.quantize.calibration import balance, calibrate, calibrate_each, correct_biases
 from compress.quantize.sensitivity import Sensitivity, affordable, rank
 from compress.quantize.training import QuantizedNetwork

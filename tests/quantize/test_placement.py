@@ -5,8 +5,8 @@ import torch
 from tiny import TinyNet
 
 from compress.errors import ExportError
+from compress.graph.network import Network, Node
 from compress.load.trace import fold_normalisation, trace
-from compress.network import Network, Node
 from compress.quantize.placement import PROBABILITY, place
 
 

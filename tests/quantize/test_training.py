@@ -6,7 +6,7 @@ import torch
 from integer_reference import run_reference
 
 from compress.errors import RecipeError
-from compress.network import CONVS, Network, Node
+from compress.graph.network import CONVS, Network, Node
 from compress.quantize.calibration import calibrate
 from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.placement import check_keep_float

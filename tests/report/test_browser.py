@@ -12,9 +12,9 @@ import pytest
 from skimage import data
 from test_report import full_record
 
-from compress.measure.layers import LayerTime
 from compress.report.pictures import Picture, photo_of
 from compress.report.write import write_comparison, write_report
+from compress.runtime.layers import LayerTime
 
 HERE = Path(__file__).parent
 WEB = HERE.parent.parent / "export" / "clients" / "web"

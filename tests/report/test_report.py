@@ -13,8 +13,6 @@ from compress.budget import Budget, judge
 from compress.cli import main
 from compress.errors import DataError, ExportError
 from compress.formats.artifact import Artifact, IOSpec
-from compress.formats.kernels import Kernels
-from compress.measure.layers import LayerTime
 from compress.measure.values import Interval, Latency, Measurement
 from compress.report.charts import Dot, trade_off
 from compress.report.html import render
@@ -23,6 +21,8 @@ from compress.report.read import earlier_runs, read_record
 from compress.report.record import Earlier, LayerSize, Moment, RunRecord
 from compress.report.summary import table
 from compress.report.write import manifest, write_report
+from compress.runtime.kernels import Kernels
+from compress.runtime.layers import LayerTime
 
 IMAGE = np.full((8, 12, 3), 200, np.uint8)
 EMPTY = np.zeros((8, 12), np.uint8)

@@ -8,13 +8,13 @@ import torch
 from tiny import TinyNet, picture
 from torch.nn import functional as F
 
-from compress.device import best_device, placed
 from compress.errors import TrainError
+from compress.graph.channels import find_groups
 from compress.load.trace import fold_normalisation, trace
-from compress.prune.groups import find_groups
-from compress.train.lesson import Lesson, blended, held_out_iou, hopeless
+from compress.train.device import best_device, placed
+from compress.train.examples import Lesson, blended, held_out_iou, hopeless
 from compress.train.loop import TOLERANCE, WARM_UP, Schedule, _Progress, edges, feature_loss, fit, map_loss
-from compress.train.targets import LiveTeacher
+from compress.train.teacher import LiveTeacher
 
 
 @pytest.fixture

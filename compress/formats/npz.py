@@ -1,0 +1,64 @@
+"""The quantized graph as a file of its own, for whoever compares the exported files with it."""
+
+import io
+import json
+import zipfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.errors import ExportError
+from compress.files import write_whole
+from compress.graph.quantized import Operator, QuantizedGraph, TensorSpec
+
+_ARRAYS = ("weight", "weight_scale", "bias")
+_SCHEMA = 1
+
+
+def write_graph(graph: QuantizedGraph, path: Path) -> None:
+    """An .npz of the arrays, and the rest as JSON. Raises ExportError where it cannot be written."""
+    arrays = {
+        f"{index}.{kind}": getattr(operator, kind)
+        for index, operator in enumerate(graph.operators)
+        for kind in _ARRAYS
+        if getattr(operator, kind) is not None
+    }
+    document = {
+        "schema": _SCHEMA,
+        "name": graph.name,
+        "input": graph.input,
+        "output": graph.output,
+        "tensors": [asdict(spec) for spec in graph.tensors.values()],
+        "operators": [
+            asdict(replace(operator, weight=None, weight_scale=None, bias=None)) for operator in graph.operators
+        ],
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, graph=np.frombuffer(json.dumps(document).encode(), np.uint8), **arrays)
+    write_whole(path, buffer.getvalue())
+
+
+def read_graph(path: Path) -> QuantizedGraph:
+    """Raises ExportError for a file that is missing, damaged, or of another version."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        document = json.loads(arrays.pop("graph").tobytes())
+        if document["schema"] != _SCHEMA:
+            raise ExportError(f"{path}: schema {document['schema']} is not the {_SCHEMA} of this version; run again")
+        operators = tuple(_operator(entry, index, arrays) for index, entry in enumerate(document["operators"]))
+        specs = [TensorSpec(**{**entry, "shape": tuple(entry["shape"])}) for entry in document["tensors"]]
+        tensors = {spec.name: spec for spec in specs}
+        return QuantizedGraph(document["name"], tensors, operators, document["input"], document["output"])
+    except FileNotFoundError:
+        raise ExportError(f"{path}: no such file; `compress run` writes it") from None
+    except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{path}: is damaged ({type(error).__name__}); run again") from None
+
+
+def _operator(entry: dict[str, Any], index: int, arrays: dict[str, np.ndarray]) -> Operator:
+    attrs = {key: tuple(value) if isinstance(value, list) else value for key, value in entry["attrs"].items()}
+    own = {kind: arrays.get(f"{index}.{kind}") for kind in _ARRAYS}
+    return Operator(**{**entry, "inputs": tuple(entry["inputs"]), "attrs": attrs, **own})

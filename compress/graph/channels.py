@@ -1,0 +1,105 @@
+"""Which channels must be cut together.
+
+Every convolution makes new channels; element-wise operators tie the channels of their inputs; concat
+puts them side by side; everything else passes them on. What remains is the dependency graph of
+Fang et al. 2023 (DepGraph, arXiv 2301.12900), read off a dozen operators.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compress.graph.network import CONVS, Network, is_depthwise, out_channels
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that must be cut together: index c of every producer goes or stays with index c of the others."""
+
+    name: str  # the first producer
+    width: int
+    producers: tuple[str, ...]  # convolutions whose output channels these are
+    frozen: str = ""  # why it cannot be cut; empty if it can
+
+
+@dataclass(frozen=True)
+class Channels:
+    """`groups` by name, and for each tensor the names of the groups that its channels are, in order."""
+
+    groups: Mapping[str, ChannelGroup]
+    segments: Mapping[str, tuple[str, ...]]
+
+    def prunable(self) -> list[ChannelGroup]:
+        return [group for group in self.groups.values() if not group.frozen]
+
+    def width(self, tensor: str, widths: Mapping[str, int]) -> int:
+        """Channels of a tensor when the groups have these widths."""
+        return sum(widths[group] for group in self.segments[tensor])
+
+
+def find_groups(net: Network) -> Channels:
+    """The channel groups of a network; those of its input and output are frozen."""
+    ties = _Ties()
+    segments: dict[str, list[str]] = {}
+    for node in net.nodes:
+        inputs = [segments[name] for name in node.inputs]
+        if node.op == "input":
+            segments[node.name] = [ties.new(node.name, 3, frozen="input image")]
+        elif node.op in CONVS:
+            weight = net.weight(node.name)
+            if is_depthwise(node, weight):
+                segments[node.name] = inputs[0]
+                continue
+            reason = "grouped convolution" if node.attrs["groups"] > 1 else ""
+            if reason:
+                ties.freeze(inputs[0], reason)
+            segments[node.name] = [ties.new(node.name, out_channels(node, weight), reason)]
+        elif node.op in ("add", "mul"):
+            ties.tie(*inputs)
+            segments[node.name] = inputs[0]
+        elif node.op == "concat":
+            segments[node.name] = [group for part in inputs for group in part]
+        else:
+            segments[node.name] = inputs[0]
+    ties.freeze(segments[net.output], "class map")
+    return ties.channels(segments)
+
+
+class _Ties:
+    """Union-find over groups."""
+
+    def __init__(self) -> None:
+        self.parent: dict[str, str] = {}
+        self.width: dict[str, int] = {}
+        self.reason: dict[str, str] = {}
+
+    def new(self, name: str, width: int, frozen: str = "") -> str:
+        self.parent[name], self.width[name], self.reason[name] = name, width, frozen
+        return name
+
+    def root(self, name: str) -> str:
+        while self.parent[name] != name:
+            name = self.parent[name]
+        return name
+
+    def tie(self, left: list[str], right: list[str]) -> None:
+        if [self.width[g] for g in left] != [self.width[g] for g in right]:
+            self.freeze(left + right, "added to channels that are divided otherwise")
+            return
+        for a, b in zip(map(self.root, left), map(self.root, right)):
+            if a != b:
+                self.parent[b] = a
+                self.reason[a] = self.reason[a] or self.reason[b]
+
+    def freeze(self, groups: list[str], reason: str) -> None:
+        for group in groups:
+            self.reason[self.root(group)] = self.reason[self.root(group)] or reason
+
+    def channels(self, segments: Mapping[str, list[str]]) -> Channels:
+        producers: dict[str, list[str]] = {}
+        for name in self.parent:
+            producers.setdefault(self.root(name), []).append(name)
+        groups = {
+            root: ChannelGroup(root, self.width[root], tuple(made), self.reason[root])
+            for root, made in producers.items()
+        }
+        return Channels(groups, {tensor: tuple(map(self.root, parts)) for tensor, parts in segments.items()})

@@ -1,0 +1,219 @@
+"""The traced network: a short list of operators that every stage reads, trains and rewrites.
+
+A foreign model becomes a `Network` once, at the door (`compress.load`); pruning, repair, training
+and quantization then walk the same dozen operators instead of modules of any shape.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator: `compress.graph.quantized.Operator` lists the operators and their attributes.
+
+    Beside those, "input" (attributes scale, zero_point: real = scale * (pixel - zero_point);
+    size: the height and width that the network was traced at) and, on "resize", `size` at the
+    traced input size. The name is the layer's path in the original module where it has one.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...] = ()
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+Visitor = Callable[[Node, Tensor], Tensor]
+
+
+def _conv(x: list[Tensor], a: Mapping[str, Any], w: Tensor, b: Tensor) -> Tensor:
+    return F.conv2d(x[0], w, b, a["stride"], a["padding"], a["dilation"], a["groups"])
+
+
+def _conv_transpose(x: list[Tensor], a: Mapping[str, Any], w: Tensor, b: Tensor) -> Tensor:
+    return F.conv_transpose2d(x[0], w, b, a["stride"], a["padding"], a["output_padding"], a["groups"], a["dilation"])
+
+
+COMPUTE: dict[str, Callable[[list[Tensor], Mapping[str, Any]], Tensor]] = {
+    "add": lambda x, a: x[0] + x[1],
+    "mul": lambda x, a: x[0] * x[1],
+    "concat": lambda x, a: torch.cat(x, 1),
+    "max_pool": lambda x, a: F.max_pool2d(x[0], a["kernel"], a["stride"], a["padding"], ceil_mode=a["ceil"]),
+    "avg_pool": lambda x, a: F.avg_pool2d(x[0], a["kernel"], a["stride"], a["padding"], a["ceil"], False),
+    "mean": lambda x, a: x[0].mean((2, 3), keepdim=True),
+    "relu": lambda x, a: torch.relu(x[0]),
+    "relu6": lambda x, a: F.relu6(x[0]),
+    "sigmoid": lambda x, a: torch.sigmoid(x[0]),
+    "softmax": lambda x, a: torch.softmax(x[0], 1),
+}
+CONVS: dict[str, Callable[[list[Tensor], Mapping[str, Any], Tensor, Tensor], Tensor]] = {
+    "conv": _conv,
+    "conv_transpose": _conv_transpose,
+}
+
+
+class Network(nn.Module):
+    """Operators in execution order from one input (real values, [N, 3, H, W] float32) to one output
+    ([N, classes, H, W] probabilities). Batch normalisation is folded: a convolution has a weight and a bias.
+
+    H and W may differ from the traced size; resize operators follow in proportion.
+    """
+
+    def __init__(self, nodes: Sequence[Node], weights: Mapping[str, tuple[Tensor, Tensor]], output: str):
+        super().__init__()
+        self.output = output
+        self.nodes = _needed(nodes, output)
+        self.by_name = {node.name: node for node in self.nodes}
+        self.readers = Counter(name for node in self.nodes for name in node.inputs)
+        self.parameters_by_key = nn.ParameterDict()
+        for node in self.convs():
+            weight, bias = weights[node.name]
+            self.parameters_by_key[_key(node.name, "weight")] = nn.Parameter(weight.detach().clone())
+            self.parameters_by_key[_key(node.name, "bias")] = nn.Parameter(bias.detach().clone())
+
+    @property
+    def input(self) -> Node:
+        return self.nodes[0]
+
+    def convs(self) -> list[Node]:
+        return [node for node in self.nodes if node.op in CONVS]
+
+    def weight(self, name: str) -> Tensor:
+        """[O, I/groups, kh, kw]; for conv_transpose [I, O/groups, kh, kw]."""
+        return self.parameters_by_key[_key(name, "weight")]
+
+    def bias(self, name: str) -> Tensor:
+        return self.parameters_by_key[_key(name, "bias")]
+
+    def weights(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return {node.name: (self.weight(node.name), self.bias(node.name)) for node in self.convs()}
+
+    def compute(self, node: Node, inputs: list[Tensor], input_size: tuple[int, int]) -> Tensor:
+        """One operator. `input_size` is the height and width of the image that the network was given."""
+        if node.op in CONVS:
+            return CONVS[node.op](inputs, node.attrs, self.weight(node.name), self.bias(node.name))
+        if node.op == "resize":
+            size = [round(s * now / traced) for s, now, traced in zip(node.attrs["size"], input_size, self.traced_size)]
+            smooth = node.attrs["mode"] == "bilinear"
+            return F.interpolate(inputs[0], size, mode=node.attrs["mode"], align_corners=False if smooth else None)
+        return COMPUTE[node.op](inputs, node.attrs)
+
+    def encode(self, name: str, real: Tensor) -> Tensor:
+        """A tensor's real values as `compute` takes and gives them; here the same."""
+        return real
+
+    def decode(self, name: str, value: Tensor) -> Tensor:
+        """The inverse of `encode`."""
+        return value
+
+    @property
+    def traced_size(self) -> tuple[int, int]:
+        return self.input.attrs["size"]
+
+    def run(self, image: Tensor, keep: Collection[str] = (), visit: Visitor | None = None) -> dict[str, Tensor]:
+        """Real image values [N, 3, H, W] -> the tensors named in `keep` and the output, by name. `visit` sees the
+        result of each operator and gives what its readers are to see."""
+        waiting = dict(self.readers)
+        values = {self.input.name: self.encode(self.input.name, image)}
+        kept = {}
+        for node in self.nodes:
+            if node.op != "input":
+                size = (image.shape[2], image.shape[3])
+                values[node.name] = self.compute(node, [values[name] for name in node.inputs], size)
+                if visit:
+                    seen = visit(node, self.decode(node.name, values[node.name]))
+                    values[node.name] = self.encode(node.name, seen)
+            if node.name in keep or node.name == self.output:
+                kept[node.name] = self.decode(node.name, values[node.name])
+            for name in node.inputs:
+                waiting[name] -= 1
+                if not waiting[name]:
+                    values.pop(name, None)
+        return kept
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.run(image)[self.output]
+
+    def real(self, pixels: Tensor, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
+        """uint8 pixels [N, H, W, 3] -> the real values [N, 3, H, W] float32 that the network reads, in memory as
+        `layout` says: `torch.channels_last` is what is fastest for a network that was `placed`, and costs no copy."""
+        scale, zero_point = self.input.attrs["scale"], self.input.attrs["zero_point"]
+        return ((pixels.float() - zero_point) * scale).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+
+    def shapes(self, size: tuple[int, int] | None = None) -> dict[str, tuple[int, int, int, int]]:
+        """Shape of every tensor for one image of `size` (default: the traced size)."""
+        height, width = size or self.traced_size
+        with torch.no_grad():
+            image = torch.zeros(1, 3, height, width, device=self.weight(self.convs()[0].name).device)
+            values = self.run(image, keep=self.by_name)
+        return {name: _four(value.shape) for name, value in values.items()}
+
+    def rewritten(
+        self,
+        weights: Mapping[str, tuple[Tensor, Tensor]],
+        nodes: Sequence[Node] | None = None,
+        output: str | None = None,
+    ) -> "Network":
+        """A copy with other weights, and other operators where given."""
+        return Network(nodes or self.nodes, weights, output or self.output)
+
+    def to_state(self) -> dict[str, Any]:
+        """Plain values that `torch.load(..., weights_only=True)` reads back; see `from_state`."""
+        nodes = [(node.name, node.op, list(node.inputs), dict(node.attrs)) for node in self.nodes]
+        return {"nodes": nodes, "output": self.output, "weights": {k: v.detach() for k, v in self.state_dict().items()}}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Network":
+        nodes = [Node(name, op, tuple(inputs), attrs) for name, op, inputs, attrs in state["nodes"]]
+        loaded = {
+            node.name: tuple(
+                state["weights"][f"parameters_by_key.{_key(node.name, kind)}"] for kind in ("weight", "bias")
+            )
+            for node in nodes
+            if node.op in CONVS
+        }
+        return cls(nodes, loaded, state["output"])
+
+
+def out_channels(node: Node, weight: Tensor) -> int:
+    return weight.shape[1] * node.attrs["groups"] if node.op == "conv_transpose" else weight.shape[0]
+
+
+def scale_outputs(op: str, weight: Tensor, groups: int, scale: Tensor) -> Tensor:
+    """The weights of a convolution with each output channel multiplied by its part of `scale`, [outputs]."""
+    if op == "conv":
+        return weight * scale.reshape(-1, 1, 1, 1)
+    by_group = weight.reshape(groups, -1, *weight.shape[1:]) * scale.reshape(groups, 1, -1, 1, 1)
+    return by_group.reshape(weight.shape)
+
+
+def is_depthwise(node: Node, weight: Tensor) -> bool:
+    """One filter for each channel: output channel c reads input channel c alone."""
+    groups = node.attrs.get("groups", 1)
+    return node.op in CONVS and groups > 1 and groups == weight.shape[0] and weight.shape[1] == 1
+
+
+def _four(shape: torch.Size) -> tuple[int, int, int, int]:
+    batch, channels, height, width = shape
+    return batch, channels, height, width
+
+
+def _key(name: str, kind: str) -> str:
+    return f"{name.replace('.', '/')}:{kind}"
+
+
+def _needed(nodes: Sequence[Node], output: str) -> tuple[Node, ...]:
+    """The operators that the output depends on, in their order."""
+    wanted = {output}
+    kept = []
+    for node in reversed(nodes):
+        if node.name in wanted or node.op == "input":
+            wanted.update(node.inputs)
+            kept.append(node)
+    return tuple(reversed(kept))

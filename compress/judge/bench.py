@@ -1,0 +1,227 @@
+"""What exported files do, measured side by side and from the files alone, whoever wrote them."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from compress.data.folders import Dataset, open_labelled
+from compress.data.images import read_mask
+from compress.data.packed import pack_images
+from compress.errors import MeasureError, RecipeError
+from compress.files import cache_folder
+from compress.formats.artifact import Artifact
+from compress.judge.bench_text import Bench, BenchRecord
+from compress.machine import THREADS, cores
+from compress.measure.cold import launch
+from compress.measure.evaluate import Evaluation, evaluate, image_agreements
+from compress.measure.latency import advice, take_turns
+from compress.measure.size import deflated_bytes
+from compress.measure.stability import stability
+from compress.measure.statistics import bootstrap_mean, change, fold_means, speedup
+from compress.measure.summary import accuracy, class_iou
+from compress.measure.values import Measurement
+from compress.recipe import MeasureSection, PreprocessSection, Recipe
+from compress.runtime.kernels import Kernels
+from compress.runtime.local import Child
+
+log = logging.getLogger("compress")
+
+FEW_IMAGES = 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure against and how. `mean` and `std` are of a float32 input, (pixel / 255 - mean) / std per RGB
+    channel; None: the recipe's. `folds`: parts of the images for which IoU is given one by one."""
+
+    against: Path | None = None
+    data: Path | None = None
+    recipe: Recipe | None = None
+    threads: int = THREADS
+    seconds: float | None = None
+    folds: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def check(self) -> None:
+        """Raises RecipeError for what makes no sense."""
+        for name in ("threads", "seconds"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise RecipeError(f"--{name} {value}: must be more than 0")
+        if self.folds is not None and self.folds < 2:
+            raise RecipeError(f"--folds {self.folds}: a set has at least 2 parts")
+        if self.folds is not None and self.data is None:
+            raise RecipeError("--folds: divides labelled images; name their folder with --data")
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if value is not None and len(value) != 3:
+                raise RecipeError(f"--{name}: one number for each of R, G and B, not {len(value)}")
+        if self.std is not None and min(self.std) <= 0:
+            raise RecipeError("--std: must be more than 0")
+
+    @property
+    def measure(self) -> MeasureSection:
+        return self.recipe.measure if self.recipe else MeasureSection()
+
+
+def bench(files: Sequence[Path], options: Options) -> BenchRecord:
+    """Measures `files`, and the one that they are compared with.
+
+    Every file is opened in child processes alone. Raises MeasureError, DataError or RecipeError.
+    """
+    options.check()
+    paths = _named([*files, *([options.against] if options.against else [])])
+    against = list(paths)[-1] if options.against else None
+    known = {name: _describe(path) for name, path in paths.items()}
+    artifacts = {name: artifact for name, (artifact, _) in known.items()}
+    warnings: list[str] = []
+    dataset = None
+    if options.data:
+        dataset = open_labelled(options.data, _classes(artifacts, options.recipe))
+        if options.folds and options.folds > len(dataset.val):
+            raise RecipeError(f"--folds {options.folds}: there are {len(dataset.val)} images")
+        warnings += [*dataset.warnings, *_doubts(artifacts, options, len(dataset.val))]
+    load, here = round(os.getloadavg()[0], 2), cores()
+    cold = launch(paths, threads=options.threads)
+    seconds = options.seconds or options.measure.seconds
+    latency = take_turns(paths, threads=options.threads, seconds=seconds)
+    found = {
+        name: Bench(
+            path,
+            latency[name].runtime,
+            deflated_bytes(path),
+            cold[name],
+            known[name][1],
+            Measurement(
+                size_bytes=artifacts[name].size_bytes,
+                latency=latency[name],
+                speedup=speedup(latency[against], latency[name]) if against and name != against else None,
+            ),
+        )
+        for name, path in paths.items()
+    }
+    return BenchRecord(
+        files=_with_accuracy(found, artifacts, against, dataset, options) if dataset else found,
+        against=against,
+        margin=options.measure.margin,
+        images=len(dataset.val) if dataset else 0,
+        threads=options.threads,
+        load=load,
+        cores=here,
+        warnings=(*warnings, *advice(latency, load, here)),
+    )
+
+
+def _named(paths: Sequence[Path]) -> dict[str, Path]:
+    """By file name where that tells them apart, else by path; one that is there twice is measured twice."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        name = path.name if sum(other.name == path.name for other in set(paths)) == 1 else str(path)
+        copies = sum(other == path for other in named.values())
+        named[f"{name} ({copies + 1})" if copies else name] = path
+    return named
+
+
+def _describe(path: Path) -> tuple[Artifact, Kernels | None]:
+    with Child(path, threads=1) as child:
+        artifact = child.describe()
+        try:
+            return artifact, child.kernels()
+        except MeasureError as error:  # a foreign file may run well and yet not let itself be looked into
+            log.info("which operators run outside the delegate is not known: %s", error)
+            return artifact, None
+
+
+def _classes(artifacts: dict[str, Artifact], recipe: Recipe | None) -> tuple[str, ...]:
+    """Of all the files, by the channels of their maps; names from the recipe or from labels.txt beside a file."""
+    counts = {}
+    for name, artifact in artifacts.items():
+        channels = artifact.output.shape[artifact.output.layout.index("C")]
+        counts[name] = 2 if channels == 1 else channels
+    count = max(counts.values())
+    if min(counts.values()) != count:
+        each = ", ".join(f"{name} has {number}" for name, number in counts.items())
+        raise MeasureError(f"{each} classes: masks of different classes cannot be compared; leave --data out")
+    named = [tuple(recipe.model.classes)] if recipe else []
+    for artifact in artifacts.values():
+        labels = artifact.path.parent / "labels.txt"
+        if labels.is_file():
+            named.append(tuple(labels.read_text(errors="replace").split("\n")[:-1]))
+    plain = ("background", "object") if count == 2 else tuple(f"class {id}" for id in range(count))
+    return next((names for names in named if len(names) == len(set(names)) == count), plain)
+
+
+def _doubts(artifacts: dict[str, Artifact], options: Options, images: int) -> list[str]:
+    found = []
+    floats = {name: artifact.input for name, artifact in artifacts.items() if artifact.input.dtype == "float32"}
+    unsaid = [name for name, given in floats.items() if not given.mean]
+    said = ", ".join(name for name in floats if name not in unsaid)
+    if said and (options.mean or options.std):
+        found.append(f"{said}: its own mean and std are heard; --mean and --std are for a file that states none")
+    if unsaid and not options.recipe and not options.mean and not options.std:
+        found.append(
+            f"{', '.join(unsaid)}: a float32 input, and nothing says of what: pixels were given as 0 to 1; say what it "
+            "was trained with, by --mean and --std, or by --recipe"
+        )
+    if images < FEW_IMAGES:
+        found.append(
+            f"only {images} images: intervals of so few are too narrow; add images, or look at the parts with --folds"
+        )
+    return found
+
+
+def _with_accuracy(
+    found: dict[str, Bench], artifacts: dict[str, Artifact], against: str | None, dataset: Dataset, options: Options
+) -> dict[str, Bench]:
+    """The file that the others are measured against comes first, and again last in the order of `found`."""
+    order = [against] if against else []
+    evaluations: dict[str, Evaluation] = {}
+    full = {}
+    for name in [*order, *(name for name in found if name != against)]:
+        artifact = _with_preprocessing(artifacts[name], options)
+        height, width = (artifact.input.shape[artifact.input.layout.index(axis)] for axis in "HW")
+        images = pack_images([sample.image for sample in dataset.val], (height, width), cache_folder()).array
+        masks = (read_mask(sample.mask, dataset.object_is_255) for sample in dataset.val if sample.mask)
+        ours = evaluate(artifact, images, masks, len(dataset.classes), threads=options.threads)
+        evaluations[name] = ours
+        base = evaluations[against] if against and name != against else None
+        stable = stability(artifact, images, threads=options.threads)
+        full[name] = _filled(found[name], ours, base, accuracy(ours, base, stable), dataset, options)
+    return {name: full[name] for name in found}
+
+
+def _filled(
+    figures: Bench, ours: Evaluation, base: Evaluation | None, seen: Measurement, dataset: Dataset, options: Options
+) -> Bench:
+    plain = figures.measurement
+    measurement = replace(seen, size_bytes=plain.size_bytes, latency=plain.latency, speedup=plain.speedup)
+    drops = {
+        "IoU": seen.iou_drop,
+        "boundary IoU": seen.boundary_iou_drop,
+        "IoU of the worst tenth": seen.worst_decile_iou_drop,
+    }
+    ranked = np.argsort(ours.iou, kind="stable")[: -(-len(ours.iou) // 10)]
+    return replace(
+        figures,
+        measurement=measurement,
+        class_iou=class_iou(ours, dataset.classes),
+        worst_images=tuple(dataset.val[index].image.name for index in ranked),
+        agreement=bootstrap_mean(image_agreements(ours, base)) if base else None,
+        changes={name: change(drop, options.measure.margin) for name, drop in drops.items() if drop},
+        folds=fold_means(ours.iou, options.folds) if options.folds else (),
+    )
+
+
+def _with_preprocessing(artifact: Artifact, options: Options) -> Artifact:
+    """A float32 input takes (pixel - mean) / std, here in units of 0..255, where the file does not say it itself."""
+    if artifact.input.dtype != "float32" or artifact.input.mean:
+        return artifact
+    trained = options.recipe.preprocess if options.recipe else PreprocessSection()
+    said = {key: values for key, values in (("mean", options.mean), ("std", options.std)) if values}
+    mean, std = trained.model_copy(update=said).of_pixels()
+    return replace(artifact, input=replace(artifact.input, mean=mean, std=std))

@@ -1,0 +1,375 @@
+"""The gate: do the exported files keep to their budget? Sizes need no runtime and no array; the rest is imported late.
+
+Judged are the files alone. A latency is measured here, side by side with the reference where the limit names one; IoU
+is measured on labelled images where there are any, or taken from the report of the very file.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.budget import Budget, Check, Limit, Verdict, check, measured_in_run
+from compress.errors import BudgetError, DataError, MeasureError
+from compress.files import sha256_of
+from compress.judge.gate_text import GateResult
+from compress.measure.values import Interval, Latency, Measurement
+from compress.release.manifest import FILE as MANIFEST
+from compress.release.manifest import changed_files, read_manifest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from compress.data.folders import Dataset
+    from compress.measure.evaluate import Evaluation
+
+CONFIG = "compress.toml"
+REPORT = "report.json"
+SECONDS = 60.0
+"""How long latencies are measured at most before an undecided one stays so."""
+_ROUND = 5.0  # seconds for each file, in the first round
+_TURNS = 10
+_MAGIC = {"tflite": (4, b"TFL3"), "ort": (4, b"ORTM")}  # offset and bytes: FlatBuffers' file identifiers
+_FORMATS = ("onnx", "ort", "tflite")
+
+Pixels = tuple[float, float, float]
+TakeTurns = Callable[..., dict[str, Latency]]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What to gate by. `mean` and `std` are of the 0 to 255 pixels that a float32 input without a manifest reads."""
+
+    limits: tuple[str, ...] = ()
+    folder: Path = Path()  # that the references are named from
+    mean: Pixels | None = None
+    std: Pixels | None = None
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    format: str
+    sha256: str
+    classes: tuple[str, ...] | None = None
+    mean: Pixels | None = None
+    std: Pixels | None = None
+
+
+def read_rules(target: Path) -> Rules | None:
+    """Those of compress.toml beside the target's files, or else in the current folder; None where there is neither.
+
+    Raises RecipeError as `read_recipe` does, with the line and column of malformed TOML.
+    """
+    beside = target if target.is_dir() else target.parent
+    path = next((folder / CONFIG for folder in (beside, Path()) if (folder / CONFIG).is_file()), None)
+    if path is None:
+        return None
+    from compress.recipe import GateFile, read_toml, validated
+
+    read = validated(GateFile, read_toml(path, "write one"), str(path))
+    if read.preprocess is None:
+        return Rules(tuple(read.budget.limits), path.parent)
+    return Rules(tuple(read.budget.limits), path.parent, *read.preprocess.of_pixels())
+
+
+def gate(
+    target: Path,
+    rules: Rules,
+    *,
+    data: Path | None = None,
+    seconds: float = SECONDS,
+    lenient: bool = False,
+    base: Path | None = None,
+    take_turns: TakeTurns | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> GateResult:
+    """Judge a file, or every file of an output folder of `compress run`, by the limits.
+
+    `data`: a folder with val/images and val/masks. `base`: the report.json of another run to state the change since.
+    Raises a CompressError for what cannot be read or measured.
+    """
+    start = clock()
+    budget = Budget.parse(rules.limits)
+    if not budget.limits:
+        raise BudgetError(f"no budget: give one, such as --budget 4MB, or write [budget] limits = [...] in {CONFIG}")
+    files = _files(target)
+    before = None if base is None else _base_figures(base, budget, files)
+    notes = [
+        f"{limit.text}: an absolute latency depends on the machine; on shared CI machines a ratio measured side by "
+        "side, such as latency<=0.12x teacher.onnx, can be relied on"
+        for limit in budget.limits
+        if limit.metric == "latency" and not limit.reference
+    ]
+    found: dict[tuple[str, Limit], Interval] = {}
+    wanted = {(file.format, limit): file for limit in budget.limits for file in files if _concerns(limit, file, files)}
+    for (name, limit), file in wanted.items():
+        if limit.metric == "size":
+            size_bytes = file.path.stat().st_size
+            found[name, limit] = Interval(size_bytes, size_bytes, size_bytes)
+    references = {limit.reference for _, limit in wanted if limit.reference}
+    paths = {reference: _reference(rules, reference) for reference in sorted(references)}
+    accuracy = {key: file for key, file in wanted.items() if key[1].metric in ("iou", "iou_drop")}
+    if accuracy:
+        measured, said = _accuracy(accuracy, files, paths, rules, target, data)
+        found |= measured
+        notes += said
+    speed = {key: file for key, file in wanted.items() if key[1].metric == "latency"}
+    if speed:
+        measured, said = _latencies(speed, paths, seconds, lenient, take_turns, clock)
+        found |= measured
+        notes += said
+    checks = tuple(_check(name, limit, found[name, limit], lenient) for name, limit in wanted)
+    return GateResult(str(target), Verdict(checks), tuple(notes), before, clock() - start)
+
+
+def _check(name: str, limit: Limit, measured: Interval, lenient: bool) -> Check:
+    return check(f"{name} {limit.kind}", limit, measured, lenient=lenient)
+
+
+def _concerns(limit: Limit, file: _File, files: list[_File]) -> bool:
+    return limit.concerns(file.format, [other.format for other in files])
+
+
+def _files(target: Path) -> list[_File]:
+    """The file, or those that the folder's manifest names, each as it says."""
+    if not target.exists():
+        raise MeasureError(f"{target}: no such file or folder; name an exported file or the output of compress run")
+    if target.is_dir():
+        return [_checked(file) for file in _described(target)]
+    sha256 = sha256_of(target)
+    if (target.parent / MANIFEST).is_file():
+        for file in _described(target.parent, all_unchanged=False):
+            if file.path.name == target.name and file.sha256 == sha256:
+                return [_checked(replace(file, path=target))]
+    return [_checked(_File(target, target.suffix[1:], sha256))]
+
+
+def _described(folder: Path, all_unchanged: bool = True) -> list[_File]:
+    manifest = read_manifest(folder)
+    if all_unchanged and (changed := changed_files(folder, manifest)):
+        raise MeasureError(f"{changed[0]}; gate the folder as compress run left it")
+    classes = manifest.get("classes")
+    named = tuple(map(str, classes)) if isinstance(classes, list) and len(classes) > 1 else None
+    files = []
+    for entry in manifest["files"]:
+        given = entry.get("input") if isinstance(entry.get("input"), dict) else {}
+        mean, std = _pixels(given.get("mean")), _pixels(given.get("std"))
+        files.append(_File(folder / entry["file"], entry["format"], entry["sha256"], named, mean, std))
+    return files
+
+
+def _pixels(values: Any) -> Pixels | None:
+    if isinstance(values, list) and len(values) == 3 and all(isinstance(value, int | float) for value in values):
+        return (values[0], values[1], values[2])
+    return None
+
+
+def _checked(file: _File) -> _File:
+    """Nothing that is plainly no model passes for being small."""
+    if file.path.suffix[1:] not in _FORMATS:
+        raise MeasureError(f"{file.path}: not a model that can be measured; use .onnx, .ort, .tflite")
+    with file.path.open("rb") as opened:
+        head = opened.read(16)
+    offset, magic = _MAGIC.get(file.path.suffix[1:], (0, b""))
+    if not head or head[offset : offset + len(magic)] != magic:
+        raise MeasureError(f"{file.path}: {'not a model' if head else 'zero bytes'}; export it again")
+    return file
+
+
+def _reference(rules: Rules, reference: str) -> _File:
+    path = rules.folder / reference
+    if not path.is_file():
+        raise MeasureError(f"{path}: no such file to compare with; mend the budget that names it")
+    (file,) = _files(path)
+    return file
+
+
+def _latencies(
+    wanted: Mapping[tuple[str, Limit], _File],
+    references: Mapping[str, _File],
+    seconds: float,
+    lenient: bool,
+    take_turns: TakeTurns | None,
+    clock: Callable[[], float],
+) -> tuple[dict[tuple[str, Limit], Interval], list[str]]:
+    """Each in its limit's unit. While a limit is undecided, all is measured afresh for twice as long."""
+    from compress.measure import latency
+    from compress.measure.statistics import speedup
+
+    measure = take_turns or latency.take_turns
+    files = {name: file.path for (name, _), file in wanted.items()}
+    files |= {
+        f"reference {limit.reference}": references[limit.reference].path for _, limit in wanted if limit.reference
+    }
+    length, turns, start = min(_ROUND, seconds / len(files)), _TURNS, clock()
+    while True:
+        measured = measure(files, seconds=length, turns=turns)
+        found = {}
+        for name, limit in wanted:
+            other = measured[f"reference {limit.reference}"] if limit.reference else _one_ms(measured[name])
+            found[name, limit] = speedup(measured[name], other)
+        undecided = [limit.text for name, limit in wanted if check(name, limit, found[name, limit]).undecided]
+        spent = clock() - start
+        if not undecided:
+            return found, []
+        if spent + 2 * length * len(files) > seconds:
+            advice = "let pass, as --lenient asks" if lenient else "measure longer with --seconds, or leave more room"
+            return found, [f"{text}: still undecided after {spent:.0f} s of measuring; {advice}" for text in undecided]
+        length, turns = 2 * length, 2 * turns
+
+
+def _one_ms(like: Latency) -> Latency:
+    """So that milliseconds are a ratio too, and have the same interval."""
+    return replace(like, p50_ms=1.0, p90_ms=1.0, samples_ms=(1.0,) * len(like.samples_ms))
+
+
+def _accuracy(
+    wanted: Mapping[tuple[str, Limit], _File],
+    files: list[_File],
+    references: Mapping[str, _File],
+    rules: Rules,
+    target: Path,
+    data: Path | None,
+) -> tuple[dict[tuple[str, Limit], Interval], list[str]]:
+    """IoU and its drop, measured on `data`; what cannot be measured here, from the report of the very file."""
+    report = (target if target.is_dir() else target.parent) / REPORT
+    known = _report(report) if report.is_file() else {}
+    images = None if data is None else _Images(data, rules)
+    found: dict[tuple[str, Limit], Interval] = {}
+    notes = []
+    for (name, limit), file in wanted.items():
+        against = _against(limit, references)
+        if images and (limit.metric == "iou" or against):
+            found[name, limit] = images.iou(file) if limit.metric == "iou" else images.drop(file, against)
+            continue
+        sha256, measured = known.get(name, ("", Measurement()))
+        figure = measured_in_run(limit, measured)
+        if figure is None or sha256 != file.sha256:
+            missing = "give --data DIR" if images is None else "name a file to compare with: iou_drop<=0.01 FILE"
+            why = f"{report} describes another file" if figure else "it is not measured"
+            raise MeasureError(f"{limit.text}: IoU of {file.path.name} is not known, since {why}; {missing}")
+        found[name, limit] = figure
+        notes.append(f"{name} {limit.kind}: from {report}, which describes this very file (sha256 {sha256[:12]})")
+    if images:
+        notes += images.notes
+    notes += [
+        f"{limit.text}: the limit lies within what {name} may have on other images: more images in val/ narrow it, "
+        "and so does a drop against a reference file, image by image"
+        for name, limit in wanted
+        if check(name, limit, found[name, limit]).undecided
+    ]
+    return found, list(dict.fromkeys(notes))
+
+
+def _against(limit: Limit, references: Mapping[str, _File]) -> _File | None:
+    """The file that a drop is taken against: the one it names, or the only one that any limit names."""
+    if limit.reference:
+        return references[limit.reference]
+    return next(iter(references.values())) if len(references) == 1 else None
+
+
+class _Images:
+    """The labelled images, read once for each size and asked once of each file."""
+
+    def __init__(self, folder: Path, rules: Rules):
+        self._folder, self._rules = folder, rules
+        self._dataset: Dataset | None = None
+        self._pixels: dict[tuple[int, int], np.ndarray] = {}
+        self._answers: dict[Path, Evaluation] = {}
+        self._classes: tuple[str, ...] | None = None
+        self.notes: list[str] = []
+
+    def iou(self, file: _File) -> Interval:
+        from compress.measure.statistics import bootstrap_mean
+
+        return bootstrap_mean(self._evaluated(file).iou)
+
+    def drop(self, file: _File, reference: _File | None) -> Interval:
+        from compress.measure.statistics import paired_difference
+
+        assert reference
+        ours = self._evaluated(file)
+        return paired_difference(self._evaluated(reference).iou, ours.iou)
+
+    def _evaluated(self, file: _File) -> "Evaluation":
+        if file.path in self._answers:
+            return self._answers[file.path]
+        import numpy as np
+
+        from compress.data.folders import open_labelled
+        from compress.data.images import read_image, read_mask
+        from compress.measure.evaluate import evaluate
+        from compress.runtime.session import describe
+
+        artifact = describe(file.path, file.mean or self._rules.mean, file.std or self._rules.std)
+        if artifact.input.dtype == "float32" and artifact.input.mean is None:
+            raise MeasureError(
+                f"{file.path}: a float32 input needs to be told what it reads; write [preprocess] with mean and std in "
+                f"{CONFIG}"
+            )
+        channel = artifact.output.shape[1 if artifact.output.layout == "NCHW" else 3]
+        self._classes = self._classes or file.classes or tuple(map(str, range(max(2, channel))))
+        if channel not in (1, len(self._classes)):
+            raise MeasureError(
+                f"{file.path}: {channel} classes, others have {len(self._classes)}; compare files of one task"
+            )
+        if self._dataset is None:
+            self._dataset = open_labelled(self._folder, self._classes)
+            self.notes += [f"IoU is of {len(self._dataset.val)} images in {self._folder}", *self._dataset.warnings]
+        samples, layout = self._dataset.val, artifact.input.layout
+        height, width = artifact.input.shape[2:] if layout == "NCHW" else artifact.input.shape[1:3]
+        if (height, width) not in self._pixels:
+            read = [read_image(sample.image, (height, width)) for sample in samples]
+            self._pixels[height, width] = np.stack(read)
+        masks = [read_mask(sample.mask, self._dataset.object_is_255) for sample in samples if sample.mask]
+        self._answers[file.path] = evaluate(artifact, self._pixels[height, width], masks, len(self._classes))
+        return self._answers[file.path]
+
+
+def _base_figures(path: Path, budget: Budget, files: list[_File]) -> dict[str, float]:
+    """What the checks of this gate gave in another run, by their names, where its report knows."""
+    measured = _report(path)
+    found = {}
+    for limit in budget.limits:
+        for file in files:
+            figure = measured_in_run(limit, measured.get(file.format, ("", Measurement()))[1])
+            if figure is not None and _concerns(limit, file, files):
+                found[f"{file.format} {limit.kind}"] = figure.mean
+    return found
+
+
+def _report(path: Path) -> dict[str, tuple[str, Measurement]]:
+    """sha256 and measurement of every format in a report.json, also one that an older version wrote.
+
+    Raises DataError for any other file.
+    """
+    try:
+        document = json.loads(path.read_text())
+        measurements = document["measurements"]
+        sums = {artifact["format"]: artifact["sha256"] for artifact in document["artifacts"]}
+        return {name: (sums[name], _measurement(measurements.get(name) or {})) for name in sums}
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; name the {REPORT} of a run") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(f"{path}: not a report of compress run; name its {REPORT}") from None
+
+
+def _measurement(document: dict[str, Any]) -> Measurement:
+    def interval(key: str) -> Interval | None:
+        found = document.get(key)
+        if found is None or None in found.values():
+            return None
+        return Interval(float(found["mean"]), float(found["low"]), float(found["high"]))
+
+    size, latency = document.get("size_bytes"), document.get("latency") or {}
+    p50_ms, p90_ms = latency.get("p50_ms"), latency.get("p90_ms")
+    return Measurement(
+        size_bytes=None if size is None else int(size),
+        latency=None if p50_ms is None or p90_ms is None else Latency(float(p50_ms), float(p90_ms), (), 0, ""),
+        iou=interval("iou"),
+        speedup=interval("speedup"),
+        iou_drop=interval("iou_drop"),
+    )

@@ -1,0 +1,60 @@
+"""The images that a report shows: validation images, or photographs that may be published in their place."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compress.data.folders import Dataset, photographs
+from compress.data.images import Size, read_all, read_image, read_mask
+from compress.formats.artifact import Artifact
+from compress.measure.evaluate import Evaluation, evaluate
+from compress.report.pictures import Picture, photo_of, pick
+
+PICTURES = 24
+
+
+@dataclass(frozen=True)
+class Album:
+    """Photographs, at most 24, by file name. `pixels` are what the network sees, uint8 RGB [N, H, W, 3]."""
+
+    names: tuple[str, ...]
+    photos: tuple[bytes, ...]  # JPEG, in their own shape
+    pixels: np.ndarray
+
+
+def open_album(folder: Path, size: Size) -> Album:
+    """The first 24 images in `folder`, for a network with inputs of `size` (height, width).
+
+    Raises DataError for a missing or empty folder and, naming the file, for an image that cannot be read.
+    """
+    paths = photographs(folder)[:PICTURES]
+    photos = tuple(photo_of(image) for image in read_all(read_image, paths, "reading pictures"))
+    pixels = np.stack([read_image(path, size) for path in paths])
+    return Album(tuple(path.name for path in paths), photos, pixels)
+
+
+def pictures_of_album(album: Album, heavy: Artifact, student: Artifact, classes: int) -> list[Picture]:
+    """Runs both files on the album; the IoU is that of the student's mask with the teacher's. Raises MeasureError."""
+    teacher = evaluate(heavy, album.pixels, None, classes)
+    ours = evaluate(student, album.pixels, list(teacher.predictions), classes)
+    return [
+        Picture(name, photo, theirs, mask, None, iou)
+        for name, photo, theirs, mask, iou in zip(
+            album.names, album.photos, teacher.predictions, ours.predictions, ours.iou, strict=True
+        )
+    ]
+
+
+def pictures_of_validation(dataset: Dataset, teacher: Evaluation, student: Evaluation) -> list[Picture]:
+    """24 of the validation images, the student's worst among them, in their own shape."""
+    pictures = []
+    for index in pick(student.iou, PICTURES):
+        sample = dataset.val[index]
+        mask = teacher.predictions[index]
+        reference = read_mask(sample.mask, dataset.object_is_255, mask.shape) if sample.mask else None
+        photo = photo_of(read_image(sample.image))
+        pictures.append(
+            Picture(sample.image.name, photo, mask, student.predictions[index], reference, student.iou[index])
+        )
+    return pictures

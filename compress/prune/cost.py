@@ -1,0 +1,105 @@
+"""How long a network of given widths will take: a linear model of the work in it, fitted to measured students."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compress.graph.channels import Channels
+from compress.graph.network import CONVS, Network, Node, is_depthwise
+
+WORK = (
+    "multiply-accumulates of convolutions",
+    "multiply-accumulates of 1x1 convolutions",
+    "multiply-accumulates of depthwise convolutions",
+    "values that convolutions read and write",
+    "values that resizing writes",
+    "values that other operators read and write",
+    "weights",
+)
+"""What is counted for each operator, in units of a million."""
+
+MACS = 3
+"""The first of them are multiply-accumulates."""
+
+FUSED = ("input", "relu", "relu6")
+"""Operators that cost nothing of their own: exported files have them inside the operator before."""
+
+
+@dataclass(frozen=True)
+class LatencyModel:
+    """Milliseconds of one inference: `constant_ms`, and a price for every unit of WORK.
+
+    `error` is the median relative error on students that were left out of the fit.
+    """
+
+    constant_ms: float
+    prices_ms: tuple[float, ...]
+    error: float
+
+    def predict(self, work: np.ndarray) -> float:
+        return self.constant_ms + float(work @ np.array(self.prices_ms))
+
+
+class Workload:
+    """The work in a network, counted for any widths of its groups."""
+
+    def __init__(self, net: Network, channels: Channels):
+        self.net, self.channels = net, channels
+        self.pixels = {name: shape[2] * shape[3] for name, shape in net.shapes().items()}
+        self.filters = {node.name: net.weight(node.name) for node in net.convs()}
+
+    def total(self, widths: Mapping[str, int]) -> np.ndarray:
+        """Millions of each kind of WORK in the network, float64 [7]."""
+        sums = np.zeros(len(WORK), float)
+        for node in self.net.nodes:
+            for kind, count in self.of(node, widths):
+                sums[kind] += count
+        return sums
+
+    def of(self, node: Node, widths: Mapping[str, int]) -> list[tuple[int, float]]:
+        """Index into WORK and millions, for each kind of which one operator has any."""
+        if node.op in FUSED:
+            return []
+        written = self._millions(node.name, widths)
+        if node.op == "resize":
+            return [(4, written)]
+        values = written + sum(self._millions(name, widths) for name in node.inputs)
+        if node.op not in CONVS:
+            return [(5, values)]
+        weight = self.filters[node.name]
+        depthwise, taps = is_depthwise(node, weight), weight.shape[2] * weight.shape[3]
+        inputs = weight.shape[1] if node.attrs["groups"] > 1 else self.channels.width(node.inputs[0], widths)
+        weights = inputs * taps * self.channels.width(node.name, widths) / 1e6
+        # a transposed convolution spreads every input, not every output, over its taps
+        positions = self.pixels[node.inputs[0] if node.op == "conv_transpose" else node.name]
+        return [(2 if depthwise else 1 if taps == 1 else 0, positions * weights), (3, values), (6, weights)]
+
+    def _millions(self, tensor: str, widths: Mapping[str, int]) -> float:
+        return self.pixels[tensor] * self.channels.width(tensor, widths) / 1e6
+
+
+def fit_latency(work: Sequence[np.ndarray], measured_ms: Sequence[float]) -> LatencyModel:
+    """The model that fits students with this `work` (float64 [7] each) and these median latencies.
+
+    Least squares of the relative error with no price below zero (Lawson and Hanson 1974, chapter 23), since more
+    work never takes less time; a kind of work that all students have alike goes into the constant.
+    """
+    rows, times = np.asarray(work, float), np.asarray(measured_ms, float)
+    constant, prices = _solve(rows, times)
+    errors = []
+    for index in range(len(times)):
+        others = np.arange(len(times)) != index
+        without_constant, without = _solve(rows[others], times[others])
+        errors.append(abs(without_constant + rows[index] @ without - times[index]) / times[index])
+    return LatencyModel(constant, tuple(prices), float(np.median(errors)))
+
+
+def _solve(rows: np.ndarray, times: np.ndarray) -> tuple[float, np.ndarray]:
+    from scipy.optimize import nnls
+
+    scale = np.maximum(rows.max(0), 1e-12)
+    varies = np.ptp(rows, axis=0) > 1e-9 * scale
+    columns = np.column_stack([np.ones(len(times)), np.where(varies, rows / scale, 0)])
+    solution, _ = nnls(columns / times[:, None], np.ones(len(times)))
+    return float(solution[0]), solution[1:] / scale

@@ -1,0 +1,537 @@
+"""The gate on a network whose answers are known: class 1 where a pixel is brighter than half."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from compress.cli import main
+from compress.errors import DataError, MeasureError
+from compress.files import sha256_of
+from compress.graph.quantized import Operator, QuantizedGraph, TensorSpec
+from compress.judge.gate import Rules, gate
+from compress.measure.values import Latency
+from compress.release.export import EXPORTERS
+
+ROOT = Path(__file__).parent.parent.parent
+SIZE = 8
+POINTWISE = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+
+
+def brightness(threshold: float = 0.5, quantized: bool = True) -> QuantizedGraph:
+    """softmax(0, 20 * (mean of RGB - threshold)), int8 or float."""
+    scale = np.array([1 / 127, 20 / 3 / 127], np.float32)
+    weight = np.array([[0, 0, 0], [127, 127, 127]], np.int8).reshape(2, 3, 1, 1)
+    bias = np.array([0, -20 * threshold], np.float32)
+    ends = (
+        TensorSpec("logits", (1, 2, SIZE, SIZE), 20 / 127 if quantized else None, 0),
+        TensorSpec("map", (1, 2, SIZE, SIZE), 1 / 256 if quantized else None, -128 if quantized else 0),
+    )
+    tensors = {spec.name: spec for spec in (TensorSpec("image", (1, 3, SIZE, SIZE), 1 / 255, -128), *ends)}
+    if quantized:
+        bias = np.rint(bias / (scale / 255)).astype(np.int32)
+        conv = Operator("conv", "conv", ("image",), "logits", POINTWISE, None, weight, scale, bias)
+    else:
+        real = weight * scale[:, None, None, None]
+        conv = Operator("conv", "conv", ("image",), "logits", POINTWISE, None, real, None, bias)
+    return QuantizedGraph("bright", tensors, (conv, Operator("softmax", "soft", ("logits",), "map")), "image", "map")
+
+
+def write_manifest(folder: Path, **more) -> None:
+    files = [
+        {"format": path.suffix[1:], "file": path.name, "sha256": sha256_of(path)}
+        for path in sorted(folder.glob("model.*"))
+    ]
+    manifest = {"schema": 1, "classes": ["background", "object"], "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest | more))
+
+
+def write_report(folder: Path, p50_ms: float = 10.0, size_bytes: int | None = None) -> Path:
+    """What a run's report says of its files, as far as a gate reads it."""
+    measured = {
+        "size_bytes": size_bytes,
+        "latency": {"p50_ms": p50_ms, "p90_ms": p50_ms},
+        "iou": {"mean": 0.9, "low": 0.88, "high": 0.92},
+        "speedup": {"mean": 10, "low": 8, "high": 12.5},
+        "iou_drop": {"mean": 0.005, "low": 0.002, "high": 0.008},
+    }
+    artifacts = [{"format": path.suffix[1:], "sha256": sha256_of(path)} for path in folder.glob("model.*")]
+    measurements = {artifact["format"]: measured for artifact in artifacts}
+    (folder / "report.json").write_text(json.dumps({"artifacts": artifacts, "measurements": measurements}))
+    return folder / "report.json"
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """An output folder with both files, its manifest and report."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("onnx", "tflite"):
+        EXPORTERS[name](brightness(), folder / f"model.{name}")
+    write_manifest(folder)
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """Four images, their upper half bright, which is the object; but in the last mask the object is all of it."""
+    for part in ("images", "masks"):
+        (tmp_path / "data" / "val" / part).mkdir(parents=True)
+    for i in range(4):
+        image, mask = np.zeros((SIZE, SIZE, 3), np.uint8), np.zeros((SIZE, SIZE), np.uint8)
+        image[: SIZE // 2], mask[: SIZE if i == 3 else SIZE // 2] = 255, 1
+        Image.fromarray(image).save(tmp_path / "data" / "val" / "images" / f"{i}.png")
+        Image.fromarray(mask).save(tmp_path / "data" / "val" / "masks" / f"{i}.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """The current folder holds no compress.toml, and CI is not where this runs."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+
+
+def gated(target: Path, *limits: str, **more):
+    return gate(target, Rules(limits), **more)
+
+
+def refused(capsys, *arguments) -> str:
+    """The one line on stderr of a command that exits with 2."""
+    assert main(["gate", *map(str, arguments)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+class Turns:
+    """`take_turns` whose files take so many milliseconds, with 10 turns of one inference, round by round; and the clock
+    by which a round takes as long as it is asked to."""
+
+    def __init__(self, *rounds: dict[str, list[float]]):
+        self.rounds, self.seconds, self.now = list(rounds), [], 0.0
+
+    def __call__(self, files, *, seconds, turns):
+        self.seconds.append((seconds, turns))
+        self.now += seconds * len(files)
+        self.files = dict(files)
+        now = self.rounds.pop(0) if len(self.rounds) > 1 else self.rounds[0]
+        return {name: Latency(now[name][0], now[name][0], tuple(now[name]), 2, "fake", 10) for name in files}
+
+
+def steady(ms: float) -> list[float]:
+    return [ms] * 10
+
+
+def restless(ms: float) -> list[float]:
+    return [ms * factor for factor in (0.7, 0.8, 0.9, 1.0, 1.0, 1.0, 1.1, 1.2, 1.3, 1.4)]
+
+
+# --- sizes
+
+
+def test_a_size_is_judged_for_every_file_of_a_folder_and_the_exit_code_says_it(run, capsys):
+    sizes = {path.suffix: path.stat().st_size for path in run.glob("model.*")}
+    assert main(["gate", str(run), "--budget", f"{max(sizes.values())}B"]) == 0
+    assert main(["gate", str(run), "--budget", f"{max(sizes.values()) - 1}B"]) == 1
+    out = capsys.readouterr().out
+    assert f"onnx size    {sizes['.onnx']:,}" in out
+    assert "over budget" in out
+
+
+def test_a_single_file_needs_no_manifest(run, tmp_path):
+    path = (run / "model.tflite").rename(tmp_path / "alone.tflite")
+    assert gated(path, "1MB").verdict.passed
+    assert not gated(path, "100B").verdict.passed
+
+
+def test_a_gate_on_sizes_imports_nothing_heavy(run):
+    code = (
+        "import sys; from compress.cli import main; code = main(sys.argv[1:]);"
+        "print(*{name.partition('.')[0] for name in sys.modules}); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, "gate", str(run), "--budget", "1MB"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    heavy = {"numpy", "torch", "onnx", "onnxruntime", "ai_edge_litert", "PIL", "pydantic", "jinja2", "tqdm"}
+    assert heavy & set(done.stdout.splitlines()[-1].split()) == set()
+
+
+def test_a_gate_on_iou_needs_no_torch_and_the_action_installs_all_that_it_needs(run, data):
+    code = (
+        "import sys; from compress.cli import main; code = main(sys.argv[1:]);"
+        "print(*{name.partition('.')[0] for name in sys.modules}); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, "gate", str(run), "--budget", "iou>=0.5", "--data", str(data)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    left_out = {"torch", "jinja2"}
+    assert left_out & set(done.stdout.splitlines()[-1].split()) == set()
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (line,) = re.findall(r"--constraint .*constraints.txt\" ((?:.|\\\n)*?)\n {4}-", (ROOT / "action.yml").read_text())
+    assert set(line.replace("\\", "").split()) == {re.split("[<>=]", one)[0] for one in needed} - left_out
+
+
+@pytest.mark.parametrize("name", ["../secret.tflite", "/etc/passwd", "sub/model.tflite", "..", ".", "", "a\0b"])
+def test_a_manifest_that_leads_out_of_its_folder_is_refused(run, capsys, name):
+    write_manifest(run, files=[{"format": "tflite", "file": name, "sha256": "0" * 64}])
+    assert "no file in its own folder" in refused(capsys, run, "--budget", "1MB")
+
+
+def test_a_link_out_of_the_folder_is_refused(run, tmp_path, capsys):
+    outside = (run / "model.tflite").rename(tmp_path / "outside.tflite")
+    (run / "model.tflite").symlink_to(outside)
+    assert "no file in its own folder" in refused(capsys, run, "--budget", "1MB")
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"schema": 2}', '{"schema": 1, "files": [{}]}', '{"schema": 1, "files": []}']
+)
+def test_a_manifest_that_is_none_is_one_line(run, capsys, text):
+    (run / "manifest.json").write_text(text)
+    assert "manifest.json" in refused(capsys, run, "--budget", "1MB")
+
+
+def test_a_file_that_the_manifest_does_not_describe_is_not_judged(run, capsys):
+    with (run / "model.tflite").open("ab") as file:
+        file.write(b"more")
+    assert "sha256 differs" in refused(capsys, run, "--budget", "1MB")
+    (run / "model.tflite").unlink()
+    assert "is missing" in refused(capsys, run, "--budget", "1MB")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("model.tflite", b"", "zero bytes"),
+        ("model.tflite", b"not a flatbuffer at all", "not a model"),
+        ("model.ort", b"not a flatbuffer at all", "not a model"),
+        ("model.txt", b"text", ".tflite"),
+    ],
+)
+def test_what_is_no_model_does_not_pass_for_being_small(tmp_path, capsys, name, content, word):
+    (tmp_path / name).write_bytes(content)
+    line = refused(capsys, tmp_path / name, "--budget", "1MB")
+    assert word in line
+    assert name in line
+
+
+def test_a_target_that_is_not_there(tmp_path, capsys):
+    assert "no such file or folder" in refused(capsys, tmp_path / "none", "--budget", "1MB")
+    (tmp_path / "empty").mkdir()
+    assert "compress run" in refused(capsys, tmp_path / "empty", "--budget", "1MB")
+
+
+def test_a_truncated_file_is_one_line_where_it_must_run(run, data, capsys):
+    path = run / "model.tflite"
+    path.write_bytes(path.read_bytes()[:600])
+    assert "model.tflite" in refused(capsys, path, "--budget", "iou>=0.5", "--data", data)
+
+
+# --- budgets
+
+
+def test_no_budget_at_all(run, capsys):
+    assert "--budget" in refused(capsys, run)
+
+
+def test_a_budget_in_the_wrong_unit(run, capsys):
+    assert "'latency<=4MB'" in refused(capsys, run, "--budget", "latency<=4MB")
+
+
+def test_the_budget_of_compress_toml_lies_beside_the_files_or_in_the_current_folder(run, capsys):
+    Path("compress.toml").write_text('[budget]\nlimits = ["1B"]\n')
+    assert main(["gate", str(run)]) == 1
+    assert main(["gate", str(run / "model.tflite")]) == 1
+    (run / "compress.toml").write_text('[budget]\nlimits = ["1MB"]\n')
+    assert main(["gate", str(run)]) == 0
+    assert main(["gate", str(run / "model.tflite")]) == 0
+    assert main(["gate", str(run), "--budget", "1B"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[budget]\nlimits = ["4MB"\n', ["line", "column"]),
+        ('[budget]\nlimit = ["4MB"]\n', ["budget.limit"]),
+        ("[budget]\nlimits = []\n", ["budget.limits"]),
+        ('[budget]\nlimits = "4MB"\n', ["budget.limits"]),
+        ("", ["budget"]),
+        ('[budget]\nlimits = ["4"]\n', ["'4'"]),
+    ],
+)
+def test_a_compress_toml_that_makes_no_sense_is_one_line(run, capsys, text, words):
+    (run / "compress.toml").write_text(text)
+    line = refused(capsys, run)
+    for word in words:
+        assert word in line
+    assert "'4'" in line or "compress.toml" in line
+
+
+def test_a_reference_is_named_from_the_folder_of_compress_toml(run, tmp_path):
+    (run / "compress.toml").write_text('[budget]\nlimits = ["latency<=1x ../other.onnx"]\n')
+    (tmp_path / "other.onnx").write_bytes((run / "model.onnx").read_bytes())
+    rules = Rules(("latency<=1x ../other.onnx",), run)
+    turns = Turns({"tflite": steady(1), "reference ../other.onnx": steady(2)})
+    assert gate(run, rules, take_turns=turns).verdict.passed
+    assert turns.files["reference ../other.onnx"].samefile(tmp_path / "other.onnx")
+
+
+def test_a_reference_that_is_not_there(run, capsys):
+    assert "teacher.onnx: no such file to compare with" in refused(
+        capsys, run, "--budget", "latency<=0.1x teacher.onnx"
+    )
+
+
+# --- latency
+
+
+def ratio(run, limit: str, *rounds, **more):
+    result = gated(run, limit, take_turns=Turns(*rounds), **more)
+    (check,) = result.verdict.checks
+    return check, result
+
+
+def test_a_ratio_is_that_of_the_medians_and_of_the_tflite_file(run):
+    reference = f"reference {run / 'model.onnx'}"
+    check, _ = ratio(run, f"latency<=0.12x {run / 'model.onnx'}", {"tflite": steady(10), reference: steady(100)})
+    assert check.name == f"tflite latency against {run / 'model.onnx'}"
+    assert (check.measured, check.passed) == (pytest.approx(0.1), True)
+    check, _ = ratio(run, f"latency<=0.09x {run / 'model.onnx'}", {"tflite": steady(10), reference: steady(100)})
+    assert (check.passed, check.undecided) == (False, False)
+
+
+def test_an_absolute_latency_warns_and_a_ratio_does_not(run):
+    check, result = ratio(run, "20ms", {"tflite": steady(10)})
+    assert (check.measured, check.passed) == (pytest.approx(10), True)
+    assert "on shared CI machines a ratio" in result.notes[0]
+    assert not gated(run, "1MB").notes
+
+
+def test_a_limit_inside_the_interval_is_measured_longer_until_it_is_decided(run):
+    turns = Turns({"tflite": restless(20)}, {"tflite": restless(20)}, {"tflite": steady(19)})
+    (check,) = gated(run, "20ms", take_turns=turns, clock=lambda: turns.now).verdict.checks
+    assert check.passed
+    assert turns.seconds == [(5, 10), (10, 20), (20, 40)]
+
+
+def test_what_stays_undecided_within_the_seconds_fails_unless_lenient(run):
+    turns = Turns({"tflite": restless(20)})
+    result = gated(run, "20ms", take_turns=turns, clock=lambda: turns.now, seconds=16)
+    (check,) = result.verdict.checks
+    assert (check.passed, check.undecided) == (False, True)
+    assert check.low < 20 < check.high
+    assert turns.seconds == [(5, 10), (10, 20)]  # 15 seconds, and 20 more do not fit
+    assert "still undecided after 15 s" in result.notes[-1]
+    (check,) = gated(run, "20ms", take_turns=turns, seconds=1, lenient=True).verdict.checks
+    assert (check.passed, check.undecided) == (True, True)
+    assert turns.seconds[-1] == (1, 10)
+
+
+def test_a_latency_clearly_over_is_not_measured_longer(run):
+    turns = Turns({"tflite": restless(40)})
+    assert not gated(run, "20ms", take_turns=turns, lenient=True).verdict.passed
+    assert len(turns.seconds) == 1
+
+
+def test_real_files_are_timed_side_by_side(run):
+    result = gated(run, f"latency<=1000x {run / 'model.tflite'}", "10000ms", seconds=0.02)
+    assert result.verdict.passed
+    assert all(check.low <= check.measured <= check.high for check in result.verdict.checks)
+
+
+# --- accuracy
+
+
+def test_iou_is_measured_on_the_labelled_images(run, data):
+    """Three images with IoU 1 and one with 1/2."""
+    result = gated(run, "iou>=0.5", data=data)
+    assert [check.name for check in result.verdict.checks] == ["onnx IoU", "tflite IoU"]
+    assert [check.measured for check in result.verdict.checks] == [0.875, 0.875]
+    assert result.verdict.passed
+    assert f"IoU is of 4 images in {data}" in result.notes
+    assert not gated(run, "iou>=1", data=data).verdict.passed
+
+
+def test_an_iou_limit_inside_the_interval_is_undecided_and_says_what_helps(run, data):
+    result = gated(run / "model.tflite", "iou>=0.85", data=data)
+    (check,) = result.verdict.checks
+    assert (check.passed, check.undecided) == (False, True)
+    assert "more images" in result.notes[-1]
+    assert gated(run / "model.tflite", "iou>=0.85", data=data, lenient=True).verdict.passed
+
+
+def test_a_file_without_a_manifest_has_as_many_classes_as_channels(run, data, tmp_path):
+    path = (run / "model.onnx").rename(tmp_path / "alone.onnx")
+    (check,) = gated(path, "iou>=0.5", data=data).verdict.checks
+    assert check.measured == 0.875
+
+
+def test_a_drop_is_paired_by_image_with_the_reference(run, data, tmp_path):
+    """A network that takes nothing for bright has IoU 0 where the reference has 1, 1, 1 and 1/2."""
+    EXPORTERS["tflite"](brightness(threshold=1.01), tmp_path / "blind.tflite")
+    (check,) = gated(tmp_path / "blind.tflite", f"iou_drop<=0.01 {run / 'model.tflite'}", data=data).verdict.checks
+    assert (check.measured, check.passed, check.undecided) == (0.875, False, False)
+    (check,) = gated(run / "model.onnx", f"iou_drop<=0 {run / 'model.tflite'}", data=data).verdict.checks
+    assert (check.measured, check.low, check.passed) == (0, None, True)
+
+
+def test_a_drop_that_names_no_file_is_against_the_one_that_another_limit_names(run, data, tmp_path):
+    EXPORTERS["tflite"](brightness(threshold=1.01), tmp_path / "blind.tflite")
+    reference = run / "model.tflite"
+    turns = Turns({"tflite": steady(1), f"reference {reference}": steady(1)})
+    limits = [f"latency<=1x {reference}", "iou_drop<=0.01"]
+    checks = gated(tmp_path / "blind.tflite", *limits, data=data, take_turns=turns).verdict.checks
+    assert [check.passed for check in checks] == [True, False]
+    assert checks[1].measured == 0.875
+
+
+def test_a_float_reference_needs_to_be_told_what_it_reads(run, data, tmp_path):
+    EXPORTERS["onnx"](brightness(quantized=False), tmp_path / "teacher.onnx")
+    limit = f"iou_drop<=0 {tmp_path / 'teacher.onnx'}"
+    with pytest.raises(MeasureError, match=r"\[preprocess\]"):
+        gated(run, limit, data=data)
+    (run / "compress.toml").write_text(f'[budget]\nlimits = ["{limit}"]\n[preprocess]\nmean = [0, 0, 0]\n')
+    assert main(["gate", str(run), "--data", str(data)]) == 0
+
+
+def test_without_data_iou_comes_from_the_report_of_the_very_file_and_says_so(run):
+    result = gated(run, "iou>=0.86", "iou_drop<=0.01")
+    assert [check.measured for check in result.verdict.checks] == [0.9, 0.9, 0.005, 0.005]
+    assert result.verdict.passed
+    assert len(result.notes) == 4
+    assert "report.json, which describes this very file" in result.notes[0]
+
+
+def test_a_report_of_another_file_says_nothing(run):
+    EXPORTERS["tflite"](brightness(threshold=0.6), run / "model.tflite")
+    write_manifest(run)
+    with pytest.raises(MeasureError, match=r"describes another file; give --data"):
+        gated(run, "iou>=0.86")
+
+
+def test_without_report_and_data_iou_cannot_be_judged(run):
+    (run / "report.json").unlink()
+    with pytest.raises(MeasureError, match=r"not measured; give --data"):
+        gated(run, "iou>=0.86")
+
+
+def test_a_report_that_is_none_is_one_line(run):
+    (run / "report.json").write_text('{"artifacts": []}')
+    with pytest.raises(DataError, match="not a report of compress run"):
+        gated(run, "iou>=0.86")
+
+
+def test_files_of_different_tasks_are_not_compared(run, data, tmp_path):
+    graph = brightness()
+    conv, softmax = graph.operators
+    three = {
+        name: np.concatenate([getattr(conv, name), getattr(conv, name)[:1]])
+        for name in ("weight", "weight_scale", "bias")
+    }
+    tensors = {name: replace(spec, shape=(1, 3, SIZE, SIZE)) for name, spec in graph.tensors.items()}
+    other = replace(graph, tensors=tensors, operators=(replace(conv, **three), softmax))
+    EXPORTERS["tflite"](other, tmp_path / "three.tflite")
+    with pytest.raises(MeasureError, match="3 classes, others have 2"):
+        gated(run, f"iou_drop<=0.1 {tmp_path / 'three.tflite'}", data=data)
+
+
+def test_a_folder_without_images_is_one_line(run, tmp_path, capsys):
+    assert "no images to measure on" in refused(capsys, run, "--budget", "iou>=0.5", "--data", tmp_path / "cwd")
+
+
+# --- what CI reads
+
+
+def test_the_change_since_the_base_branch_is_stated(run, tmp_path):
+    size_bytes = (run / "model.tflite").stat().st_size
+    base = write_report(run, size_bytes=size_bytes * 2).rename(tmp_path / "base.json")
+    write_report(run)
+    result = gated(run, "1MB", "iou>=0.86", base=base)
+    assert result.base["tflite size"] == 2 * size_bytes
+    assert result.base["tflite IoU"] == 0.9
+
+
+def test_a_base_that_is_not_there_is_one_line(run, capsys):
+    assert "report.json of a run" in refused(capsys, run, "--budget", "1MB", "--base", "none.json")
+
+
+def test_json_on_standard_output_is_nothing_else(run, capsys):
+    assert main(["gate", str(run), "--budget", "100B", "--json", "-"]) == 1
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert (document["passed"], document["headline"]) == (False, "over budget")
+    assert {check["name"] for check in document["checks"]} == {"onnx size", "tflite size"}
+    assert "over budget" in captured.err
+
+
+def test_the_files_that_ci_reads_are_written_and_github_gets_annotations(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    paths = {kind: tmp_path / f"gate.{kind}" for kind in ("json", "junit", "markdown")}
+    options = [text for kind, path in paths.items() for text in (f"--{kind}", str(path))]
+    assert main(["gate", str(run), "--budget", "100B", *options]) == 1
+    assert json.loads(paths["json"].read_text())["passed"] is False
+    assert ElementTree.parse(paths["junit"]).getroot().get("failures") == "2"
+    assert "over budget" in paths["markdown"].read_text()
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("::error title=compress gate::") for line in lines) == 2
+
+
+@pytest.fixture
+def releases(tmp_path):
+    """A repository with the project's Makefile and two releases, and what `make gate` in it says and gates."""
+    root = tmp_path / "repository"
+    for name in ("one", "two"):
+        (root / "export" / name).mkdir(parents=True)
+        for file in ("manifest.json", "compress.toml"):
+            (root / "export" / name / file).write_text("")
+    shutil.copy(ROOT / "Makefile", root)
+    (root / "compress").write_text('#!/bin/sh\necho "$@"\n! grep -q over "$2/compress.toml"\n')
+    (root / "compress").chmod(0o755)
+    subprocess.run(["git", "init", "--quiet", root], check=True)
+
+    def make_gate() -> subprocess.CompletedProcess:
+        subprocess.run(["git", "-C", root, "add", "--all"], check=True)
+        command = ["make", "--no-print-directory", "-C", root, "gate", "BIN=.", "-o", ".venv/.installed"]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    return root / "export", make_gate
+
+
+def test_every_release_is_gated(releases):
+    export, make_gate = releases
+    done = make_gate()
+    assert (done.returncode, done.stdout.split()) == (0, ["gate", "export/one/", "gate", "export/two/"])
+    (export / "one" / "compress.toml").write_text("over")
+    assert make_gate().returncode
+
+
+def test_a_release_without_its_budget_or_its_files_fails_and_none_at_all_is_said(releases):
+    export, make_gate = releases
+    (export / "two" / "compress.toml").unlink()
+    done = make_gate()
+    assert done.returncode
+    assert "export/two/ has no compress.toml" in done.stderr
+    (export / "two" / "manifest.json").unlink()
+    (export / "one" / "manifest.json").unlink()
+    assert make_gate().stdout.split() == ["gate", "export/one/"]  # which then names the missing manifest
+    (export / "one" / "compress.toml").unlink()
+    done = make_gate()
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no release under export/ is committed" in done.stderr
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_seconds_that_are_none(run, capsys, seconds):
+    with pytest.raises(SystemExit) as caught:
+        main(["gate", str(run), "--budget", "1MB", f"--seconds={seconds}"])
+    assert caught.value.code == 2
+    assert "--seconds" in capsys.readouterr().err

@@ -1,0 +1,162 @@
+"""Files that are one network pass; whatever makes them two is found and named."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from compress.cli import main
+from compress.errors import ExportError
+from compress.formats.npz import read_graph, write_graph
+from compress.formats.stored import differences
+from compress.judge.verify import GRAPH, compare, verify_folder
+from compress.release.export import EXPORTERS
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model, tiny_data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("verify") / "tiny"
+    arguments = ["--budget", "12KB", "--data", str(tiny_data), "--minutes", "0", "--out", str(out)]
+    assert main(["run", str(tiny_model), *arguments]) == 0
+    return out
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(finished, tmp_path / "tiny")
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
+
+
+def test_the_files_of_a_run_are_one_network(run, tiny_data, capsys):
+    assert main(["verify", str(run)]) == 0
+    assert "the files are one network" in capsys.readouterr().out
+    assert main(["verify", str(run), "--images", str(tiny_data / "val" / "images")]) == 0
+    assert "8 images" in capsys.readouterr().out
+
+
+def test_every_layer_of_both_runtimes_is_within_one_step(run, images):
+    graph = read_graph(run / GRAPH)
+    parity = compare(graph, {"onnx": run / "model.onnx", "tflite": run / "model.tflite"}, images)
+    assert parity.stored == ()
+    assert len(parity.layers) == 2 * len(graph.operators)
+    assert min(layer.within_one for layer in parity.layers) >= 0.999
+    assert {end.pair for end in parity.ends} == {"torch and onnx", "torch and tflite", "onnx and tflite"}
+
+
+def test_ort_files_are_the_same_network_too(tiny_model, tiny_data, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--budget", "100KB", "--data", str(tiny_data), "--minutes", "0", "--formats", "ort,tflite"]
+    assert main(["run", str(tiny_model), *arguments, "--out", str(out)]) == 0
+    assert main(["verify", str(out)]) == 0
+    assert {path.suffix for path in out.glob("model.*")} == {".ort", ".tflite"}
+
+
+def test_a_byte_that_changed_is_found_in_its_file(run, capsys):
+    path = run / "model.tflite"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert main(["verify", str(run)]) == 1
+    out = capsys.readouterr().out
+    assert "model.tflite" in out
+    assert "sha256" in out
+    assert "model.onnx" not in out
+
+
+def test_a_missing_file_is_named(run, capsys):
+    (run / "model.onnx").unlink()
+    assert main(["verify", str(run)]) == 1
+    assert "model.onnx: is missing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+def test_another_weight_bias_or_scale_is_named_with_its_layer(run, suffix, tmp_path):
+    graph = read_graph(run / GRAPH)
+    operators = list(graph.operators)
+    index = next(i for i, operator in enumerate(operators) if operator.name == "merge")
+    weight, bias = operators[index].weight.copy(), operators[index].bias.copy()
+    weight[0, 0, 0, 0] ^= 1
+    bias[1] += 1
+    operators[index] = replace(operators[index], weight=weight, bias=bias)
+    name = operators[index].output
+    spec = graph.tensors[name]
+    tensors = {**graph.tensors, name: replace(spec, scale=spec.scale * 1.001)}
+    path = tmp_path / f"other.{suffix}"
+    EXPORTERS[suffix](replace(graph, operators=tuple(operators), tensors=tensors), path)
+    found = "\n".join(differences(graph, path))
+    assert "merge: weight" in found
+    assert "merge: bias" in found
+    assert f"{name}: scale" in found
+    assert len(found.splitlines()) == 3
+
+
+def test_the_layer_where_they_part_is_named(run, images, monkeypatch):
+    """As if both runtimes computed one layer otherwise."""
+    from compress import verify
+
+    exact = verify.simulate_operator
+
+    def wrong(graph, operator, inputs):
+        value = exact(graph, operator, inputs)
+        return np.roll(value, 1, axis=2) if operator.name == "merge" else value
+
+    monkeypatch.setattr(verify, "simulate_operator", wrong)
+    graph = read_graph(run / GRAPH)
+    parity = compare(graph, {"onnx": run / "model.onnx", "tflite": run / "model.tflite"}, images[:1])
+    assert not parity.passed
+    assert parity.first_parting().layer == "merge"
+    assert [layer.layer for layer in parity.layers if not layer.passed] == ["merge", "merge"]
+
+
+def test_another_schema_is_a_clear_error(run):
+    path = run / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 7}))
+    with pytest.raises(ExportError, match="schema 7"):
+        verify_folder(run)
+
+
+def test_a_manifest_cannot_name_a_file_outside_its_folder(run):
+    path = run / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"][0]["file"] = "../../elsewhere/model.onnx"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ExportError, match="no file in its own folder"):
+        verify_folder(run)
+
+
+def test_a_graph_survives_its_file(run, tmp_path):
+    graph = read_graph(run / GRAPH)
+    write_graph(graph, tmp_path / "graph.npz")
+    again = read_graph(tmp_path / "graph.npz")
+    assert again.tensors == graph.tensors
+    for ours, theirs in zip(graph.operators, again.operators):
+        assert (ours.op, ours.inputs, ours.output, ours.attrs) == (
+            theirs.op,
+            theirs.inputs,
+            theirs.output,
+            theirs.attrs,
+        )
+        np.testing.assert_array_equal(ours.weight, theirs.weight)
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04broken"])
+def test_a_damaged_graph_is_one_line(run, content):
+    (run / GRAPH).write_bytes(content)
+    with pytest.raises(ExportError, match="graph.npz"):
+        verify_folder(run)
+
+
+def test_the_golden_output_is_what_the_files_give(run):
+    from compress.runtime.session import open_model
+
+    with np.load(run / "golden.npz") as golden:
+        for suffix in ("onnx", "tflite"):
+            session = open_model(run / f"model.{suffix}")
+            assert np.array_equal(session.run(session.prepare(golden["pixels"])), golden[suffix])

@@ -1,0 +1,170 @@
+"""A run that was killed at any moment goes on to the files that it would have had."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.cli import main
+from compress.pipeline.checkpoints import Journal, Start
+
+BEFORE = ["tune", "tuned teacher", "plan", "repair", "features"]
+STAGES = [*BEFORE, "distil", "ptq", "qat", "export", "verify", "measure"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model with a recipe that counts steps, and tunes it first."""
+    folder = tmp_path_factory.mktemp("steps")
+    for name in ("tiny.pt", "tiny.py", "tiny.toml"):
+        (folder / name).write_bytes((tiny_model.parent / name).read_bytes())
+    recipe = (folder / "tiny.toml").read_text()
+    (folder / "tiny.toml").write_text(recipe.replace("minutes = 0.1", "steps = 40") + "\n[tune]\nsteps = 10\n")
+    return folder / "tiny.pt"
+
+
+def arguments(model: Path, data: Path, out: Path) -> list[str]:
+    return ["run", str(model), "--budget", "20KB", "--data", str(data), "--out", str(out)]
+
+
+def digests(out: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in ("model.onnx", "model.tflite")}
+
+
+def read_report(out: Path) -> dict[str, Any]:
+    return json.loads((out / "report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def whole(model, tiny_data, tmp_path_factory) -> dict[str, str]:
+    """Digests of the files of a run that nobody disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert main(arguments(model, tiny_data, out)) == 0
+    return digests(out)
+
+
+def killed(model: Path, data: Path, out: Path, stage: str) -> None:
+    """Start a run and kill it with SIGKILL when it says that it is at `stage`."""
+    command = [sys.executable, "-m", "compress.cli", *arguments(model, data, out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith(f"{stage} ..."):
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stderr.close()
+    assert process.wait(timeout=60) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "stage", [pytest.param(stage, marks=[] if stage == "qat" else pytest.mark.slow) for stage in STAGES]
+)
+def test_a_run_killed_in_any_stage_goes_on_to_the_same_files(stage, model, tiny_data, tmp_path, whole, capsys):
+    out = tmp_path / "out"
+    killed(model, tiny_data, out, stage)
+    assert main(["run", "--resume", str(out)]) == 0
+    assert digests(out) == whole
+    assert not list(out.rglob("*.partial"))
+    command = read_report(out)["command"]  # which names folders, but not where they are on this machine
+    assert command == f"compress run tiny.pt --budget 20KB --data {tiny_data.name} --out out"
+
+
+@pytest.mark.slow
+def test_finished_stages_are_not_done_again(model, tiny_data, tmp_path, whole, caplog):
+    out = tmp_path / "out"
+    killed(model, tiny_data, out, "export")
+    with caplog.at_level("INFO", "compress"):
+        assert main(["run", "--resume", str(out)]) == 0
+    stages = [
+        record.getMessage().split()[0].rstrip(":") for record in caplog.records if " from " in record.getMessage()
+    ]
+    assert stages == ["tune", "plan", "repair", "distil", "ptq", "qat"]
+    assert digests(out) == whole
+
+
+def test_other_images_or_another_model_are_no_reason_to_go_on(model, tiny_data, two_class_data, tmp_path, capsys):
+    out = tmp_path / "out"
+    killed(model, tiny_data, out, "repair")
+    recipe = out / "checkpoints" / "run.json"
+    recipe.write_text(recipe.read_text().replace(str(tiny_data), str(two_class_data)))
+    assert main(["run", "--resume", str(out)]) == 2
+    assert "start it anew, without --resume" in capsys.readouterr().err
+
+
+def test_a_longer_training_keeps_what_came_before_it(tmp_path):
+    def journal(minutes, resume):
+        start = Start("model.pt", {"train": {"minutes": minutes}}, "recipe", "command")
+        return Journal(tmp_path, start, resume)
+
+    first = journal(1, False)
+    first.opened("key")
+    for stage, at in (("repair", 0.0), ("between-1", 0.5), ("distil", 1.0), ("ptq", 0.0), ("qat", 1.5)):
+        first.once(stage, partial(first.moment, stage, 0.5, at), lambda _: 1, lambda _: None)
+        (tmp_path / f"{stage}.state").touch()
+    first.trained = 1.5
+    assert [*journal(1, True).minutes] == ["repair", "between-1", "distil", "ptq", "qat"]
+    longer = journal(2, True)
+    longer.opened("key")
+    assert [*longer.minutes] == ["repair", "between-1"]
+    assert [moment.stage for moment in longer.moments] == ["repair", "between-1"]
+    assert longer.trained == 0.5
+    assert (tmp_path / "distil.state").exists()
+    assert not (tmp_path / "qat.state").exists()
+
+
+def test_a_stage_takes_the_minutes_that_it_trained_before_a_kill_too(tmp_path):
+    journal = Journal(tmp_path, Start("model.pt", {}, "recipe", "command"), False)
+    journal.opened("key")
+    journal.trained = 1.0
+
+    def distil():  # goes on from a state of 59 minutes, and ends a moment later
+        journal.moment("distil", 0.5, 60.0)
+        journal.trained = 61.0
+
+    journal.once("distil", distil, lambda _: 1, lambda _: None)
+    journal.once("ptq", lambda: None, lambda _: 1, lambda _: None)
+    assert journal.minutes["distil"] == 60.0
+    assert 0 <= journal.minutes["ptq"] < 1
+
+
+@pytest.mark.slow
+def test_a_finished_run_trains_on_from_where_its_distillation_was(model, tiny_data, tmp_path, caplog):
+    out = tmp_path / "out"
+    assert main(arguments(model, tiny_data, out)) == 0
+    before, short = digests(out), read_report(out)
+    with caplog.at_level("INFO", "compress"):
+        assert main(["run", "--resume", str(out), "--minutes", "0.2"]) == 0
+    stages = [
+        record.getMessage().split()[0].rstrip(":") for record in caplog.records if " from " in record.getMessage()
+    ]
+    assert stages == ["tune", "plan", "repair"]
+    long = read_report(out)
+    trained = {
+        name: [moment for moment in report["history"] if moment["stage"] == "distil"]
+        for name, report in {"short": short, "long": long}.items()
+    }
+    assert trained["long"][: len(trained["short"])] == trained["short"]
+    assert len(trained["long"]) > len(trained["short"])
+    assert long["history"][-1]["stage"] == "qat"
+    assert long["recipe"]["train"]["minutes"] == 0.2
+    assert digests(out) != before
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
+    assert main(["run", "--resume", str(tmp_path)]) == 2
+    assert "run.json: no such file" in capsys.readouterr().err
+
+
+def test_flags_that_a_resumed_run_would_not_follow_are_refused(tmp_path, capsys):
+    assert main(["run", "--resume", str(tmp_path), "--budget", "4MB", "--keep-float", "a"]) == 2
+    assert "leave out --budget, --keep-float" in capsys.readouterr().err
+
+
+def test_no_model_and_no_folder_is_one_line(capsys):
+    assert main(["run", "--budget", "4MB"]) == 2
+    assert "compress run MODEL" in capsys.readouterr().err

@@ -1,0 +1,144 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import onnx
+import pytest
+
+from compress.errors import MeasureError
+from compress.runtime.local import Child, samples_ms
+from compress.runtime.session import describe
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_samples_are_the_milliseconds_of_each_call():
+    ticks = iter([0.0, 0.010, 1.0, 1.025])
+    assert samples_ms(lambda: None, 2, clock=lambda: next(ticks)) == pytest.approx([10, 25])
+
+
+def test_answers_probabilities_and_times(brightness):
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[2, 3] = 255
+    with Child(brightness.path) as child:
+        probabilities = child.probabilities(image, (0,) * 3, (255,) * 3)
+        samples = child.time(4)
+        assert child.runtime.startswith("onnxruntime ")
+    assert (probabilities.shape, probabilities.dtype) == ((2, 8, 8), np.float32)
+    assert probabilities[1, 2, 3] == pytest.approx(1 / (1 + np.exp(-10)))
+    assert probabilities[1, 0, 0] == pytest.approx(1 / (1 + np.exp(10)), rel=1e-4)
+    assert len(samples) == 4
+    assert min(samples) > 0
+
+
+def test_says_what_the_file_is_what_runs_it_and_what_it_takes(brightness):
+    with Child(brightness.path) as child:
+        child.time(1)
+        described = child.describe()
+        assert child.kernels().counts == {"Conv": 1, "Softmax": 1}
+        assert child.load_ms > 0
+        memory = child.memory_bytes()
+    assert described == describe(brightness.path)
+    assert memory is None or 0 <= memory < 200_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux states the peak of a process")
+def test_memory_counts_what_the_file_needs(brightness, tmp_path):
+    """A weight of 64 MB more takes at least 64 MB more."""
+    model = onnx.load(brightness.path)
+    weight = np.zeros((16_000_000,), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "ballast"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "zero"))
+    model.graph.node.insert(0, onnx.helper.make_node("Gather", ["ballast", "index"], ["none"]))
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["zero"], ["index"], to=onnx.TensorProto.INT64))
+    model.graph.node.append(onnx.helper.make_node("Add", ["probabilities", "none"], ["sum"]))
+    model.graph.output[0].name = "sum"
+    heavy = tmp_path / "heavy.onnx"
+    onnx.save(model, heavy)
+    grown = []
+    for path in (brightness.path, heavy):
+        with Child(path) as child:
+            child.time(2)
+            grown.append(child.memory_bytes())
+    assert grown[1] - grown[0] > 0.9 * 64e6
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("gone.onnx", None), ("broken.onnx", b"no model"), ("broken.tflite", b"")]
+)
+def test_file_that_is_no_model_is_a_measure_error_of_one_line(tmp_path, name, content):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(MeasureError) as error:
+        Child(tmp_path / name)
+    assert str(error.value).startswith(str(tmp_path / name))
+    assert "\n" not in str(error.value)
+
+
+def test_crash_of_native_code_is_a_measure_error(brightness):
+    with Child(brightness.path) as child:
+        os.kill(child._process.pid, signal.SIGSEGV)
+        child._process.wait()
+        with pytest.raises(MeasureError, match=r"brightness\.onnx: the runtime died on it \(SIGSEGV\)"):
+            child.time(1)
+
+
+def test_crash_while_it_computes_is_a_measure_error(brightness):
+    with Child(brightness.path) as child:
+        threading.Timer(0.3, os.kill, (child._process.pid, signal.SIGABRT)).start()
+        with pytest.raises(MeasureError, match="SIGABRT"):
+            child.time(10_000_000)
+
+
+def test_child_ends_with_its_use(brightness):
+    with Child(brightness.path) as child:
+        assert is_running(child._process.pid)
+    assert not is_running(child._process.pid)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from compress.runtime.local import Child
+try:
+    with Child(Path(sys.argv[1])) as child:
+        print(child._process.pid, flush=True)
+        child.time(10_000_000)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_ends_parent_and_child_at_once(brightness):
+    """A terminal sends it to the whole process group of the parent."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(brightness.path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    child = int(parent.stdout.readline())
+    time.sleep(0.2)
+    start = time.monotonic()
+    os.killpg(parent.pid, signal.SIGINT)
+    assert parent.communicate(timeout=10) == ("interrupted\n", "")
+    assert time.monotonic() - start < 2
+    assert not is_running(child)
+
+
+def test_child_of_a_parent_that_was_killed_ends_by_itself(brightness):
+    """Its stdin closes then."""
+    command = [sys.executable, "-m", "compress.runtime.local", str(brightness.path), "1"]
+    child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=20)
+    assert (child.returncode, child.stderr) == (0, b"")

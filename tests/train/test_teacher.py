@@ -1,0 +1,142 @@
+"""Teacher's maps and features: computed once, and no stale entry is ever met."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import TinyNet
+
+from compress.data.packed import Packed
+from compress.errors import DataError
+from compress.graph.channels import find_groups
+from compress.load.trace import fold_normalisation, trace
+from compress.train.device import autocast, best_device, placed
+from compress.train.teacher import feature_tensors, joined, pooled, teacher_features, teacher_maps
+from compress.train.views import WHOLE, View, shrink
+
+ATOL = 1e-2
+"""Of what may be computed in bfloat16, and is stored as float16."""
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    return fold_normalisation(trace(TinyNet().eval(), (32, 32), 0, 3, (0.5,) * 3, (0.25,) * 3)[0])
+
+
+@pytest.fixture(scope="module")
+def images():
+    return Packed(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8), "some images")
+
+
+def test_maps_are_the_teachers_probabilities_without_the_first_class(net, images, tmp_path):
+    maps, doubt = teacher_maps([net], images, "model", tmp_path)
+    with torch.no_grad(), autocast(best_device()):  # in the arithmetic that the device is fast in
+        views = [placed(net)(net.real(torch.from_numpy(one[None]))) for one in images.array]
+    probabilities = torch.cat(views).float().numpy()
+    probabilities /= probabilities.sum(1, keepdims=True)  # which rounding to bfloat16 leaves near 1
+    assert maps.shape == (5, 2, 32, 32)
+    np.testing.assert_allclose(maps / 255, probabilities[:, 1:], atol=0.5 / 255 + 1e-4)
+    np.testing.assert_allclose(doubt / 255, 1.5 * (1 - probabilities.max(1)), atol=0.5 / 255 + 1e-4)
+
+
+def test_two_teachers_average_their_logits_and_doubt_what_they_disagree_on():
+    sure = torch.tensor([0.1, 0.9]).reshape(1, 2, 1, 1)
+    same = joined(torch.cat([sure, sure]))
+    np.testing.assert_allclose(same.flatten(), [0.9, 0.2], atol=1e-5)
+    apart = joined(torch.cat([sure, sure.flip(1)]))
+    np.testing.assert_allclose(apart.flatten(), [0.5, 1.0], atol=1e-5)
+    odds = np.sqrt(9 * 1)  # of 0.9 and 0.5: the geometric mean of 9 and 1
+    mixed = joined(torch.cat([sure, torch.full((1, 2, 1, 1), 0.5)]))
+    assert mixed[0].item() == pytest.approx(odds / (1 + odds), abs=1e-5)
+
+
+def test_views_of_an_image_come_back_to_its_own_frame(net, images, tmp_path):
+    pixels = images.array.copy()
+    pixels[:, :, 16:] = pixels[:, :, :16][:, :, ::-1]  # symmetric images
+    maps, _ = teacher_maps([net], Packed(pixels, "symmetric"), "model", tmp_path, ["flip"])
+    np.testing.assert_allclose(maps, maps[..., ::-1], atol=1)
+    plain, _ = teacher_maps([net], images, "model", tmp_path)
+    scaled, _ = teacher_maps([net], images, "model", tmp_path, ["flip", "scale"])
+    assert scaled.shape == plain.shape
+    assert not np.array_equal(scaled, plain)
+
+
+def test_an_interrupted_computation_goes_on_where_it_stopped(net, images, tmp_path, monkeypatch):
+    forward, calls = type(net).forward, []
+
+    def stops_at_the_fourth(self, image):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return forward(self, image)
+
+    monkeypatch.setattr(type(net), "forward", stops_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        teacher_maps([net], images, "model", tmp_path)
+    maps, _ = teacher_maps([net], images, "model", tmp_path)
+    assert len(calls) == 4 + 2  # three were kept, two were left
+    monkeypatch.undo()
+    fresh, _ = teacher_maps([net], images, "model", tmp_path / ".." / tmp_path.name)
+    assert np.array_equal(maps, fresh)
+
+
+def test_an_image_that_was_seen_in_another_set_costs_nothing(net, images, tmp_path, monkeypatch):
+    (tmp_path / "fresh").mkdir()
+    fresh, _ = teacher_maps([net], images, "model", tmp_path / "fresh")
+    teacher_maps([net], Packed(images.array[[3, 1]], "two of them"), "model", tmp_path)
+    forward, calls = type(net).forward, []
+    monkeypatch.setattr(type(net), "forward", lambda self, image: calls.append(1) or forward(self, image))
+    maps, _ = teacher_maps([net], images, "model", tmp_path)
+    assert len(calls) == 3
+    assert np.array_equal(maps, fresh)
+    teacher_maps([net], images, "another model", tmp_path)
+    teacher_maps([net], images, "model", tmp_path, ["flip"])
+    assert len(calls) == 3 + 5 + 10
+
+
+def test_another_model_or_other_images_never_meet_a_stale_map(net, images, tmp_path):
+    teacher_maps([net], images, "model", tmp_path)
+    teacher_maps([net], images, "another model", tmp_path)
+    teacher_maps([net], Packed(images.array, "other images"), "model", tmp_path)
+    assert len(list(tmp_path.glob("maps-*.u8"))) == 3
+
+
+def test_a_second_run_on_the_same_maps_is_told_to_wait(net, images, tmp_path):
+    import fcntl
+
+    teacher_maps([net], images, "model", tmp_path)
+    target = next(tmp_path.glob("maps-*.u8"))
+    target.unlink()
+    with target.with_suffix(".partial").open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another run"):
+            teacher_maps([net], images, "model", tmp_path)
+
+
+def test_features_are_the_teachers_values_at_kept_channels(net, images, tmp_path):
+    channels = find_groups(net)
+    kept = {g.name: tuple(range(0, g.width, 1 if g.frozen else 2)) for g in channels.groups.values()}
+    part = View(slice(8, 32), slice(0, 24), True)
+    features = teacher_features(net, channels, kept, images.array, [(3, WHOLE), (1, part)], (24, 24), tmp_path)
+    assert features.images.tolist() == [3, 1]
+    name = feature_tensors(net)[0]
+    whole, mirrored = shrink(torch.from_numpy(images.array[[3]]), (24, 24)), images.array[[1], 8:32, 23::-1].copy()
+    with torch.no_grad():
+        value = net.run(net.real(torch.cat([whole, torch.from_numpy(mirrored)])), keep={name})[name]
+    wanted = pooled(value)[:, ::2]
+    found = torch.from_numpy(features.values[name].copy()).float()
+    torch.testing.assert_close(found, wanted, atol=ATOL, rtol=ATOL)
+    torch.testing.assert_close(
+        features.spread[name], wanted.std((0, 2, 3), correction=0, keepdim=True), atol=ATOL, rtol=ATOL
+    )
+    assert list(tmp_path.iterdir()) == []  # nothing is left behind
+
+
+@pytest.mark.parametrize(("side", "cells"), [(96, 32), (80, 32), (48, 24)])
+def test_large_features_are_averaged_over_cells(side, cells):
+    value = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    means, expected = pooled(value), torch.nn.functional.adaptive_avg_pool2d(value, (cells, cells))
+    torch.testing.assert_close(means, expected)
+    (gradient,), (wanted,) = (torch.autograd.grad(each.square().sum(), value) for each in (means, expected))
+    torch.testing.assert_close(gradient, wanted)
+    assert pooled(value[:, :, :20, :30]).shape == (2, 3, 20, 30)
