@@ -22,7 +22,8 @@ import numpy as np
 
 from compress.formats.metadata import Card
 from compress.formats.npz import read_graph
-from compress.graph.quantized import Operator, QuantizedGraph
+from compress.graph.operators.conv import ConvAttributes
+from compress.graph.quantized import QuantizedGraph, QuantizedOperator
 from compress.judge.gate import Rules, gate
 from compress.measure.latency import take_turns
 from compress.measure.statistics import speedup
@@ -42,7 +43,7 @@ def larger(graph: QuantizedGraph, base: Path, path: Path) -> None:
             return
 
 
-def multiplications(graph: QuantizedGraph, operator: Operator) -> int:
+def multiplications(graph: QuantizedGraph, operator: QuantizedOperator) -> int:
     height, width = graph.tensors[operator.output].shape[2:]
     return 0 if operator.weight is None else operator.weight.size * height * width
 
@@ -63,9 +64,9 @@ def extra_layer(graph: QuantizedGraph, share: float) -> QuantizedGraph:
     channels = spec.shape[1]
     weight = np.zeros((channels, channels, kernel, kernel), np.int8)
     weight[range(channels), range(channels), kernel // 2, kernel // 2] = 127
-    attrs = {"stride": (1, 1), "padding": (kernel // 2,) * 2, "dilation": (1, 1), "groups": 1}
+    attrs = ConvAttributes(padding=(kernel // 2,) * 2)
     same = np.full(channels, 1 / 127, np.float32)
-    layer = Operator("conv", f"extra_{len(graph.operators)}", (raw,), spec.name, attrs, None, weight, same)
+    layer = QuantizedOperator("conv", f"extra_{len(graph.operators)}", (raw,), spec.name, attrs, None, weight, same)
     layer = replace(layer, bias=np.zeros(channels, np.int32))
     at = graph.operators.index(before)
     operators = (*graph.operators[:at], replace(before, output=raw), layer, *graph.operators[at + 1 :])

@@ -20,7 +20,8 @@ from compress.graph.network import Network
 from compress.load.trace import fold_normalisation, trace
 from compress.measure.statistics import bootstrap_mean
 from compress.prune.cut import cut
-from compress.prune.plan import GroupDamage, choose
+from compress.prune.importance import GroupDamage
+from compress.prune.widths import choose
 from compress.quantize.calibration import calibrate
 from compress.quantize.training import QuantizedNetwork
 from compress.train.loop import map_loss

@@ -11,7 +11,8 @@ import numpy as np
 
 from compress.errors import ExportError
 from compress.files import write_whole
-from compress.graph.quantized import Operator, QuantizedGraph, TensorSpec
+from compress.graph.operators import OPERATORS
+from compress.graph.quantized import QuantizedGraph, QuantizedOperator, TensorSpec
 
 _ARRAYS = ("weight", "weight_scale", "bias")
 _SCHEMA = 1
@@ -58,7 +59,8 @@ def read_graph(path: Path) -> QuantizedGraph:
         raise ExportError(f"{path}: is damaged ({type(error).__name__}); run again") from None
 
 
-def _operator(entry: dict[str, Any], index: int, arrays: dict[str, np.ndarray]) -> Operator:
+def _operator(entry: dict[str, Any], index: int, arrays: dict[str, np.ndarray]) -> QuantizedOperator:
     attrs = {key: tuple(value) if isinstance(value, list) else value for key, value in entry["attrs"].items()}
     own = {kind: arrays.get(f"{index}.{kind}") for kind in _ARRAYS}
-    return Operator(**{**entry, "inputs": tuple(entry["inputs"]), "attrs": attrs, **own})
+    typed = OPERATORS[entry["op"]].attributes(**attrs)
+    return QuantizedOperator(**{**entry, "inputs": tuple(entry["inputs"]), "attrs": typed, **own})

@@ -1,12 +1,11 @@
 """QuantizedGraph -> ONNX: uint8 activations between QuantizeLinear/DequantizeLinear pairs (QDQ), int8 weights.
 
 onnxruntime fuses each "DequantizeLinear, operator, QuantizeLinear" into one integer operator. Activations
-are uint8, because its x86 kernels fuse only those. It has no integer kernel for ConvTranspose and none that
-rounds for Resize: these two run in float between the same pairs.
+are uint8, because its x86 kernels fuse only those. What it has no integer kernel for runs in float between the same
+pairs. How each operator is said in ONNX, its own entry says (`compress.graph.operators`).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.errors import ExportError
 from compress.files import write_whole
 from compress.formats.metadata import Card
-from compress.graph.quantized import Operator, QuantizedGraph, TensorSpec
+from compress.graph.operators import OPERATORS
+from compress.graph.operators.operator import OnnxForm
+from compress.graph.quantized import QuantizedGraph, QuantizedOperator, TensorSpec
 
 OPSET = 13  # the first with DequantizeLinear per channel
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
@@ -106,24 +107,29 @@ class _Writer:
         self.constants: dict[tuple[Any, ...], TensorProto] = {}
         self.dequantized: dict[str, str] = {}
 
-    def add(self, operator: Operator) -> None:
+    def add(self, operator: QuantizedOperator) -> None:
         self.graph.is_integer(operator)
         kept_float = operator.weight is not None and operator.weight_scale is None
-        if operator.op not in TRANSLATE:
-            raise ExportError(f"{operator.name}: ONNX export does not know the operator {operator.op!r}")
         source, result = self.graph.tensors[operator.inputs[0]], self.graph.tensors[operator.output]
-        form = TRANSLATE[operator.op](operator, source, result)
+        forms = operator.kind.onnx(operator, source, result)
         inputs = [self.real(name, kept_float) for name in operator.inputs]
-        inputs += [self.constant(value) for value in form.constants]
-        if operator.weight is not None:
-            inputs += self.weights(operator, operator.weight, form.output_axis)
-        value = self.node(form.op_type, inputs, operator.name, **form.attributes)
+        value = self.computed(forms, inputs, operator)
         if operator.activation and not result.clamps(operator.activation):
-            activation = TRANSLATE[operator.activation](operator, result, result)
-            value = self.node(activation.op_type, [value, *(self.constant(limit) for limit in activation.constants)])
+            value = self.computed(OPERATORS[operator.activation].onnx(operator, result, result), [value])
         if result.scale is not None:
             self.node("QuantizeLinear", [value, *self.scale_of(result)])
         self.nodes[-1].output[0] = operator.output
+
+    def computed(self, forms: Sequence[OnnxForm], inputs: list[str], operator: QuantizedOperator | None = None) -> str:
+        """The result of one form after the other; `operator` gives the last its name, and all its weights."""
+        given = inputs
+        for before_last, form in zip(range(len(forms) - 1, -1, -1), forms, strict=True):
+            name = operator.name + f".{before_last}" * (before_last > 0) if operator else ""
+            given = [*given, *(inputs[:1] if form.with_input else ()), *map(self.constant, form.constants)]
+            if operator and operator.weight is not None:
+                given += self.weights(operator, operator.weight, form.output_axis)
+            given = [self.node(form.op_type, given, name, **form.attributes)]
+        return given[0]
 
     def normalised(self, image: TensorSpec, mean: tuple[float, ...], std: tuple[float, ...]) -> onnx.ValueInfoProto:
         """A float32 input that becomes `image`: its real value is scale * (std * x + mean - zero point)."""
@@ -168,7 +174,7 @@ class _Writer:
     def scale_of(self, spec: TensorSpec) -> list[str]:
         return [self.constant(np.float32(spec.scale)), self.constant(np.uint8(spec.zero_point + 128))]
 
-    def weights(self, operator: Operator, weight: np.ndarray, axis: int) -> list[str]:
+    def weights(self, operator: QuantizedOperator, weight: np.ndarray, axis: int) -> list[str]:
         """Inputs for the weight and the bias; int8 and int32 ones go through a DequantizeLinear."""
         named = [(weight, f"{operator.name}.weight"), (operator.bias, f"{operator.name}.bias")]
         stored = [self.constant(value, name, own=True) for value, name in named if value is not None]
@@ -196,87 +202,3 @@ class _Writer:
         if key not in self.constants:
             self.constants[key] = numpy_helper.from_array(array, name or f"_c{len(self.constants)}")
         return self.constants[key].name
-
-
-@dataclass(frozen=True)
-class _Form:
-    """An operator in ONNX's words: constants follow the inputs, weights follow those."""
-
-    op_type: str
-    attributes: dict[str, Any]
-    constants: Sequence[Any] = ()
-    output_axis: int = 0  # of the weight: that of the output channels
-
-
-def _plain(op_type: str, **attributes: Any) -> Callable[[Operator, TensorSpec, TensorSpec], _Form]:
-    return lambda operator, source, result: _Form(op_type, attributes)
-
-
-def _conv(operator: Operator, source: TensorSpec, result: TensorSpec) -> _Form:
-    return _Form("Conv", _conv_attributes(operator))
-
-
-def _conv_transpose(operator: Operator, source: TensorSpec, result: TensorSpec) -> _Form:
-    attributes = {**_conv_attributes(operator), "output_padding": operator.attrs["output_padding"]}
-    axis, groups = 1, operator.attrs["groups"]
-    if groups > 1 and operator.weight_scale is not None:
-        if len(operator.weight_scale) != groups:
-            raise ExportError(
-                f"{operator.name}: ONNX has no per-channel scales for a transposed convolution in {groups} groups; "
-                f"keep it float with --keep-float {operator.name}"
-            )
-        axis = 0
-    return _Form("ConvTranspose", attributes, output_axis=axis)
-
-
-def _conv_attributes(operator: Operator) -> dict[str, Any]:
-    attrs = operator.attrs
-    return {
-        "strides": attrs["stride"],
-        "pads": [*attrs["padding"], *attrs["padding"]],
-        "dilations": attrs["dilation"],
-        "group": attrs["groups"],
-    }
-
-
-def _pool(op_type: str, **more: Any) -> Callable[[Operator, TensorSpec, TensorSpec], _Form]:
-    """Padding at the end follows from the output's size, so that torch's ceil_mode needs no attribute."""
-
-    def form(operator: Operator, source: TensorSpec, result: TensorSpec) -> _Form:
-        kernel, stride, begin = (operator.attrs[key] for key in ("kernel", "stride", "padding"))
-        covered = [(out - 1) * s + k for out, s, k in zip(result.shape[2:], stride, kernel, strict=True)]
-        end = [max(c - size - b, 0) for c, size, b in zip(covered, source.shape[2:], begin, strict=True)]
-        return _Form(op_type, {"kernel_shape": kernel, "strides": stride, "pads": [*begin, *end], **more})
-
-    return form
-
-
-def _resize(operator: Operator, source: TensorSpec, result: TensorSpec) -> _Form:
-    # torch's "nearest" takes floor(index * in / out); only its "bilinear" has half-pixel centres.
-    modes = {
-        "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
-        "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
-    }
-    sizes = np.array(result.shape, np.int64)
-    return _Form("Resize", modes[operator.attrs["mode"]], (None, None, sizes))
-
-
-def _relu6(operator: Operator, source: TensorSpec, result: TensorSpec) -> _Form:
-    return _Form("Clip", {}, (np.float32(0), np.float32(6)))
-
-
-TRANSLATE: dict[str, Callable[[Operator, TensorSpec, TensorSpec], _Form]] = {
-    "conv": _conv,
-    "conv_transpose": _conv_transpose,
-    "add": _plain("Add"),
-    "mul": _plain("Mul"),
-    "concat": _plain("Concat", axis=1),
-    "max_pool": _pool("MaxPool"),
-    "avg_pool": _pool("AveragePool", count_include_pad=0),
-    "mean": _plain("GlobalAveragePool"),
-    "resize": _resize,
-    "relu": _plain("Relu"),
-    "relu6": _relu6,
-    "sigmoid": _plain("Sigmoid"),
-    "softmax": _plain("Softmax", axis=1),
-}

@@ -8,16 +8,15 @@ import onnx
 from ai_edge_litert import schema_py_generated as schema
 from onnx import numpy_helper
 
-from compress.graph.quantized import QuantizedGraph
+from compress.formats.tflite import in_layout
+from compress.graph.quantized import QuantizedGraph, QuantizedOperator
 
 _TYPES = {schema.TensorType.INT8: np.int8, schema.TensorType.INT32: np.int32, schema.TensorType.FLOAT32: np.float32}
-_CODES = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-_TO_TORCH = {"CONV_2D": (0, 3, 1, 2), "DEPTHWISE_CONV_2D": (3, 0, 1, 2), "TRANSPOSE_CONV": (3, 0, 1, 2)}
 
 
 @dataclass(frozen=True)
 class Stored:
-    """By operator: weights in torch's layout and biases. By tensor: scale and int8 zero point."""
+    """By operator: weights in the file's layout and biases. By tensor: scale and int8 zero point."""
 
     weights: dict[str, np.ndarray]
     biases: dict[str, np.ndarray]
@@ -31,7 +30,7 @@ def read_onnx(path: Path) -> Stored:
     weights, biases = {}, {}
     for node in model.node:
         arrays = [_constant(name, values, maker) for name in node.input[1:]] if node.name else []
-        if node.op_type in ("Conv", "ConvTranspose") and arrays[0] is not None:
+        if arrays and arrays[0] is not None:
             weights[node.name] = arrays[0]
             if len(arrays) > 1 and arrays[1] is not None:
                 biases[node.name] = arrays[1]
@@ -55,17 +54,11 @@ def read_tflite(path: Path) -> Stored:
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
     graph = model.subgraphs[0]
     tensors = {tensor.name.decode(): tensor for tensor in graph.tensors}
-    weights, biases, scales = {}, {}, {}
-    for operator in graph.operators:
-        code = _CODES[model.operatorCodes[operator.opcodeIndex].builtinCode]
-        if code not in _TO_TORCH:
-            continue
-        # a transposed convolution has its weights before its input, the others after
-        weight = graph.tensors[operator.inputs[1]]
-        layer = weight.name.decode().removesuffix(".weight")
-        weights[layer] = _array(model, weight).transpose(_TO_TORCH[code])
-        if f"{layer}.bias" in tensors:
-            biases[layer] = _array(model, tensors[f"{layer}.bias"])
+    constants = {name: tensor for name, tensor in tensors.items() if model.buffers[tensor.buffer].data is not None}
+    arrays = {name: _array(model, each) for name, each in constants.items() if name.endswith((".weight", ".bias"))}
+    weights = {name.removesuffix(".weight"): array for name, array in arrays.items() if name.endswith(".weight")}
+    biases = {name.removesuffix(".bias"): array for name, array in arrays.items() if name.endswith(".bias")}
+    scales = {}
     for name, tensor in tensors.items():
         if (
             tensor.type == schema.TensorType.INT8
@@ -92,9 +85,10 @@ def differences(graph: QuantizedGraph, path: Path) -> list[str]:
     stored = READERS[path.suffix](path)
     found = []
     for operator in graph.operators:
+        ours = {"weight": _weight(graph, operator, path.suffix), "bias": operator.bias}
         for kind, there in (("weight", stored.weights), ("bias", stored.biases)):
-            ours = getattr(operator, kind)
-            if ours is not None and not np.array_equal(there.get(operator.name, ()), ours):
+            wanted = ours[kind]
+            if wanted is not None and not np.array_equal(there.get(operator.name, ()), wanted):
                 found.append(f"{path.name}: {operator.name}: {kind} differs from the graph's")
     for name, spec in graph.tensors.items():
         if spec.scale is None or name == graph.input:
@@ -102,3 +96,11 @@ def differences(graph: QuantizedGraph, path: Path) -> list[str]:
         if stored.scales.get(name) != (np.float32(spec.scale), spec.zero_point):
             found.append(f"{path.name}: {name}: scale or zero point differs from the graph's")
     return found
+
+
+def _weight(graph: QuantizedGraph, operator: QuantizedOperator, suffix: str) -> np.ndarray | None:
+    """As a file of this kind stores it."""
+    if operator.weight is None or suffix != ".tflite":
+        return operator.weight
+    specs = graph.tensors[operator.inputs[0]], graph.tensors[operator.output]
+    return in_layout(operator.kind.tflite(operator, *specs)[0], operator.weight)

@@ -4,8 +4,7 @@ Layout is NHWC. torch's padding becomes SAME or VALID wherever one of them means
 PAD operator stands only where a converter would have to put one too (stride 2, mostly).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +12,17 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from compress.errors import ExportError
 from compress.files import write_whole
 from compress.formats.metadata import Card, metadata, packed_labels
-from compress.graph.quantized import Operator, QuantizedGraph, TensorSpec
+from compress.graph.operators import OPERATORS
+from compress.graph.operators.operator import TfliteForm
+from compress.graph.quantized import QuantizedGraph, QuantizedOperator, TensorSpec
 
-# The lowest operator versions that do what is asked here: for float32, for int8.
-VERSIONS = {
-    "ADD": (1, 2),
-    "AVERAGE_POOL_2D": (1, 2),
-    "CONCATENATION": (1, 2),
-    "CONV_2D": (1, 3),
-    "DEPTHWISE_CONV_2D": (2, 3),
-    "DEQUANTIZE": (1, 2),
-    "LOGISTIC": (1, 2),
-    "MAX_POOL_2D": (1, 2),
-    "MEAN": (1, 2),
-    "MUL": (1, 2),
-    "PAD": (1, 2),
-    "PADV2": (1, 2),
-    "QUANTIZE": (1, 1),
-    "RELU": (1, 2),
-    "RELU6": (1, 2),
-    "RESIZE_BILINEAR": (3, 3),
-    "RESIZE_NEAREST_NEIGHBOR": (1, 2),
-    "SOFTMAX": (1, 2),
-    "TRANSPOSE_CONV": (3, 3),
-}
-GROUPED_CONV_VERSION = 6
-FUSED_TRANSPOSE_CONV_VERSION = 4
-# TensorFlow releases that brought the newest of these versions; the rest is older than 2.3.
-MIN_RUNTIMES = {("CONV_2D", GROUPED_CONV_VERSION): "2.9.0", ("TRANSPOSE_CONV", FUSED_TRANSPOSE_CONV_VERSION): "2.13.0"}
+# The versions of the operators that are written here and not asked for by an entry: for float32, for int8.
+VERSIONS = {"DEQUANTIZE": (1, 2), "PAD": (1, 2), "PADV2": (1, 2), "QUANTIZE": (1, 1)}
 OLDEST_RUNTIME = "2.3.0"
+"""The release of TensorFlow that brought the newest of all other operators' versions."""
 
-ACTIVATIONS = {
-    None: schema.ActivationFunctionType.NONE,
-    "relu": schema.ActivationFunctionType.RELU,
-    "relu6": schema.ActivationFunctionType.RELU6,
-}
-SAME, VALID = schema.Padding.SAME, schema.Padding.VALID
 TYPES = {
     "float32": schema.TensorType.FLOAT32,
     "int8": schema.TensorType.INT8,
@@ -122,19 +93,27 @@ def _operator_code(name: str, version: int) -> schema.OperatorCodeT:
     return schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), version=version, builtinCode=code)
 
 
-@dataclass
-class _Form:
-    """An operator in TFLite's words: `before` and `after` are constants around the inputs, weights come last."""
+def _options(options: tuple[str, Mapping[str, Any]] | None) -> Any:
+    """The options table that a form names, its enumerations as the schema has them."""
+    if options is None:
+        return None
+    table, fields = options
+    return getattr(schema, f"{table}T")(**{key: _ENUMS.get(key, _same)(value) for key, value in fields.items()})
 
-    code: str
-    options: Any
-    before: Sequence[np.ndarray] = ()
-    after: Sequence[np.ndarray] = ()
-    version: int | None = None
-    pads: Sequence[tuple[int, int]] = ()  # of height and width, in an operator of their own
-    pad_lowest: bool = False  # pad with the lowest value instead of zero
-    layout: Callable[[np.ndarray], np.ndarray] = field(default=lambda weight: weight)
-    output_axis: int = 0  # of the weight in that layout
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _fused(activation: str | None) -> int:
+    rectifier = OPERATORS[activation].rectifier if activation else None
+    return int(getattr(schema.ActivationFunctionType, rectifier.tflite if rectifier else "NONE"))
+
+
+_ENUMS: Mapping[str, Callable[[Any], Any]] = {
+    "padding": lambda value: getattr(schema.Padding, value),
+    "fusedActivationFunction": _fused,
+}
 
 
 class _Writer:
@@ -146,6 +125,7 @@ class _Writer:
         self.tensors: list[schema.TensorT] = []
         self.operators: list[schema.OperatorT] = []
         self.codes: list[tuple[str, int]] = []
+        self.since = [OLDEST_RUNTIME]
         self.buffers: dict[bytes, int] = {}
         self.values: dict[tuple[str, str], int] = {}  # (tensor, dtype) -> index
         self.padded: dict[tuple[Any, ...], int] = {}
@@ -169,26 +149,50 @@ class _Writer:
     def exposed(self, name: str) -> int:
         return self.values[name, "float32" if self.graph.tensors[name].scale is None else "int8"]
 
-    def add(self, operator: Operator) -> None:
-        if operator.op not in TRANSLATE:
-            raise ExportError(f"{operator.name}: TFLite export does not know the operator {operator.op!r}")
+    def add(self, operator: QuantizedOperator) -> None:
         source, result = self.graph.tensors[operator.inputs[0]], self.graph.tensors[operator.output]
-        integer = self.graph.is_integer(operator)
+        forms = operator.kind.tflite(operator, source, result)
+        integer = self.graph.is_integer(operator) and not forms[0].in_float
         dtype = "int8" if integer else "float32"
-        form = TRANSLATE[operator.op](operator, source, result)
-        inputs = [self.read(name, dtype) for name in operator.inputs]
-        if any(pad != (0, 0) for pad in form.pads):
-            inputs[0] = self.pad(operator, form, source, dtype, inputs[0])
-        weights = self.weights(operator, form, operator.weight) if operator.weight is not None else []
-        before = [self.constant(f"{operator.name}.argument", value) for value in form.before]
-        after = [self.constant(f"{operator.name}.argument", value) for value in form.after]
-        if form.code == "TRANSPOSE_CONV":  # the one operator whose weight stands before its input
-            inputs.insert(0, weights.pop(0))
-        output = self.activation(result, dtype)
-        self.operator(form.code, form.options, [*before, *inputs, *weights, *after], output, form.version, integer)
+        given = inputs = [self.read(name, dtype) for name in operator.inputs]
+        for step, form in enumerate(forms):
+            if any(pad != (0, 0) for pad in form.pads):
+                given = [self.pad(operator, form, source, dtype, given[0]), *given[1:]]
+            given = self.arguments(operator, form, given, inputs[0], source if integer else None)
+            output = self.activation(result, dtype) if form is forms[-1] else self.between(operator, step, given[0])
+            self.operator(form.code, _options(form.options), given, output, form.versions[integer])
+            self.since.append(form.since)
+            given = [output]
         if not integer and result.scale is not None:
             self.operator("QUANTIZE", schema.QuantizeOptionsT(), [output], self.activation(result, "int8"))
             del self.values[result.name, "float32"]  # readers in float get the rounded value, as in ONNX
+
+    def arguments(
+        self, operator: QuantizedOperator, form: TfliteForm, given: list[int], first: int, source: TensorSpec | None
+    ) -> list[int]:
+        """All that a form reads, in order. `source`: whose integers its real constants become, where it computes on
+        integers."""
+        weights = self.weights(operator, form, operator.weight) if operator.weight is not None else []
+        before = [self.constant(f"{operator.name}.argument", np.array(value, np.int32)) for value in form.before]
+        after = [self.constant(f"{operator.name}.argument", np.array(value, np.int32)) for value in form.after]
+        reals = [self.real(f"{operator.name}.argument", value, source) for value in form.reals]
+        given = [*given, *([first] if form.with_input else []), *reals]
+        if form.weights_first:
+            given = [weights.pop(0), *given]
+        return [*before, *given, *weights, *after]
+
+    def real(self, name: str, value: float, source: TensorSpec | None) -> int:
+        if source is None or source.scale is None:
+            return self.constant(name, np.array([value], np.float32))
+        integer = np.rint(np.float32(value) / np.float32(source.scale)) + source.zero_point
+        quantization = _quantization(np.array([source.scale]), zero_point=source.zero_point)
+        return self.constant(name, np.array([integer]).clip(-128, 127).astype(np.int8), quantization)
+
+    def between(self, operator: QuantizedOperator, step: int, like: int) -> int:
+        """The result of a form that another one of the same operator reads."""
+        other = self.tensors[like]
+        dtype = "int8" if other.type == schema.TensorType.INT8 else "float32"
+        return self.tensor(f"{operator.name}.{step}", other.shape, dtype, other.quantization)
 
     def read(self, name: str, dtype: str) -> int:
         """Index of a tensor's int8 or float32 value, dequantized once where it exists as int8 alone."""
@@ -210,8 +214,9 @@ class _Writer:
         self.values[spec.name, dtype] = self.tensor(name, (n, h, w, c), dtype, quantization)
         return self.values[spec.name, dtype]
 
-    def weights(self, operator: Operator, form: _Form, weight: np.ndarray) -> list[int]:
-        channels = form.layout(weight).shape[form.output_axis]
+    def weights(self, operator: QuantizedOperator, form: TfliteForm, weight: np.ndarray) -> list[int]:
+        laid_out = in_layout(form, weight)
+        channels = laid_out.shape[form.output_axis]
         dtype = np.float32 if operator.weight_scale is None else np.int32
         bias = np.zeros(channels, dtype) if operator.bias is None else operator.bias
         weight_quantization = bias_quantization = None
@@ -221,11 +226,11 @@ class _Writer:
             weight_quantization = _quantization(weight_scale, axis=form.output_axis)
             bias_quantization = _quantization(input_scale * weight_scale)
         return [
-            self.constant(f"{operator.name}.weight", form.layout(weight), weight_quantization),
+            self.constant(f"{operator.name}.weight", laid_out, weight_quantization),
             self.constant(f"{operator.name}.bias", bias, bias_quantization),
         ]
 
-    def pad(self, operator: Operator, form: _Form, source: TensorSpec, dtype: str, tensor: int) -> int:
+    def pad(self, operator: QuantizedOperator, form: TfliteForm, source: TensorSpec, dtype: str, tensor: int) -> int:
         """The input of a convolution or pool, padded with zero, or with the lowest value; padded once for all
         operators that ask for the same."""
         lowest = form.pad_lowest and not self.never_negative(source, dtype)
@@ -250,7 +255,7 @@ class _Writer:
         if dtype == "int8":
             return spec.zero_point == -128
         maker = next((made for made in self.graph.operators if made.output == spec.name), None)
-        return maker is not None and bool({maker.op, maker.activation} & {"relu", "relu6", "sigmoid", "softmax"})
+        return maker is not None and (maker.kind.positive or maker.activation is not None)
 
     def constant(self, name: str, array: np.ndarray, quantization: schema.QuantizationParametersT | None = None) -> int:
         array = np.ascontiguousarray(array)
@@ -279,8 +284,13 @@ class _Writer:
         )
 
     def min_runtime(self) -> str:
-        wanted = [MIN_RUNTIMES.get(code, OLDEST_RUNTIME) for code in self.codes]
-        return max(wanted, key=lambda text: [int(part) for part in text.split(".")])
+        return max(self.since, key=lambda text: [int(part) for part in text.split(".")])
+
+
+def in_layout(form: TfliteForm, weight: np.ndarray) -> np.ndarray:
+    """A weight as TFLite stores it."""
+    down, across = form.widen
+    return np.pad(weight, ((0, 0), (0, 0), (0, down), (0, across))).transpose(form.axes)
 
 
 def _quantization(scale: np.ndarray, zero_point: int = 0, axis: int = 0) -> schema.QuantizationParametersT:
@@ -289,117 +299,3 @@ def _quantization(scale: np.ndarray, zero_point: int = 0, axis: int = 0) -> sche
         zeroPoint=np.full(scale.shape, zero_point, "<i8"),
         quantizedDimension=axis,
     )
-
-
-def _padding(sizes: Sequence[int], outs: Sequence[int], reach: Sequence[int], stride: Sequence[int],
-             begin: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:  # fmt: skip
-    """How to say torch's padding: SAME or VALID if it means the same windows on both axes, otherwise VALID
-    and the amounts that an operator before it has to add (none of those windows may lack pixels).
-
-    SAME puts half of what the last window lacks in front, the smaller half where it is odd.
-    """
-    lacking = [(out - 1) * s + r - size for size, out, r, s in zip(sizes, outs, reach, stride, strict=True)]
-    rounded_up = all(out == -(-size // s) for size, out, s in zip(sizes, outs, stride, strict=True))
-    if rounded_up and all(max(lack, 0) // 2 == b for lack, b in zip(lacking, begin, strict=True)):
-        return SAME, []
-    return VALID, [(b, max(lack - b, 0)) for lack, b in zip(lacking, begin, strict=True)]
-
-
-def _conv(operator: Operator, source: TensorSpec, result: TensorSpec) -> _Form:
-    attrs, weight = operator.attrs, _weight(operator)
-    reach = [d * (k - 1) + 1 for d, k in zip(attrs["dilation"], weight.shape[2:], strict=True)]
-    padding, pads = _padding(source.shape[2:], result.shape[2:], reach, attrs["stride"], attrs["padding"])
-    common = {
-        "padding": padding,
-        "strideH": attrs["stride"][0],
-        "strideW": attrs["stride"][1],
-        "dilationHFactor": attrs["dilation"][0],
-        "dilationWFactor": attrs["dilation"][1],
-        "fusedActivationFunction": ACTIVATIONS[operator.activation],
-    }
-    groups, channels = attrs["groups"], source.shape[1]
-    if groups > 1 and groups == channels:
-        options = schema.DepthwiseConv2DOptionsT(depthMultiplier=weight.shape[0] // groups, **common)
-        return _Form("DEPTHWISE_CONV_2D", options, pads=pads, layout=lambda w: w.transpose(1, 2, 3, 0), output_axis=3)
-    version = GROUPED_CONV_VERSION if groups > 1 else None
-    options = schema.Conv2DOptionsT(**common)
-    return _Form("CONV_2D", options, version=version, pads=pads, layout=lambda w: w.transpose(0, 2, 3, 1))
-
-
-def _conv_transpose(operator: Operator, source: TensorSpec, result: TensorSpec) -> _Form:
-    """SAME cuts half of what exceeds the output's size in front. Rows of zeros behind the kernel (as many as
-    torch's output padding) make that half equal torch's padding, without an operator to cut."""
-    attrs, weight = operator.attrs, _weight(operator)
-    if attrs["groups"] > 1 or tuple(attrs["dilation"]) != (1, 1):
-        raise ExportError(
-            f"{operator.name}: TFLite has no transposed convolution with groups or dilation; "
-            "use resize and a convolution in the model instead"
-        )
-    kernel, stride, begin, extra = weight.shape[2:], attrs["stride"], attrs["padding"], attrs["output_padding"]
-    if tuple(begin) == (0, 0):
-        padding, extra = VALID, (0, 0)
-    elif all(0 < k + e - 2 * p <= s for k, e, p, s in zip(kernel, extra, begin, stride, strict=True)):
-        padding = SAME
-    else:
-        raise ExportError(
-            f"{operator.name}: TFLite has no transposed convolution with kernel {tuple(kernel)}, stride "
-            f"{tuple(stride)}, padding {tuple(begin)}; its output must be at most stride times as large as its input"
-        )
-    n, c, h, w = result.shape
-    fused = None if result.clamps(operator.activation) else operator.activation
-    options = schema.TransposeConvOptionsT(padding, stride[1], stride[0], ACTIVATIONS[fused])
-    return _Form(
-        "TRANSPOSE_CONV",
-        options,
-        before=[np.array((n, h, w, c), np.int32)],
-        version=FUSED_TRANSPOSE_CONV_VERSION if fused else None,
-        layout=lambda w: np.pad(w, ((0, 0), (0, 0), (0, extra[0]), (0, extra[1]))).transpose(1, 2, 3, 0),
-    )
-
-
-def _pool(operator: Operator, source: TensorSpec, result: TensorSpec) -> _Form:
-    kernel, stride, begin = (operator.attrs[key] for key in ("kernel", "stride", "padding"))
-    padding, pads = _padding(source.shape[2:], result.shape[2:], kernel, stride, begin)
-    if operator.op == "avg_pool" and any(pad != (0, 0) for pad in pads):
-        raise ExportError(
-            f"{operator.name}: TFLite averages padded pixels only as SAME pads them, which kernel {tuple(kernel)}, "
-            f"stride {tuple(stride)}, padding {tuple(begin)} on {source.shape[2]}x{source.shape[3]} is not; "
-            "use a padding of 0 in the model"
-        )
-    options = schema.Pool2DOptionsT(padding, stride[1], stride[0], kernel[1], kernel[0])
-    code = "MAX_POOL_2D" if operator.op == "max_pool" else "AVERAGE_POOL_2D"
-    return _Form(code, options, pads=pads, pad_lowest=True)
-
-
-def _resize(operator: Operator, source: TensorSpec, result: TensorSpec) -> _Form:
-    size = [np.array(result.shape[2:], np.int32)]
-    if operator.attrs["mode"] == "bilinear":
-        return _Form("RESIZE_BILINEAR", schema.ResizeBilinearOptionsT(halfPixelCenters=True), after=size)
-    return _Form("RESIZE_NEAREST_NEIGHBOR", schema.ResizeNearestNeighborOptionsT(), after=size)
-
-
-def _weight(operator: Operator) -> np.ndarray:
-    if operator.weight is None:
-        raise ExportError(f"{operator.name}: a {operator.op} without a weight")
-    return operator.weight
-
-
-def _mean(operator: Operator, source: TensorSpec, result: TensorSpec) -> _Form:
-    return _Form("MEAN", schema.ReducerOptionsT(keepDims=True), after=[np.array([1, 2], np.int32)])
-
-
-TRANSLATE: dict[str, Callable[[Operator, TensorSpec, TensorSpec], _Form]] = {
-    "conv": _conv,
-    "conv_transpose": _conv_transpose,
-    "add": lambda op, *_: _Form("ADD", schema.AddOptionsT(ACTIVATIONS[op.activation])),
-    "mul": lambda op, *_: _Form("MUL", schema.MulOptionsT(ACTIVATIONS[op.activation])),
-    "concat": lambda *_: _Form("CONCATENATION", schema.ConcatenationOptionsT(axis=3)),
-    "max_pool": _pool,
-    "avg_pool": _pool,
-    "mean": _mean,
-    "resize": _resize,
-    "relu": lambda *_: _Form("RELU", None),
-    "relu6": lambda *_: _Form("RELU6", None),
-    "sigmoid": lambda *_: _Form("LOGISTIC", None),
-    "softmax": lambda *_: _Form("SOFTMAX", schema.SoftmaxOptionsT(beta=1.0)),
-}

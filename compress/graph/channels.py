@@ -1,14 +1,16 @@
 """Which channels must be cut together.
 
-Every convolution makes new channels; element-wise operators tie the channels of their inputs; concat
-puts them side by side; everything else passes them on. What remains is the dependency graph of
-Fang et al. 2023 (DepGraph, arXiv 2301.12900), read off a dozen operators.
+Convolutions make new channels, sums and products tie the channels of their inputs, a concat puts them side by side,
+and so on, as each operator says itself. What remains is the dependency graph of Fang et al. 2023 (DepGraph, arXiv
+2301.12900).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
-from compress.graph.network import CONVS, Network, is_depthwise, out_channels
+from compress.graph.network import Network, Node, is_depthwise
+from compress.graph.operators.operator import Channels as From
 
 
 @dataclass(frozen=True)
@@ -41,27 +43,37 @@ def find_groups(net: Network) -> Channels:
     ties = _Ties()
     segments: dict[str, list[str]] = {}
     for node in net.nodes:
-        inputs = [segments[name] for name in node.inputs]
-        if node.op == "input":
-            segments[node.name] = [ties.new(node.name, 3, frozen="input image")]
-        elif node.op in CONVS:
-            weight = net.weight(node.name)
-            if is_depthwise(node, weight):
-                segments[node.name] = inputs[0]
-                continue
-            reason = "grouped convolution" if node.attrs["groups"] > 1 else ""
-            if reason:
-                ties.freeze(inputs[0], reason)
-            segments[node.name] = [ties.new(node.name, out_channels(node, weight), reason)]
-        elif node.op in ("add", "mul"):
-            ties.tie(*inputs)
-            segments[node.name] = inputs[0]
-        elif node.op == "concat":
-            segments[node.name] = [group for part in inputs for group in part]
-        else:
-            segments[node.name] = inputs[0]
+        segments[node.name] = _segments(net, node, [segments[name] for name in node.inputs], ties)
     ties.freeze(segments[net.output], "class map")
     return ties.channels(segments)
+
+
+def _segments(net: Network, node: Node, inputs: list[list[str]], ties: "_Ties") -> list[str]:
+    """The groups that a node's channels are, in order, from those of its inputs'."""
+    match node.kind.channels:
+        case From.IMAGE:
+            return [ties.new(node.name, 3, frozen="input image")]
+        case From.MAKES:
+            return _made(net, node, inputs[0], ties)
+        case From.TIES:
+            ties.tie(*inputs)
+            return inputs[0]
+        case From.JOINS:
+            return [group for part in inputs for group in part]
+        case From.PASSES:
+            return inputs[0]
+        case other:
+            assert_never(other)
+
+
+def _made(net: Network, node: Node, given: list[str], ties: "_Ties") -> list[str]:
+    weight = net.weight(node.name)
+    if is_depthwise(node, weight):
+        return given
+    reason = "grouped convolution" if node.attrs.groups > 1 else ""
+    if reason:
+        ties.freeze(given, reason)
+    return [ties.new(node.name, node.out_channels(weight), reason)]
 
 
 class _Ties:

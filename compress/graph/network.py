@@ -1,61 +1,61 @@
 """The traced network: a short list of operators that every stage reads, trains and rewrites.
 
 A foreign model becomes a `Network` once, at the door (`compress.load`); pruning, repair, training
-and quantization then walk the same dozen operators instead of modules of any shape.
+and quantization then walk the same few operators instead of modules of any shape, and ask each of them
+(`compress.graph.operators`) what they need to know.
 """
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from compress.errors import ModelError
+from compress.graph.operators import OPERATORS
+from compress.graph.operators.operator import Attributes, Operator, Weights
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operator: `compress.graph.quantized.Operator` lists the operators and their attributes.
+    """One operator in its place: `op` is a name in `compress.graph.operators`, `attrs` are its attributes there.
 
-    Beside those, "input" (attributes scale, zero_point: real = scale * (pixel - zero_point);
-    size: the height and width that the network was traced at) and, on "resize", `size` at the
-    traced input size. The name is the layer's path in the original module where it has one.
+    The name is the layer's path in the original module where it has one.
     """
 
     name: str
     op: str
     inputs: tuple[str, ...] = ()
-    attrs: Mapping[str, Any] = field(default_factory=dict)
+    attrs: Any = field(default_factory=Attributes)
+
+    def __post_init__(self) -> None:
+        """Raises ModelError, naming the layer, for an operator that is not known here: no stage passes it over."""
+        if self.op not in OPERATORS:
+            raise ModelError(f"{self.name}: there is no operator {self.op!r}; a network has {', '.join(OPERATORS)}")
+        if type(self.attrs) is not self.kind.attributes:
+            raise ModelError(f"{self.name}: {self.op} has {self.kind.attributes.__name__}, not {self.attrs!r}")
+
+    @property
+    def kind(self) -> Operator:
+        return OPERATORS[self.op]
+
+    @property
+    def weights(self) -> Weights:
+        """How its weight is laid out; only of a node that has one."""
+        assert self.kind.weights, f"{self.name}: {self.op} has no weights"
+        return self.kind.weights
+
+    def out_channels(self, weight: Tensor) -> int:
+        return self.weights.out_channels(weight.shape, self.attrs.groups)
+
+    def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Its weight with each output channel multiplied by its part of `scale`, [outputs]."""
+        return self.weights.scaled(weight, self.attrs.groups, scale)
 
 
 Visitor = Callable[[Node, Tensor], Tensor]
-
-
-def _conv(x: list[Tensor], a: Mapping[str, Any], w: Tensor, b: Tensor) -> Tensor:
-    return F.conv2d(x[0], w, b, a["stride"], a["padding"], a["dilation"], a["groups"])
-
-
-def _conv_transpose(x: list[Tensor], a: Mapping[str, Any], w: Tensor, b: Tensor) -> Tensor:
-    return F.conv_transpose2d(x[0], w, b, a["stride"], a["padding"], a["output_padding"], a["groups"], a["dilation"])
-
-
-COMPUTE: dict[str, Callable[[list[Tensor], Mapping[str, Any]], Tensor]] = {
-    "add": lambda x, a: x[0] + x[1],
-    "mul": lambda x, a: x[0] * x[1],
-    "concat": lambda x, a: torch.cat(x, 1),
-    "max_pool": lambda x, a: F.max_pool2d(x[0], a["kernel"], a["stride"], a["padding"], ceil_mode=a["ceil"]),
-    "avg_pool": lambda x, a: F.avg_pool2d(x[0], a["kernel"], a["stride"], a["padding"], a["ceil"], False),
-    "mean": lambda x, a: x[0].mean((2, 3), keepdim=True),
-    "relu": lambda x, a: torch.relu(x[0]),
-    "relu6": lambda x, a: F.relu6(x[0]),
-    "sigmoid": lambda x, a: torch.sigmoid(x[0]),
-    "softmax": lambda x, a: torch.softmax(x[0], 1),
-}
-CONVS: dict[str, Callable[[list[Tensor], Mapping[str, Any], Tensor, Tensor], Tensor]] = {
-    "conv": _conv,
-    "conv_transpose": _conv_transpose,
-}
 
 
 class Network(nn.Module):
@@ -72,7 +72,7 @@ class Network(nn.Module):
         self.by_name = {node.name: node for node in self.nodes}
         self.readers = Counter(name for node in self.nodes for name in node.inputs)
         self.parameters_by_key = nn.ParameterDict()
-        for node in self.convs():
+        for node in self.weighted():
             weight, bias = weights[node.name]
             self.parameters_by_key[_key(node.name, "weight")] = nn.Parameter(weight.detach().clone())
             self.parameters_by_key[_key(node.name, "bias")] = nn.Parameter(bias.detach().clone())
@@ -81,8 +81,14 @@ class Network(nn.Module):
     def input(self) -> Node:
         return self.nodes[0]
 
-    def convs(self) -> list[Node]:
-        return [node for node in self.nodes if node.op in CONVS]
+    def weighted(self) -> list[Node]:
+        """The nodes that have weights."""
+        return [node for node in self.nodes if node.kind.weights]
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
 
     def weight(self, name: str) -> Tensor:
         """[O, I/groups, kh, kw]; for conv_transpose [I, O/groups, kh, kw]."""
@@ -92,17 +98,12 @@ class Network(nn.Module):
         return self.parameters_by_key[_key(name, "bias")]
 
     def weights(self) -> dict[str, tuple[Tensor, Tensor]]:
-        return {node.name: (self.weight(node.name), self.bias(node.name)) for node in self.convs()}
+        return {node.name: (self.weight(node.name), self.bias(node.name)) for node in self.weighted()}
 
     def compute(self, node: Node, inputs: list[Tensor], input_size: tuple[int, int]) -> Tensor:
         """One operator. `input_size` is the height and width of the image that the network was given."""
-        if node.op in CONVS:
-            return CONVS[node.op](inputs, node.attrs, self.weight(node.name), self.bias(node.name))
-        if node.op == "resize":
-            size = [round(s * now / traced) for s, now, traced in zip(node.attrs["size"], input_size, self.traced_size)]
-            smooth = node.attrs["mode"] == "bilinear"
-            return F.interpolate(inputs[0], size, mode=node.attrs["mode"], align_corners=False if smooth else None)
-        return COMPUTE[node.op](inputs, node.attrs)
+        weights = (self.weight(node.name), self.bias(node.name)) if node.kind.weights else ()
+        return node.kind.compute(inputs, node.attrs.at(input_size, self.traced_size), *weights)
 
     def encode(self, name: str, real: Tensor) -> Tensor:
         """A tensor's real values as `compute` takes and gives them; here the same."""
@@ -114,7 +115,7 @@ class Network(nn.Module):
 
     @property
     def traced_size(self) -> tuple[int, int]:
-        return self.input.attrs["size"]
+        return self.input.attrs.size
 
     def run(self, image: Tensor, keep: Collection[str] = (), visit: Visitor | None = None) -> dict[str, Tensor]:
         """Real image values [N, 3, H, W] -> the tensors named in `keep` and the output, by name. `visit` sees the
@@ -143,14 +144,14 @@ class Network(nn.Module):
     def real(self, pixels: Tensor, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
         """uint8 pixels [N, H, W, 3] -> the real values [N, 3, H, W] float32 that the network reads, in memory as
         `layout` says: `torch.channels_last` is what is fastest for a network that was `placed`, and costs no copy."""
-        scale, zero_point = self.input.attrs["scale"], self.input.attrs["zero_point"]
+        scale, zero_point = self.input.attrs.scale, self.input.attrs.zero_point
         return ((pixels.float() - zero_point) * scale).permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
     def shapes(self, size: tuple[int, int] | None = None) -> dict[str, tuple[int, int, int, int]]:
         """Shape of every tensor for one image of `size` (default: the traced size)."""
         height, width = size or self.traced_size
         with torch.no_grad():
-            image = torch.zeros(1, 3, height, width, device=self.weight(self.convs()[0].name).device)
+            image = torch.zeros(1, 3, height, width, device=self.device)
             values = self.run(image, keep=self.by_name)
         return {name: _four(value.shape) for name, value in values.items()}
 
@@ -165,38 +166,28 @@ class Network(nn.Module):
 
     def to_state(self) -> dict[str, Any]:
         """Plain values that `torch.load(..., weights_only=True)` reads back; see `from_state`."""
-        nodes = [(node.name, node.op, list(node.inputs), dict(node.attrs)) for node in self.nodes]
+        nodes = [(node.name, node.op, list(node.inputs), asdict(node.attrs)) for node in self.nodes]
         return {"nodes": nodes, "output": self.output, "weights": {k: v.detach() for k, v in self.state_dict().items()}}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Network":
-        nodes = [Node(name, op, tuple(inputs), attrs) for name, op, inputs, attrs in state["nodes"]]
+        nodes = [Node(name, op, tuple(i), OPERATORS[op].attributes(**a)) for name, op, i, a in state["nodes"]]
         loaded = {
             node.name: tuple(
                 state["weights"][f"parameters_by_key.{_key(node.name, kind)}"] for kind in ("weight", "bias")
             )
             for node in nodes
-            if node.op in CONVS
+            if node.kind.weights
         }
         return cls(nodes, loaded, state["output"])
 
 
-def out_channels(node: Node, weight: Tensor) -> int:
-    return weight.shape[1] * node.attrs["groups"] if node.op == "conv_transpose" else weight.shape[0]
-
-
-def scale_outputs(op: str, weight: Tensor, groups: int, scale: Tensor) -> Tensor:
-    """The weights of a convolution with each output channel multiplied by its part of `scale`, [outputs]."""
-    if op == "conv":
-        return weight * scale.reshape(-1, 1, 1, 1)
-    by_group = weight.reshape(groups, -1, *weight.shape[1:]) * scale.reshape(groups, 1, -1, 1, 1)
-    return by_group.reshape(weight.shape)
-
-
 def is_depthwise(node: Node, weight: Tensor) -> bool:
     """One filter for each channel: output channel c reads input channel c alone."""
-    groups = node.attrs.get("groups", 1)
-    return node.op in CONVS and groups > 1 and groups == weight.shape[0] and weight.shape[1] == 1
+    if not node.kind.weights:
+        return False
+    groups = node.attrs.groups
+    return groups > 1 and groups == weight.shape[0] and weight.shape[1] == 1
 
 
 def _four(shape: torch.Size) -> tuple[int, int, int, int]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from compress.errors import ExportError
-
-Pair = tuple[int, int]
+from compress.graph.operators import OPERATORS
+from compress.graph.operators.operator import Attributes, Operator
 
 
 @dataclass(frozen=True)
@@ -28,46 +28,42 @@ class TensorSpec:
         """Whether saturation to the integers' range already is this activation, so that it needs no operator."""
         if activation is None or self.scale is None or self.zero_point != -128:
             return activation is None
-        return activation == "relu" or 255 * self.scale <= 6 + self.scale / 2
+        rectifier = OPERATORS[activation].rectifier
+        return rectifier is not None and 255 * self.scale <= rectifier.ceiling + self.scale / 2
 
 
 @dataclass(frozen=True)
-class Operator:
-    """One operator, in torch's conventions.
+class QuantizedOperator:
+    """One node: an operator of `compress.graph.operators` by its name, and what it has here.
 
-    op          inputs, attributes (pairs are height, width)
-    ----------  ------------------------------------------------------------------------------
-    conv        1; stride, padding, dilation: pairs; groups: int. weight [O, I/groups, kh, kw]
-    conv_transpose
-                1; stride, padding, dilation, output_padding: pairs; groups.
-                weight [I, O/groups, kh, kw]
-    add, mul    2; broadcast over height and width is allowed
-    concat      2 or more, along channels; every input has the output's scale
-    max_pool    1; kernel, stride, padding: pairs. Padding never wins the maximum
-    avg_pool    1; kernel, stride, padding: pairs. Padded positions are not counted
-    mean        1; over height and width, which stay as 1x1
-    resize      1; mode: "bilinear" or "nearest"; to the output's height and width, half-pixel
-                centres (align_corners false)
-    relu, relu6, sigmoid, softmax
-                1; softmax is over channels
-
-    `activation` ("relu", "relu6" or None) is applied to the result of conv, conv_transpose, add and
-    mul before it is quantized. Quantized operators: `weight` int8, symmetric, -127..127, real
-    weight = weight * weight_scale[output channel]; `bias` int32 with scale
-    input scale * weight_scale[output channel]. Float operators: float32, weight_scale None.
-    Pooling, resize, concat and relu keep their input's scale and zero point; sigmoid and softmax
-    always have scale 1/256 and zero point -128.
+    `activation`, the name of a rectifier or None, is applied to the result of an operator that `fuses` before it is
+    quantized. Quantized operators: `weight` int8, symmetric, -127..127, real weight = weight * weight_scale[output
+    channel]; `bias` int32 with scale input scale * weight_scale[output channel]. Float operators: float32, weight_scale
+    None.
     """
 
     op: str
     name: str
     inputs: tuple[str, ...]
     output: str
-    attrs: Mapping[str, Any] = field(default_factory=dict)
+    attrs: Any = field(default_factory=Attributes)
     activation: str | None = None
     weight: np.ndarray | None = None
     weight_scale: np.ndarray | None = None
     bias: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ExportError, naming the layer, for an operator that is not known here: nothing passes it over."""
+        if self.op not in OPERATORS:
+            raise ExportError(f"{self.name}: there is no operator {self.op!r}; a graph has {', '.join(OPERATORS)}")
+        if type(self.attrs) is not self.kind.attributes:
+            raise ExportError(f"{self.name}: {self.op} has {self.kind.attributes.__name__}, not {self.attrs!r}")
+        if self.activation is not None and not (self.kind.fuses and OPERATORS[self.activation].rectifier):
+            raise ExportError(f"{self.name}: {self.op} cannot have {self.activation} inside")
+
+    @property
+    def kind(self) -> Operator:
+        return OPERATORS[self.op]
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class QuantizedGraph:
 
     name: str
     tensors: Mapping[str, TensorSpec]
-    operators: tuple[Operator, ...]
+    operators: tuple[QuantizedOperator, ...]
     input: str
     output: str
 
@@ -91,7 +87,7 @@ class QuantizedGraph:
         """Whether nothing but the input has a scale: the file's input is then float32."""
         return all(spec.scale is None for name, spec in self.tensors.items() if name != self.input)
 
-    def is_integer(self, operator: Operator) -> bool:
+    def is_integer(self, operator: QuantizedOperator) -> bool:
         """Whether the operator computes on integers: its tensors have scales and its weights, if any, are int8.
 
         Any other one computes in float. Raises ExportError for int8 weights beside a float tensor.

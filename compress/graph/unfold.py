@@ -13,27 +13,26 @@ class Taps:
 
     def __init__(self, node: Node, weight: Tensor):
         a, self.kernel = node.attrs, weight.shape[2:]
-        self.dilation = a["dilation"]
-        self.transposed = node.op == "conv_transpose"
-        self.spread = a["stride"] if self.transposed else (1, 1)
-        self.stride = (1, 1) if self.transposed else a["stride"]
+        self.dilation = a.dilation
+        self.transposed = node.weights.spreads
+        self.apart = a.stride if self.transposed else (1, 1)
+        self.stride = (1, 1) if self.transposed else a.stride
         reach = [d * (k - 1) for d, k in zip(self.dilation, self.kernel)]
-        after = [r - p + o for r, p, o in zip(reach, a["padding"], a.get("output_padding", (0, 0)))]
-        before = [r - p for r, p in zip(reach, a["padding"])]
+        extra = a.output_padding if self.transposed else (0, 0)
+        after = [r - p + o for r, p, o in zip(reach, a.padding, extra)]
+        before = [r - p for r, p in zip(reach, a.padding)]
         self.padding = (
             (before[1], after[1], before[0], after[0])
             if self.transposed
-            else tuple(p for pad in reversed(a["padding"]) for p in (pad, pad))
+            else tuple(p for pad in reversed(a.padding) for p in (pad, pad))
         )
 
     def at(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """[N, C, H, W], n positions -> [N, C, kh * kw, n] float32."""
         if self.transposed:
-            apart = x.new_zeros(
-                *x.shape[:2], (x.shape[2] - 1) * self.spread[0] + 1, (x.shape[3] - 1) * self.spread[1] + 1
-            )
-            apart[:, :, :: self.spread[0], :: self.spread[1]] = x
-            x = apart
+            wide = x.new_zeros(*x.shape[:2], (x.shape[2] - 1) * self.apart[0] + 1, (x.shape[3] - 1) * self.apart[1] + 1)
+            wide[:, :, :: self.apart[0], :: self.apart[1]] = x
+            x = wide
         x = F.pad(x, self.padding)
         taps = [
             x[:, :, rows * self.stride[0] + i * self.dilation[0], columns * self.stride[1] + j * self.dilation[1]]
@@ -52,8 +51,8 @@ def by_group(values: Tensor, groups: int) -> Tensor:
 def by_output(node: Node, weight: Tensor) -> Tensor:
     """Convolution weights -> [G, o, k, c], k being the positions of the kernel: the same memory where that is in the
     order of `torch.channels_last`."""
-    groups = node.attrs["groups"]
-    if node.op == "conv_transpose":
+    groups = node.attrs.groups
+    if node.weights.spreads:
         parts = weight.flip(2, 3).reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
     else:
         parts = weight.unflatten(0, (groups, -1))
@@ -63,7 +62,7 @@ def by_output(node: Node, weight: Tensor) -> Tensor:
 def from_output(node: Node, rows: Tensor, like: Tensor) -> Tensor:
     """The inverse of `by_output`."""
     parts = rows.transpose(2, 3).unflatten(3, like.shape[2:])
-    if node.op == "conv_transpose":
+    if node.weights.spreads:
         return parts.transpose(1, 2).flip(3, 4).reshape(like.shape)
     return parts.flatten(0, 1)
 

@@ -12,7 +12,7 @@ from compress.data.folders import open_unlabelled
 from compress.data.images import read_image
 from compress.formats.npz import read_graph
 from compress.formats.stored import differences
-from compress.graph.quantized import Operator, QuantizedGraph
+from compress.graph.quantized import QuantizedGraph, QuantizedOperator
 from compress.measure.evaluate import class_ids
 from compress.quantize.simulate import simulate, simulate_operator
 from compress.release.export import EXPORTERS
@@ -150,7 +150,7 @@ def _values(graph: QuantizedGraph, session: Session, image: np.ndarray) -> dict[
 
 
 def _difference(
-    graph: QuantizedGraph, operator: Operator, exact: np.ndarray, computed: np.ndarray
+    graph: QuantizedGraph, operator: QuantizedOperator, exact: np.ndarray, computed: np.ndarray
 ) -> tuple[float, int]:
     spec = graph.tensors[operator.output]
     apart = np.abs(exact.astype(np.float64) - computed)

@@ -1,7 +1,7 @@
 """What a model is, in text."""
 
 from compress.graph.channels import find_groups
-from compress.graph.network import CONVS
+from compress.graph.network import Node
 from compress.load.model import Trained
 
 LARGEST = 15
@@ -11,18 +11,15 @@ def describe_model(trained: Trained) -> str:
     """Parameters, multiply-accumulates, outputs, the largest layers, and which channel groups can be pruned."""
     net = trained.network
     shapes, channels = net.shapes(), find_groups(net)
-    macs = {
-        node.name: net.weight(node.name)[0].numel() * _positions(node.op, node.inputs[0], node.name, shapes)
-        for node in net.convs()
-    }
-    sizes = {node.name: 4 * (net.weight(node.name).numel() + net.bias(node.name).numel()) for node in net.convs()}
+    macs = {node.name: net.weight(node.name)[0].numel() * _positions(node, shapes) for node in net.weighted()}
+    sizes = {node.name: 4 * (net.weight(node.name).numel() + net.bias(node.name).numel()) for node in net.weighted()}
     height, width = net.traced_size
     lines = [
         f"{trained.path.name}: {trained.size_bytes:,} bytes, {trained.parameters:,} parameters",
         f"input: RGB {height}x{width}; {sum(macs.values()) / 1e9:.1f} G multiply-accumulates",
         f"outputs: {', '.join('x'.join(map(str, shape)) for shape in trained.outputs)}; "
         f"classes: {', '.join(trained.classes)}",
-        f"operators: {len(net.nodes)}, of them {sum(node.op in CONVS for node in net.nodes)} convolutions",
+        f"operators: {len(net.nodes)}, of them {len(net.weighted())} convolutions",
         "",
         "largest layers, fp32 bytes and millions of multiply-accumulates:",
     ]
@@ -40,7 +37,7 @@ def describe_model(trained: Trained) -> str:
     return "\n".join(lines)
 
 
-def _positions(op: str, source: str, result: str, shapes: dict[str, tuple[int, int, int, int]]) -> int:
+def _positions(node: Node, shapes: dict[str, tuple[int, int, int, int]]) -> int:
     """A convolution's filter is applied at every output pixel and channel, a transposed one's at every input's."""
-    _, channels, height, width = shapes[source if op == "conv_transpose" else result]
+    _, channels, height, width = shapes[node.inputs[0] if node.weights.spreads else node.name]
     return channels * height * width

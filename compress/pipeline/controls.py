@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compress.budget import Budget
 from compress.formats.artifact import Artifact
-from compress.graph.network import CONVS, Network, Node, scale_outputs
+from compress.graph.network import Network, Node
 from compress.load.model import Trained, fresh, load
 from compress.load.trace import fold_normalisation
 from compress.pipeline.checkpoints import RUN, Journal
@@ -100,11 +100,11 @@ def standardised(net: Network, image: Tensor) -> Network:
     weights = net.weights()
 
     def standardise(node: Node, value: Tensor) -> Tensor:
-        if node.op not in CONVS:
+        if not node.kind.weights:
             return value
         mean, spread = value.mean((0, 2, 3)), value.std((0, 2, 3)).clamp_min(1e-5)
         weight, bias = weights[node.name]
-        weights[node.name] = scale_outputs(node.op, weight, node.attrs["groups"], 1 / spread), (bias - mean) / spread
+        weights[node.name] = node.scale_outputs(weight, 1 / spread), (bias - mean) / spread
         return (value - mean.reshape(1, -1, 1, 1)) / spread.reshape(1, -1, 1, 1)
 
     with torch.no_grad():

@@ -17,9 +17,10 @@ from compress.graph.channels import Channels
 from compress.graph.network import Network
 from compress.measure.latency import take_turns
 from compress.prune.baselines import Fits, choose_magnitude, choose_random, choose_uniform, random_widths
-from compress.prune.cost import LatencyModel, Workload, fit_latency
+from compress.prune.cost import LatencyModel, Workload, fit_latency, predicted_bytes
 from compress.prune.cut import cut
-from compress.prune.plan import GroupDamage, LatencyLimit, PrunePlan, choose, plan_of, predicted_bytes
+from compress.prune.importance import GroupDamage
+from compress.prune.widths import LatencyLimit, PrunePlan, choose, plan_of
 from compress.quantize.convert import quantized_graph
 from compress.quantize.placement import place
 from compress.quantize.training import QuantizedNetwork

@@ -23,7 +23,7 @@ from compress.formats.artifact import Artifact
 from compress.formats.npz import write_graph
 from compress.formats.onnx import to_onnx
 from compress.graph.channels import find_groups
-from compress.graph.network import Network, out_channels
+from compress.graph.network import Network
 from compress.judge.verify import GRAPH, compare, describe_parity
 from compress.load.model import Trained, load
 from compress.machine import cores
@@ -38,7 +38,8 @@ from compress.pipeline.controls import control_files, small_network
 from compress.pipeline.pictures import Album, open_album, pictures_of_album, pictures_of_validation
 from compress.pipeline.student import compress_network, tuned
 from compress.pipeline.teaching import Material, dataset_of, prepare, taught_by, teachers_of
-from compress.prune.plan import CHANNEL_BYTES, check_budget
+from compress.prune.cost import CHANNEL_BYTES
+from compress.prune.widths import check_budget
 from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.placement import check_keep_float
 from compress.recipe import Recipe, restored_recipe
@@ -213,8 +214,8 @@ def _float_file(teacher: Trained, recipe: Recipe, cache: Path) -> Artifact:
     image = teacher.network.input.attrs
     return describe(
         path,
-        mean=(float(image["zero_point"]),) * 3,
-        std=(1 / image["scale"],) * 3,
+        mean=(float(image.zero_point),) * 3,
+        std=(1 / image.scale,) * 3,
         activation=graph.operators[-1].op,
     )
 
@@ -267,9 +268,9 @@ def _profiled(artifacts: list[Artifact]) -> dict[str, tuple[LayerTime, ...]]:
 
 def _layers(heavy: Network, student: Network) -> tuple[LayerSize, ...]:
     layers = []
-    for node in student.convs():
+    for node in student.weighted():
         before, after = heavy.weight(node.name), student.weight(node.name)
-        wide, narrow = out_channels(heavy.by_name[node.name], before), out_channels(node, after)
+        wide, narrow = heavy.by_name[node.name].out_channels(before), node.out_channels(after)
         layers.append(
             LayerSize(node.name, 4 * (before.numel() + wide), after.numel() + CHANNEL_BYTES * narrow, wide, narrow)
         )

@@ -15,10 +15,11 @@ from compress.pipeline.checkpoints import Journal
 from compress.pipeline.int8 import calibrated
 from compress.pipeline.plan import plan_cut, planned
 from compress.pipeline.teaching import random_pixels, with_features
-from compress.prune.cost import MACS, Workload
+from compress.prune.cost import MACS, Workload, predicted_bytes
 from compress.prune.cut import cut
-from compress.prune.plan import GroupDamage, PrunePlan, measure_damage, predicted_bytes
+from compress.prune.importance import GroupDamage, measure_damage
 from compress.prune.repair import repair
+from compress.prune.widths import PrunePlan
 from compress.quantize.training import QuantizedNetwork
 from compress.recipe import Recipe, Stage
 from compress.train.examples import Lesson, held_out_iou

@@ -16,7 +16,7 @@ from compress.graph.channels import find_groups
 from compress.graph.network import Network
 from compress.load.model import Trained, load
 from compress.load.trace import fold_normalisation
-from compress.prune.plan import PrunePlan
+from compress.prune.widths import PrunePlan
 from compress.recipe import Recipe, read_recipe
 from compress.train.examples import Lesson, hopeless
 from compress.train.teacher import LiveTeacher, teacher_features, teacher_maps

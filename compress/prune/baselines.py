@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compress.graph.channels import ChannelGroup, Channels
 from compress.graph.network import Network
-from compress.prune.plan import STEP, PrunePlan, plan_of
+from compress.prune.widths import STEP, PrunePlan, plan_of
 
 Fits = Callable[[Mapping[str, int]], bool]
 """Whether a network whose groups have these widths is within budget; if one is, so is every narrower one."""
@@ -55,9 +55,7 @@ def channel_norms(net: Network, channels: Channels) -> dict[str, Tensor]:
 
 def _filter_norms(net: Network, name: str) -> Tensor:
     weight = net.weight(name).detach()
-    if net.by_name[name].op == "conv_transpose":
-        weight = weight.transpose(0, 1)
-    return weight.flatten(1).norm(dim=1)
+    return weight.movedim(net.by_name[name].weights.outputs, 0).flatten(1).norm(dim=1)
 
 
 def _largest_share(channels: Channels, fits: Fits) -> dict[str, int]:

@@ -1,12 +1,14 @@
-"""How long a network of given widths will take: a linear model of the work in it, fitted to measured students."""
+"""What a network of given widths costs: the bytes of its file, and its latency by the work in it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 
 from compress.graph.channels import Channels
-from compress.graph.network import CONVS, Network, Node, is_depthwise
+from compress.graph.network import Network, Node, is_depthwise
+from compress.graph.operators.operator import Work
 
 WORK = (
     "multiply-accumulates of convolutions",
@@ -22,8 +24,11 @@ WORK = (
 MACS = 3
 """The first of them are multiply-accumulates."""
 
-FUSED = ("input", "relu", "relu6")
-"""Operators that cost nothing of their own: exported files have them inside the operator before."""
+CHANNEL_BYTES = 13
+"""Of each output channel of a convolution, measured on exported files: bias, scales and zero points."""
+
+OPERATOR_BYTES = 260
+"""Of each node, measured on exported files: tables, tensors, names and options."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,25 @@ class LatencyModel:
         return self.constant_ms + float(work @ np.array(self.prices_ms))
 
 
+def predicted_bytes(net: Network, channels: Channels, widths: Mapping[str, int]) -> int:
+    """Bytes of the exported int8 file when the groups have these widths."""
+    return OPERATOR_BYTES * len(net.nodes) + sum(weight_bytes(net, channels, widths, node) for node in net.weighted())
+
+
+def weight_bytes(net: Network, channels: Channels, widths: Mapping[str, int], node: Node) -> int:
+    """Bytes of one operator's int8 weights, bias and scales."""
+    weight = net.weight(node.name)
+    inputs = weight.shape[1] if node.attrs.groups > 1 else channels.width(node.inputs[0], widths)
+    return channels.width(node.name, widths) * (inputs * weight.shape[2] * weight.shape[3] + CHANNEL_BYTES)
+
+
 class Workload:
     """The work in a network, counted for any widths of its groups."""
 
     def __init__(self, net: Network, channels: Channels):
         self.net, self.channels = net, channels
         self.pixels = {name: shape[2] * shape[3] for name, shape in net.shapes().items()}
-        self.filters = {node.name: net.weight(node.name) for node in net.convs()}
+        self.filters = {node.name: net.weight(node.name) for node in net.weighted()}
 
     def total(self, widths: Mapping[str, int]) -> np.ndarray:
         """Millions of each kind of WORK in the network, float64 [7]."""
@@ -59,21 +76,30 @@ class Workload:
 
     def of(self, node: Node, widths: Mapping[str, int]) -> list[tuple[int, float]]:
         """Index into WORK and millions, for each kind of which one operator has any."""
-        if node.op in FUSED:
-            return []
-        written = self._millions(node.name, widths)
-        if node.op == "resize":
-            return [(4, written)]
-        values = written + sum(self._millions(name, widths) for name in node.inputs)
-        if node.op not in CONVS:
-            return [(5, values)]
+        match node.kind.work:
+            case Work.NOTHING:
+                return []
+            case Work.WRITING:
+                return [(4, self._millions(node.name, widths))]
+            case Work.MOVING:
+                return [(5, self._moved(node, widths))]
+            case Work.FILTERING:
+                return self._filtering(node, widths)
+            case other:
+                assert_never(other)
+
+    def _filtering(self, node: Node, widths: Mapping[str, int]) -> list[tuple[int, float]]:
         weight = self.filters[node.name]
         depthwise, taps = is_depthwise(node, weight), weight.shape[2] * weight.shape[3]
-        inputs = weight.shape[1] if node.attrs["groups"] > 1 else self.channels.width(node.inputs[0], widths)
+        inputs = weight.shape[1] if node.attrs.groups > 1 else self.channels.width(node.inputs[0], widths)
         weights = inputs * taps * self.channels.width(node.name, widths) / 1e6
         # a transposed convolution spreads every input, not every output, over its taps
-        positions = self.pixels[node.inputs[0] if node.op == "conv_transpose" else node.name]
-        return [(2 if depthwise else 1 if taps == 1 else 0, positions * weights), (3, values), (6, weights)]
+        positions = self.pixels[node.inputs[0] if node.weights.spreads else node.name]
+        macs = positions * weights
+        return [(2 if depthwise else 1 if taps == 1 else 0, macs), (3, self._moved(node, widths)), (6, weights)]
+
+    def _moved(self, node: Node, widths: Mapping[str, int]) -> float:
+        return self._millions(node.name, widths) + sum(self._millions(name, widths) for name in node.inputs)
 
     def _millions(self, tensor: str, widths: Mapping[str, int]) -> float:
         return self.pixels[tensor] * self.channels.width(tensor, widths) / 1e6

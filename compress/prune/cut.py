@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compress.graph.channels import Channels
-from compress.graph.network import CONVS, Network, Node, is_depthwise
+from compress.graph.network import Network, Node, is_depthwise
 
 
 def kept_channels(tensor: str, channels: Channels, kept: Mapping[str, tuple[int, ...]]) -> Tensor:
@@ -23,22 +23,22 @@ def cut(net: Network, channels: Channels, kept: Mapping[str, tuple[int, ...]]) -
     """A copy of `net` in which each group has only the channels `kept` (ascending indices by group)."""
     weights, nodes = {}, []
     for node in net.nodes:
-        if node.op in CONVS:
-            weights[node.name], node = _cut_conv(net, node, channels, kept)
+        if node.kind.weights:
+            weights[node.name], node = _cut_weights(net, node, channels, kept)
         nodes.append(node)
     return net.rewritten(weights, nodes)
 
 
-def _cut_conv(
+def _cut_weights(
     net: Network, node: Node, channels: Channels, kept: Mapping[str, tuple[int, ...]]
 ) -> tuple[tuple[Tensor, Tensor], Node]:
     weight, bias = net.weight(node.name), net.bias(node.name)
     outputs = kept_channels(node.name, channels, kept)
     inputs = kept_channels(node.inputs[0], channels, kept)
     if is_depthwise(node, weight):
-        return (weight[outputs], bias[outputs]), replace(node, attrs={**node.attrs, "groups": len(outputs)})
-    if node.attrs["groups"] > 1:
+        return (weight[outputs], bias[outputs]), replace(node, attrs=replace(node.attrs, groups=len(outputs)))
+    if node.attrs.groups > 1:
         return (weight, bias), node
-    if node.op == "conv_transpose":
-        return (weight[inputs][:, outputs], bias[outputs]), node
-    return (weight[outputs][:, inputs], bias[outputs]), node
+    layout = node.weights
+    narrow = weight.index_select(layout.outputs, outputs).index_select(layout.inputs, inputs)
+    return (narrow, bias[outputs]), node

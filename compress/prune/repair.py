@@ -1,15 +1,16 @@
 """Closed-form repair of a pruned network, before any training."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from compress.graph.channels import Channels
-from compress.graph.network import CONVS, Network, Node
+from compress.graph.network import Network, Node
+from compress.graph.operators.operator import Rectifier
 from compress.graph.unfold import Taps, as_matrix, by_group, from_matrix
 from compress.prune.cut import kept_channels
 
@@ -48,13 +49,13 @@ def repair(
     repaired = student.rewritten(student.weights())
     pixels = pixels[: images_in_memory([teacher, student], pixels)]
     heavy, light = _Activations(teacher, pixels), _Activations(repaired, pixels)
-    with torch.no_grad(), tqdm(total=len(repaired.convs()), desc="repair", unit="layer") as progress:
+    with torch.no_grad(), tqdm(total=len(repaired.weighted()), desc="repair", unit="layer") as progress:
         for node in teacher.nodes[1:]:
             heavy.advance(node)
             if node.name not in repaired.by_name:
                 continue
             own = repaired.by_name[node.name]
-            if node.op in CONVS:
+            if node.kind.weights:
                 outputs = kept_channels(node.name, channels, kept)
                 samples = _collect(own, repaired, heavy, light, outputs, generator)
                 weight, bias = _solve(samples, as_matrix(own, repaired.weight(node.name)), solutions)
@@ -104,19 +105,19 @@ class _Activations:
 @dataclass(frozen=True)
 class _Samples:
     """features [G, n, f] and the wanted results [G, n, o] at n positions, for each of G filter groups;
-    `before` is the teacher's value before the rectifier (None, "relu" or "relu6"), `wanted` what should follow it."""
+    `before` is the teacher's value before the rectifier, where there is one, `wanted` what should follow it."""
 
     features: Tensor
     before: Tensor
     wanted: Tensor
-    rectifier: str | None
+    rectifier: Rectifier | None
 
 
 def _collect(
     node: Node, student: Network, heavy: _Activations, light: _Activations, outputs: Tensor, generator: torch.Generator
 ) -> _Samples:
     rectifier, skip = _what_follows(student, node, heavy, light)
-    groups, weight = node.attrs["groups"], student.weight(node.name)
+    groups, weight = node.attrs.groups, student.weight(node.name)
     taps, chunks = Taps(node, weight), heavy.chunks[node.name]
     count, (height, width) = sum(len(chunk) for chunk in chunks), chunks[0].shape[2:]
     positions = min(height * width, -(-SAMPLES // count))  # of each image
@@ -129,22 +130,23 @@ def _collect(
         seen = taps.at(light.chunks[node.inputs[0]][index], rows, columns)
         places[index].copy_(by_group(seen.flatten(1, 2), groups))
         value = chunk[:, outputs][:, :, rows, columns].float()
-        result = {None: lambda x: x, "relu": F.relu, "relu6": F.relu6}[rectifier](value)
+        result = value if rectifier is None else rectifier.kind.compute([value], rectifier.attrs)
         if skip:
             missing = heavy.chunks[skip][index][:, outputs].float() - light.chunks[skip][index].float()
             result = result + missing[:, :, rows, columns]
         before.append(by_group(value, groups))
         wanted.append(by_group(result, groups))
-    return _Samples(features, torch.cat(before, 1), torch.cat(wanted, 1), rectifier)
+    kind = rectifier.kind.rectifier if rectifier else None
+    return _Samples(features, torch.cat(before, 1), torch.cat(wanted, 1), kind)
 
 
-def _what_follows(net: Network, node: Node, heavy: _Activations, light: _Activations) -> tuple[str | None, str | None]:
+def _what_follows(net: Network, node: Node, heavy: _Activations, light: _Activations) -> tuple[Node | None, str | None]:
     """The rectifier after a convolution, and the other input of the addition after that, if it is known already."""
     rectifier, last = None, node
     while net.readers[last.name] == 1:
         last = next(n for n in net.nodes if last.name in n.inputs)
-        if last.op in ("relu", "relu6") and rectifier is None:
-            rectifier = last.op
+        if last.kind.rectifier and rectifier is None:
+            rectifier = last
             continue
         if last.op == "add":
             branch = [
@@ -179,6 +181,6 @@ def _goal(samples: _Samples, result: Tensor | None) -> Tensor:
         return samples.wanted
     given = samples.before if result is None else result
     goal = torch.where(samples.wanted > 0, samples.wanted, given.clamp(max=0))
-    if samples.rectifier == "relu6":
-        goal = torch.where(samples.wanted >= 6, given.clamp(min=6), goal)
+    if math.isfinite(ceiling := samples.rectifier.ceiling):
+        goal = torch.where(samples.wanted >= ceiling, given.clamp(min=ceiling), goal)
     return goal

@@ -1,20 +1,19 @@
 """Ranges of activations from real images, and what can be mended without training."""
 
 from collections.abc import Sequence
+from typing import assert_never
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from compress.graph.network import CONVS, Network, Node, is_depthwise, out_channels, scale_outputs
+from compress.graph.network import Network, Node, is_depthwise
+from compress.graph.operators.operator import Channels
 from compress.quantize.placement import place
 from compress.quantize.training import HIGHEST, LOWEST, QuantizedNetwork
 
 LARGEST_BALANCE = 64.0
 """How many times larger a channel is made at most: one that hardly ever speaks would only amplify its rounding."""
-
-HOMOGENEOUS = ("relu", "concat", "max_pool", "avg_pool", "resize", "mean")
-"""Operators that give k times as much for k times the input, channel by channel."""
 
 Ranges = dict[str, tuple[float, float]]
 
@@ -71,12 +70,12 @@ def correct_biases(quantized: QuantizedNetwork, net: Network, images: Tensor) ->
         return value.clamp((LOWEST - zero_point) * scale, (HIGHEST - zero_point) * scale).mean((0, 2, 3))
 
     def note(node: Node, value: Tensor) -> Tensor:
-        if node.op in CONVS:
+        if node.kind.weights:
             means[node.name] = passed(node, value)
         return value
 
     def correct(node: Node, value: Tensor) -> Tensor:
-        if node.op not in CONVS:
+        if not node.kind.weights:
             return value
         shift = means[node.name] - passed(node, value)
         quantized.bias(node.name).add_(shift)
@@ -91,11 +90,11 @@ def balance(net: Network, images: Sequence[Tensor]) -> Network:
     """The same function, with channels that share a scale brought to the same peak.
 
     A channel whose peak over real images is small beside that of its scale group uses few of the 256 steps. Where all
-    that reads it are convolutions, through `HOMOGENEOUS` operators, it is made larger and their weights smaller by as
+    that reads it are convolutions, through homogeneous operators, it is made larger and their weights smaller by as
     much (cross-layer equalisation, Nagel et al. 2019, arXiv 1906.04721, section 4.1, from peaks of activations instead
     of weights). images: real values [N, 3, H, W]; a peak is the average over images of the largest value.
     """
-    readers = {node.name: _reading_convs(net, node) for node in net.convs()}
+    readers = {node.name: _reading_convs(net, node) for node in net.weighted()}
     placement = place(net)
     ends = {name: placement.fused[name].name if name in placement.fused else name for name in readers}
     peaks: dict[str, Tensor] = {}
@@ -117,7 +116,7 @@ def balance(net: Network, images: Sequence[Tensor]) -> Network:
         gain[peaks[name] == 0] = 1.0
         node = net.by_name[name]
         weight, bias = weights[name]
-        weights[name] = scale_outputs(node.op, weight, node.attrs["groups"], gain), bias * gain
+        weights[name] = node.scale_outputs(weight, gain), bias * gain
         for reader, offset in reading:
             _divide_inputs(reader, weights[reader.name][0], offset, gain)
     return net.rewritten(weights)
@@ -135,14 +134,14 @@ def _reading_convs(net: Network, conv: Node) -> list[tuple[Node, int]]:
         for node in net.nodes:
             if name not in node.inputs:
                 continue
-            if node.op in CONVS:
+            if node.kind.weights:
                 weight = net.weight(node.name)
-                if node.attrs["groups"] > 1 and not (node.op == "conv" and is_depthwise(node, weight)):
+                if node.attrs.groups > 1 and (node.weights.spreads or not is_depthwise(node, weight)):
                     return []
                 found.append((node, offset))
-            elif node.op not in HOMOGENEOUS:
+            elif not node.kind.homogeneous:
                 return []
-            elif node.op == "concat":
+            elif node.kind.channels is Channels.JOINS:
                 before = 0
                 for other in node.inputs:
                     if other == name:
@@ -155,18 +154,24 @@ def _reading_convs(net: Network, conv: Node) -> list[tuple[Node, int]]:
 
 def _channels(net: Network, name: str) -> int:
     node = net.by_name[name]
-    if node.op in CONVS:
-        return out_channels(node, net.weight(name))
-    if node.op == "input":
-        return 3
     widths = [_channels(net, other) for other in node.inputs]
-    return sum(widths) if node.op == "concat" else max(widths)
+    match node.kind.channels:
+        case Channels.IMAGE:
+            return 3
+        case Channels.MAKES:
+            return node.out_channels(net.weight(name))
+        case Channels.JOINS:
+            return sum(widths)
+        case Channels.PASSES | Channels.TIES:
+            return max(widths)
+        case other:
+            assert_never(other)
 
 
 def _divide_inputs(node: Node, weight: Tensor, offset: int, gain: Tensor) -> None:
     """Divide a convolution's weights (in place) by the gain of the input channels from `offset` on."""
     part = slice(offset, offset + len(gain))
-    if node.op == "conv_transpose" or node.attrs["groups"] > 1:
+    if node.weights.inputs == 0 or node.attrs.groups > 1:
         weight[part] /= gain.reshape(-1, 1, 1, 1)
     else:
         weight[:, part] /= gain.reshape(1, -1, 1, 1)

@@ -4,10 +4,10 @@ from collections.abc import Collection
 
 import numpy as np
 
-from compress.graph.network import CONVS, Network, Node
-from compress.graph.quantized import Operator, QuantizedGraph, TensorSpec
+from compress.graph.network import Network, Node
+from compress.graph.quantized import QuantizedGraph, QuantizedOperator, TensorSpec
 from compress.quantize.placement import input_scale, place
-from compress.quantize.training import WEIGHT_LIMIT, QuantizedNetwork, channel_axis, weight_scale
+from compress.quantize.training import WEIGHT_LIMIT, QuantizedNetwork, by_channel, weight_scale
 
 
 def quantized_graph(net: QuantizedNetwork, name: str) -> QuantizedGraph:
@@ -36,12 +36,12 @@ def _graph(
         after = fused.get(node.name)
         weight, weight_scales, bias = _weights(net, node, {} if node.name in keep_float else scales)
         operators.append(
-            Operator(
+            QuantizedOperator(
                 node.op,
                 node.name,
                 node.inputs,
                 after.name if after else node.name,
-                dict(node.attrs),
+                node.attrs,
                 after.op if after else None,
                 weight,
                 weight_scales,
@@ -60,16 +60,14 @@ def _graph(
 def _weights(
     net: Network, node: Node, scales: dict[str, tuple[float, int]]
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    if node.op not in CONVS:
+    if not node.kind.weights:
         return None, None, None
     weight, bias = net.weight(node.name).detach().cpu(), net.bias(node.name).detach().cpu()
     if node.inputs[0] not in scales:
         return weight.numpy(), None, bias.numpy()
     given = scales[node.inputs[0]][0]
     steps = weight_scale(node, weight, bias, given)
-    shape = [-1 if axis == channel_axis(node) else 1 for axis in range(4)]
-    integers = (weight / steps.reshape(shape)).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
-    if node.op == "conv_transpose" and node.attrs["groups"] > 1:
-        steps = steps.repeat(node.attrs["groups"])
+    integers = (weight / by_channel(node, steps)).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+    steps = steps.repeat(len(bias) // len(steps))  # filters of several groups that share their scales
     biases = (bias.double() / (steps.double() * given)).round()
     return integers.numpy().astype(np.int8), steps.numpy(), biases.numpy().astype(np.int32)

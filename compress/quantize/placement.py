@@ -3,42 +3,21 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import assert_never
 
 from compress.errors import ExportError, RecipeError
-from compress.graph.network import CONVS, Network, Node
-
-PROBABILITY = (1 / 256, -128)
-"""Scale and int8 zero point that TensorFlow Lite's specification fixes for sigmoid and softmax."""
-
-RULES = {
-    "input": "fixed",
-    "conv": "own",
-    "conv_transpose": "own",
-    "add": "own",
-    "mul": "own",
-    "mean": "own",
-    "concat": "shared",
-    "max_pool": "shared",
-    "avg_pool": "shared",
-    "resize": "shared",
-    "relu": "shared",
-    "relu6": "shared",
-    "sigmoid": "fixed",
-    "softmax": "fixed",
-}
-"""own: a scale of its own. shared: the scale of its inputs. fixed: known beforehand.
-
-A rectifier that alone reads a conv, add or mul is fused: the quantizer stands after the rectifier and
-none before it.
-"""
-
-FUSABLE = ("conv", "conv_transpose", "add", "mul")
+from compress.graph.network import Network, Node
+from compress.graph.operators import OPERATORS
+from compress.graph.operators.operator import Scale
 
 
 @dataclass(frozen=True)
 class Placement:
     """For each quantized tensor the group whose scale it has; the groups whose scale is fixed; and each fused
-    rectifier by the operator that it is fused into."""
+    rectifier by the operator that it is fused into.
+
+    A rectifier that alone reads an operator that can have it inside is fused: the quantizer stands after the rectifier
+    and none before it."""
 
     group_of: Mapping[str, str]
     fixed: Mapping[str, tuple[float, int]]
@@ -50,8 +29,8 @@ def place(net: Network) -> Placement:
     fused = {
         node.inputs[0]: node
         for node in net.nodes
-        if node.op in ("relu", "relu6") and net.readers[node.inputs[0]] == 1
-        if net.by_name[node.inputs[0]].op in FUSABLE and node.inputs[0] != net.output
+        if node.kind.rectifier and net.readers[node.inputs[0]] == 1
+        if net.by_name[node.inputs[0]].kind.fuses and node.inputs[0] != net.output
     }
     rectifiers = {node.name for node in fused.values()}
     group_of: dict[str, str] = {}
@@ -59,27 +38,35 @@ def place(net: Network) -> Placement:
     for node in net.nodes:
         if node.name in fused:
             continue
-        if RULES[node.op] == "shared" and node.name not in rectifiers:
-            group = _merge([group_of[name] for name in node.inputs], group_of, fixed, node)
-            group_of[node.name] = group
-            continue
         group_of[node.name] = node.name
-        if RULES[node.op] == "fixed":
-            fixed[node.name] = input_scale(node) if node.op == "input" else PROBABILITY
+        match node.kind.scale:
+            case _ if node.name in rectifiers:
+                pass  # that of the operator which it is inside
+            case Scale.OF_INPUTS:
+                group_of[node.name] = _merge([group_of[name] for name in node.inputs], group_of, fixed, node)
+            case Scale.IMAGE:
+                fixed[node.name] = input_scale(node)
+            case Scale.FIXED:
+                assert node.kind.fixed
+                fixed[node.name] = node.kind.fixed
+            case Scale.OWN:
+                pass
+            case other:
+                assert_never(other)
     return Placement(group_of, fixed, fused)
 
 
 def check_keep_float(net: Network, names: Collection[str]) -> None:
     """Raises RecipeError for a layer that is not there, naming those that are called much the same, or has no weights
     that could be kept in float."""
-    convs = [node.name for node in net.convs()]
+    convs = [node.name for node in net.weighted()]
     for name in names:
         if name in convs:
             continue
         if name in net.by_name:
             raise RecipeError(
                 f"keep_float: {name} is a {net.by_name[name].op}, which has no weights: its result is the same in "
-                f"float; only {' and '.join(CONVS)} can be kept"
+                f"float; only {' and '.join(one.name for one in OPERATORS.values() if one.weights)} can be kept"
             )
         near = get_close_matches(name, convs, 3, 0.4) or convs[:3]
         raise RecipeError(f"keep_float: no layer {name!r}; did you mean {', '.join(near)}?")
@@ -87,7 +74,7 @@ def check_keep_float(net: Network, names: Collection[str]) -> None:
 
 def input_scale(node: Node) -> tuple[float, int]:
     """Scale and int8 zero point of the image."""
-    return node.attrs["scale"], node.attrs["zero_point"] - 128
+    return node.attrs.scale, node.attrs.zero_point - 128
 
 
 def _merge(groups: list[str], group_of: dict[str, str], fixed: dict[str, tuple[float, int]], node: Node) -> str:

@@ -31,7 +31,7 @@ def rank(quantized: QuantizedNetwork, images: Sequence[Tensor]) -> list[Sensitiv
         kept = quantized.keep_float
         found = []
         try:
-            for node in tqdm(quantized.convs(), desc="sensitivity", unit="layer", delay=1):
+            for node in tqdm(quantized.weighted(), desc="sensitivity", unit="layer", delay=1):
                 if node.name in kept:
                     continue
                 quantized.keep_float = kept | {node.name}

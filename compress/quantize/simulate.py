@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from compress.graph.network import COMPUTE, CONVS, scale_outputs
-from compress.graph.quantized import Operator, QuantizedGraph, TensorSpec
+from compress.graph.operators import OPERATORS
+from compress.graph.operators.operator import Attributes
+from compress.graph.quantized import QuantizedGraph, QuantizedOperator, TensorSpec
 
 LOWEST, HIGHEST = -128, 127
 
@@ -26,21 +26,15 @@ def simulate(graph: QuantizedGraph, pixels: np.ndarray) -> dict[str, np.ndarray]
 
 
 def simulate_operator(
-    graph: QuantizedGraph, operator: Operator, inputs: Sequence[np.ndarray], dtype: torch.dtype = torch.float64
+    graph: QuantizedGraph, operator: QuantizedOperator, inputs: Sequence[np.ndarray], dtype: torch.dtype = torch.float64
 ) -> np.ndarray:
     """One operator on the given integers; float64 holds every sum of products of int8 exactly."""
     result = graph.tensors[operator.output]
     real = [_real(value, graph.tensors[name]).to(dtype) for value, name in zip(inputs, operator.inputs)]
-    if operator.op in CONVS:
-        weight, bias = (part.to(dtype) for part in _weights(graph, operator))
-        value = CONVS[operator.op](real, operator.attrs, weight, bias)
-    elif operator.op == "resize":
-        smooth = {"align_corners": False} if operator.attrs["mode"] == "bilinear" else {}
-        value = F.interpolate(real[0], result.shape[2:], mode=operator.attrs["mode"], **smooth)
-    else:
-        value = COMPUTE[operator.op](real, operator.attrs)
+    weights = [part.to(dtype) for part in _weights(graph, operator)] if operator.kind.weights else []
+    value = operator.kind.compute(real, operator.attrs, *weights)
     if operator.activation:
-        value = COMPUTE[operator.activation]([value], {})
+        value = OPERATORS[operator.activation].compute([value], Attributes())
     if result.scale is None:
         return value.float().numpy()
     steps = (value.double() / float(np.float32(result.scale))).round() + result.zero_point
@@ -53,7 +47,7 @@ def _real(value: np.ndarray, spec: TensorSpec) -> Tensor:
     return (torch.from_numpy(value).double() - spec.zero_point) * float(np.float32(spec.scale))
 
 
-def _weights(graph: QuantizedGraph, operator: Operator) -> tuple[Tensor, Tensor]:
+def _weights(graph: QuantizedGraph, operator: QuantizedOperator) -> tuple[Tensor, Tensor]:
     assert operator.weight is not None
     assert operator.bias is not None
     weight, bias = torch.from_numpy(operator.weight).double(), torch.from_numpy(operator.bias).double()
@@ -61,4 +55,5 @@ def _weights(graph: QuantizedGraph, operator: Operator) -> tuple[Tensor, Tensor]
         return weight, bias
     steps = torch.from_numpy(operator.weight_scale).double()
     scale = float(np.float32(graph.tensors[operator.inputs[0]].scale))
-    return scale_outputs(operator.op, weight, operator.attrs["groups"], steps), bias * steps * scale
+    assert operator.kind.weights
+    return operator.kind.weights.scaled(weight, operator.attrs.groups, steps), bias * steps * scale

@@ -6,13 +6,15 @@ before it is the clamp, and the gradients of the scales come with those of the w
 activations.
 """
 
+import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
 
-from compress.graph.network import CONVS, Network, Node
+from compress.graph.network import Network, Node
+from compress.graph.operators.operator import OnSteps
 from compress.quantize.placement import Placement, place
 
 LOWEST, HIGHEST = -128, 127
@@ -94,7 +96,7 @@ class QuantizedNetwork(Network):
     def scale(self, group: str) -> Tensor:
         """Scale of a group, [] float32."""
         if group in self.placement.fixed:
-            return torch.full((), self.placement.fixed[group][0], device=self.weight(self.convs()[0].name).device)
+            return torch.full((), self.placement.fixed[group][0], device=self.device)
         return self.log_scales[group.replace(".", "/")].exp()
 
     def zero_point(self, group: str) -> int:
@@ -113,53 +115,56 @@ class QuantizedNetwork(Network):
 
     def compute(self, node: Node, inputs: list[Tensor], input_size: tuple[int, int]) -> Tensor:
         unit = self.unit(node.name)
-        if node.op in CONVS:
-            value = self._conv(node, inputs, self.scale(unit))
-        elif node.op in ("concat", "max_pool"):  # of integers of one scale: integers of that scale
-            return super().compute(node, inputs, input_size)
-        elif node.op in ("resize", "avg_pool"):
-            return _Round.apply(super().compute(node, inputs, input_size))
-        elif node.op in ("relu", "relu6"):
-            value = self._rectified(node, inputs[0], unit)
-        elif node.op in ("add", "mean"):  # linear: from the inputs' steps to the result's at once
-            scaled = [x * (self.scale(self.unit(n)) / self.scale(unit)) for n, x in zip(node.inputs, inputs)]
-            value = super().compute(node, scaled, input_size)
-        else:
-            real = [self.decode(name, x) for name, x in zip(node.inputs, inputs)]
-            value = self.encode(node.name, super().compute(node, real, input_size))
+        match node.kind.on_steps:
+            case OnSteps.MOVES:  # of integers of one scale: integers of that scale
+                return super().compute(node, inputs, input_size)
+            case OnSteps.AVERAGES:
+                return _Round.apply(super().compute(node, inputs, input_size))
+            case OnSteps.FILTERS:
+                value = self._filtered(node, inputs, self.scale(unit))
+            case OnSteps.RECTIFIES:
+                value = self._rectified(node, inputs[0], unit)
+            case OnSteps.LINEAR:  # from the inputs' steps to the result's at once
+                scaled = [x * (self.scale(self.unit(n)) / self.scale(unit)) for n, x in zip(node.inputs, inputs)]
+                value = super().compute(node, scaled, input_size)
+            case OnSteps.REAL:
+                real = [self.decode(name, x) for name, x in zip(node.inputs, inputs)]
+                value = self.encode(node.name, super().compute(node, real, input_size))
+            case other:
+                assert_never(other)
         if node.name in self.placement.fused:
             return value
         zero_point = self.zero_point(unit)
         return _Quantize.apply(value, LOWEST - zero_point, HIGHEST - zero_point)
 
-    def _conv(self, node: Node, inputs: list[Tensor], scale: Tensor) -> Tensor:
+    def _filtered(self, node: Node, inputs: list[Tensor], scale: Tensor) -> Tensor:
         given = self.scale(self.unit(node.inputs[0]))
         weight, bias, ratio = self.weight(node.name), self.bias(node.name), given / scale
         if node.name not in self.keep_float:
             steps = weight_scale(node, weight, bias, given.detach())
-            shape = [-1 if axis == channel_axis(node) else 1 for axis in range(4)]
-            weight, ratio = _Round.apply(weight / steps.reshape(shape)), (steps * ratio).reshape(shape)
-        return CONVS[node.op](inputs, node.attrs, weight * ratio, bias / scale)
+            weight, ratio = _Round.apply(weight / by_channel(node, steps)), by_channel(node, steps * ratio)
+        return node.kind.compute(inputs, node.attrs, weight * ratio, bias / scale)
 
     def _rectified(self, node: Node, value: Tensor, unit: str) -> Tensor:
-        """Where the integers begin at zero and end below 6, the clamp that follows is the rectifier."""
+        """Where the integers begin at zero and end below the ceiling, the clamp that follows is the rectifier."""
+        assert node.kind.rectifier
         if self.zero_point(unit) != LOWEST:
             value = torch.relu(value)
-        if node.op == "relu6":
-            value = torch.minimum(value, 6 / self.scale(unit))
+        if math.isfinite(ceiling := node.kind.rectifier.ceiling):
+            value = torch.minimum(value, ceiling / self.scale(unit))
         return value
 
 
-def channel_axis(node: Node) -> int:
-    """The axis of a convolution's weights that is its output channels."""
-    return 1 if node.op == "conv_transpose" else 0
+def by_channel(node: Node, values: Tensor) -> Tensor:
+    """One value for each output channel, [outputs], in the shape that multiplies the node's weight."""
+    return values.reshape([-1 if axis == node.weights.outputs else 1 for axis in range(4)])
 
 
 def weight_scale(node: Node, weight: Tensor, bias: Tensor, input_scale: Tensor | float) -> Tensor:
     """[output channels] float32: the largest weight is 127. A channel that is all but zero beside the others, or beside
     its own bias, gets a larger scale: with its own, its int32 bias would overflow and kernels refuse the ratio of
     scales."""
-    others = [axis for axis in range(4) if axis != channel_axis(node)]
+    others = [axis for axis in range(4) if axis != node.weights.outputs]
     largest = weight.detach().abs().amax(others)
     least = (1e-4 * largest.max()).clamp_min(1e-5)
     biases = bias.detach().abs().reshape(-1, len(largest)).amax(0)

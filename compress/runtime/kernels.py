@@ -7,20 +7,15 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a gate on sizes alone has no need of numpy
-    from compress.graph.quantized import Operator, QuantizedGraph
+    from compress.graph.quantized import QuantizedGraph, QuantizedOperator
 
 KEPT = "kept float on purpose"
-ONNX_REASONS = {
-    "ConvTranspose": "onnxruntime has no integer kernel for it; its int8 weights are computed with in float",
-    "Resize": "onnxruntime's integer kernel truncates, so it runs in float between the same integers",
-}
 NO_ONNX_KERNEL = "onnxruntime fused no integer kernel here"
 TFLITE_REASONS = {
     "QUANTIZE": "changes uint8 to int8 or rounds after a float layer, and computes nothing else",
     "DEQUANTIZE": "stands before a layer that is kept float",
 }
 NO_XNNPACK = "XNNPACK has no int8 operator for it; TensorFlow Lite's own integer kernel runs it"
-TFLITE_CONVS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 
 
 @dataclass(frozen=True)
@@ -49,17 +44,20 @@ def onnx_kernels(path: Path, graph: "QuantizedGraph | None" = None) -> Kernels:
         nodes = onnx.load(options.optimized_model_filepath).graph.node
     made_by = {node.output[0]: node.op_type for node in nodes}
     kept = _kept_float(graph) if graph else set()
+    reasons = {operator.name: operator.kind.onnx_float for operator in graph.operators} if graph else {}
     outside = []
     for node in nodes:
         if node.op_type in ("DequantizeLinear", "QuantizeLinear"):
             continue
         if any(made_by.get(name) == "DequantizeLinear" for name in node.input):
             layer = node.name or node.output[0]
-            reason = KEPT if layer in kept else ONNX_REASONS.get(node.op_type, NO_ONNX_KERNEL)
+            if layer.rpartition(".")[0] in reasons:  # one of several nodes that are one operator
+                layer = layer.rpartition(".")[0]
+            reason = KEPT if layer in kept else reasons.get(layer) or NO_ONNX_KERNEL
             outside.append(f"{layer} ({node.op_type})" + (f": {reason}" if graph else ""))
     counts = Counter(node.op_type for node in nodes)
     known = (len(_convs(graph)), counts["QLinearConv"]) if graph else (None, None)
-    return Kernels(dict(counts), tuple(outside), *known)
+    return Kernels(dict(counts), tuple(dict.fromkeys(outside)), *known)
 
 
 def tflite_kernels(path: Path, graph: "QuantizedGraph | None" = None) -> Kernels:
@@ -93,13 +91,23 @@ def tflite_kernels(path: Path, graph: "QuantizedGraph | None" = None) -> Kernels
         name = tensors[op["outputs"][0]]["name"] if op["outputs"][0] in tensors else op["index"]
         reason = KEPT if kept else TFLITE_REASONS.get(op["op_name"], NO_XNNPACK)
         outside.append(f"{name} ({op['op_name']})" + (f": {reason}" if graph else ""))
-    integer = sum(op["op_name"] in TFLITE_CONVS and not in_float(op) for op in plain)
+    codes = _codes(graph) if graph else set()
+    integer = sum(op["op_name"] in codes and not in_float(op) for op in plain)
     known = (len(_convs(graph)), integer) if graph else (None, None)
     return Kernels(dict(Counter(op["op_name"] for op in plain)), tuple(outside), *known)
 
 
-def _convs(graph: "QuantizedGraph") -> "list[Operator]":
+def _convs(graph: "QuantizedGraph") -> "list[QuantizedOperator]":
     return [operator for operator in graph.operators if operator.weight is not None]
+
+
+def _codes(graph: "QuantizedGraph") -> set[str]:
+    """What TFLite calls the convolutions."""
+    return {
+        form.code
+        for operator in _convs(graph)
+        for form in operator.kind.tflite(operator, graph.tensors[operator.inputs[0]], graph.tensors[operator.output])
+    }
 
 
 def _kept_float(graph: "QuantizedGraph") -> set[str]:

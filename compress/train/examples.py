@@ -103,7 +103,7 @@ def held_out_iou(net: Network, lesson: Lesson) -> float:
 def held_out_ious(net: Network, lesson: Lesson) -> list[float]:
     """IoU on each of the held-out images, at the network's own size."""
     scores = []
-    device = net.weight(net.convs()[0].name).device
+    device = net.weight(net.weighted()[0].name).device
     with torch.no_grad():
         for index in lesson.held_out:
             image = net.real(torch.from_numpy(lesson.pixels[index : index + 1].copy())).to(device)

@@ -52,14 +52,14 @@ class Natural(torch.optim.Optimizer):
         """Take the moments from `net`, which has the layers of the network that is trained. images: real values
         [N, 3, H, W]. The averages of steps before are dropped: in the new moments they would be too long where
         activations have grown."""
-        sums = {node.name: _Sums(node, net, len(images)) for node in net.convs()}
-        kept = {name for node in net.convs() for name in (node.name, node.inputs[0])}
+        sums = {node.name: _Sums(node, net, len(images)) for node in net.weighted()}
+        kept = {name for node in net.weighted() for name in (node.name, node.inputs[0])}
         generator = torch.Generator().manual_seed(0)
-        device = net.weight(net.convs()[0].name).device
+        device = net.weight(net.weighted()[0].name).device
         with torch.no_grad():
             for part in images.to(device).split(CHUNK):
                 values = net.run(part, keep=kept)
-                for node in net.convs():
+                for node in net.weighted():
                     sums[node.name].add(values[node.inputs[0]], values[node.name], generator)
             self.moments = {name: one.moments() for name, one in sums.items()}
         self.state.clear()
@@ -70,7 +70,7 @@ class Natural(torch.optim.Optimizer):
         rate, steps = (self.param_groups[0][name] for name in ("lr", "steps"))
         steps.add_(1)
         pace = rate / (1 - MOMENTUM**steps), 1 - SCALE**steps
-        for node in self.net.convs():
+        for node in self.net.weighted():
             weight, bias = self.net.weight(node.name), self.net.bias(node.name)
             if weight.grad is not None and bias.grad is not None:
                 self._step(node, (weight, weight.grad), (bias, bias.grad), pace)
@@ -140,7 +140,7 @@ class _Sums:
     """Second moments of what a convolution reads and gives, as images come in."""
 
     def __init__(self, node: Node, net: Network, images: int):
-        self.groups = node.attrs["groups"]
+        self.groups = node.attrs.groups
         self.taps = Taps(node, net.weight(node.name))
         unknowns = as_matrix(node, net.weight(node.name)).shape[1]
         self.each = -(-max(POSITIONS, 2 * unknowns) // images)

@@ -21,7 +21,7 @@ from compress.data.packed import Packed
 from compress.errors import DataError
 from compress.files import digest, unwritten, write_whole
 from compress.graph.channels import Channels
-from compress.graph.network import CONVS, Network
+from compress.graph.network import Network
 from compress.prune.cut import kept_channels
 from compress.train.device import autocast, best_device, placed
 from compress.train.views import View
@@ -162,7 +162,7 @@ def _views(net: Network, pixels: Tensor, tta: Sequence[str]) -> list[Tensor]:
     size = (image.shape[2], image.shape[3])
 
     def seen(view: Tensor) -> Tensor:
-        device = net.weight(net.convs()[0].name).device
+        device = net.weight(net.weighted()[0].name).device
         with autocast(device):
             return net(view.to(device, memory_format=torch.channels_last)).float().cpu()
 
@@ -197,7 +197,7 @@ def feature_tensors(net: Network) -> list[str]:
     sums = [node.name for node in net.nodes if node.op == "add"]
     if len(sums) >= 4:
         return sums
-    convs = [node.name for node in net.nodes if node.op in CONVS and node.attrs["groups"] == 1][:-1]
+    convs = [node.name for node in net.nodes if node.kind.weights and node.attrs.groups == 1][:-1]
     return sorted({*sums, *convs[:: max(1, len(convs) // 8)]})
 
 

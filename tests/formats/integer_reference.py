@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from unary_cases import UNARY
 
-from compress.graph.quantized import Operator, QuantizedGraph, TensorSpec
+from compress.graph.operators import OPERATORS
+from compress.graph.quantized import QuantizedGraph, QuantizedOperator, TensorSpec
 
 
 def run_reference(graph: QuantizedGraph, image: np.ndarray) -> np.ndarray:
@@ -27,7 +29,7 @@ def all_tensors(graph: QuantizedGraph, image: np.ndarray) -> dict[str, np.ndarra
     return values
 
 
-def compute(operator: Operator, graph: QuantizedGraph, values: dict[str, np.ndarray]) -> np.ndarray:
+def compute(operator: QuantizedOperator, graph: QuantizedGraph, values: dict[str, np.ndarray]) -> np.ndarray:
     result = graph.tensors[operator.output]
     real = real_result(operator, graph, values)
     if result.scale is None or graph.is_float:
@@ -35,7 +37,7 @@ def compute(operator: Operator, graph: QuantizedGraph, values: dict[str, np.ndar
     return np.clip(np.rint(real / np.float32(result.scale)) + result.zero_point, -128, 127).astype(np.int64)
 
 
-def real_result(operator: Operator, graph: QuantizedGraph, values: dict[str, np.ndarray]) -> np.ndarray:
+def real_result(operator: QuantizedOperator, graph: QuantizedGraph, values: dict[str, np.ndarray]) -> np.ndarray:
     specs = [graph.tensors[name] for name in operator.inputs]
     inputs = [values[name] for name in operator.inputs]
     if graph.is_integer(operator) and operator.weight is not None:
@@ -57,7 +59,7 @@ def dequantized(value: np.ndarray, spec: TensorSpec, graph: QuantizedGraph) -> n
     return (value - spec.zero_point) * np.float64(np.float32(spec.scale))
 
 
-def float_result(operator: Operator, inputs: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+def float_result(operator: QuantizedOperator, inputs: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
     x = inputs[0]
     match operator.op:
         case "conv" | "conv_transpose":
@@ -76,7 +78,7 @@ def float_result(operator: Operator, inputs: list[np.ndarray], shape: tuple[int,
         case "mean":
             return x.mean(axis=(2, 3), keepdims=True)
         case "resize":
-            return resize(x, shape[2:], operator.attrs["mode"])
+            return resize(x, shape[2:], operator.attrs.mode)
         case "relu":
             return np.maximum(x, 0)
         case "relu6":
@@ -86,19 +88,19 @@ def float_result(operator: Operator, inputs: list[np.ndarray], shape: tuple[int,
         case "softmax":
             powers = np.exp(x - x.max(axis=1, keepdims=True))
             return powers / powers.sum(axis=1, keepdims=True)
-    raise AssertionError(operator.op)
+    return UNARY[operator.op].of(x, operator.attrs)
 
 
-def convolve(operator: Operator, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def convolve(operator: QuantizedOperator, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Without bias, in the dtype given; groups one after the other."""
     one = _transposed if operator.op == "conv_transpose" else _forward
-    groups = operator.attrs["groups"]
+    groups = operator.attrs.groups
     parts = zip(np.split(x, groups, axis=1), np.split(weight, groups, axis=0), strict=True)
     return np.concatenate([one(operator.attrs, part, kernel) for part, kernel in parts], axis=1)
 
 
 def _forward(attrs: Any, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    (ph, pw), (dh, dw), (sh, sw) = attrs["padding"], attrs["dilation"], attrs["stride"]
+    (ph, pw), (dh, dw), (sh, sw) = attrs.padding, attrs.dilation, attrs.stride
     x = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
     reach = (dh * (weight.shape[2] - 1) + 1, dw * (weight.shape[3] - 1) + 1)
     seen = sliding_window_view(x, reach, axis=(2, 3))[:, :, ::sh, ::sw, ::dh, ::dw]
@@ -106,8 +108,8 @@ def _forward(attrs: Any, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _transposed(attrs: Any, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    (ph, pw), (dh, dw), (sh, sw) = attrs["padding"], attrs["dilation"], attrs["stride"]
-    oh, ow = attrs["output_padding"]
+    (ph, pw), (dh, dw), (sh, sw) = attrs.padding, attrs.dilation, attrs.stride
+    oh, ow = attrs.output_padding
     _, _, height, width = x.shape
     kh, kw = weight.shape[2:]
     full = np.zeros((1, weight.shape[1], (height - 1) * sh + dh * (kh - 1) + 1 + oh,
@@ -120,9 +122,9 @@ def _transposed(attrs: Any, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return full[:, :, ph : full.shape[2] - ph, pw : full.shape[3] - pw]
 
 
-def windows(operator: Operator, x: np.ndarray, shape: tuple[int, ...], fill: float) -> np.ndarray:
+def windows(operator: QuantizedOperator, x: np.ndarray, shape: tuple[int, ...], fill: float) -> np.ndarray:
     """[1, C, H, W, kh, kw] windows of a pool whose output has `shape`; `fill` outside the image."""
-    kernel, stride, begin = (operator.attrs[key] for key in ("kernel", "stride", "padding"))
+    kernel, stride, begin = operator.attrs.kernel, operator.attrs.stride, operator.attrs.padding
     covered = [(out - 1) * s + k for out, s, k in zip(shape[2:], stride, kernel, strict=True)]
     end = [max(c - size - b, 0) for c, size, b in zip(covered, x.shape[2:], begin, strict=True)]
     padded = np.pad(x.astype(float), ((0, 0), (0, 0), (begin[0], end[0]), (begin[1], end[1])), constant_values=fill)
@@ -158,7 +160,7 @@ class GraphBuilder:
     quantized: bool = True
     seed: int = 0
     tensors: dict[str, TensorSpec] = field(default_factory=dict)
-    operators: list[Operator] = field(default_factory=list)
+    operators: list[QuantizedOperator] = field(default_factory=list)
 
     def __post_init__(self):
         self.random = np.random.default_rng(self.seed)
@@ -171,10 +173,11 @@ class GraphBuilder:
         return QuantizedGraph("sample", self.tensors, tuple(self.operators), "image", last)
 
     def add(self, op: str, inputs: tuple[str, ...], shape: tuple[int, ...], *, float_output: bool = False, **more):
-        """`more`: fields of Operator. The new tensor's scale covers what the random image gives, unless `op`
+        """`more`: fields of QuantizedOperator. The new tensor's scale covers what the random image gives, unless `op`
         prescribes it."""
         name = f"{op}{len(self.operators)}"
-        operator = Operator(op, name, inputs, name, **more)
+        attrs = OPERATORS[op].attributes(**more.pop("attrs", {}))
+        operator = QuantizedOperator(op, name, inputs, name, attrs, **more)
         graph = QuantizedGraph("sample", {**self.tensors, name: TensorSpec(name, shape, 1.0)}, (), "image", name)
         values = self.values or {"image": self.image.astype(np.int64) - 128}
         if self.quantized and not float_output:
@@ -188,11 +191,15 @@ class GraphBuilder:
             self.values = {**values, name: compute(operator, graph, values)}
         return name
 
-    def range_of(self, operator: Operator, graph: QuantizedGraph, values) -> tuple[float, int]:
+    def range_of(self, operator: QuantizedOperator, graph: QuantizedGraph, values) -> tuple[float, int]:
         if operator.op in ("sigmoid", "softmax"):
             return 1 / 256, -128
+        unary = UNARY.get(operator.op)
+        if unary and unary.fixed:
+            return unary.fixed
         source = self.tensors[operator.inputs[0]]
-        if operator.op in ("max_pool", "avg_pool", "resize", "concat", "relu", "relu6"):
+        shares = operator.op in ("max_pool", "avg_pool", "resize", "concat", "relu", "relu6")
+        if shares or (unary and unary.inputs_scale):
             return source.scale, source.zero_point
         real = real_result(operator, graph, values)
         low, high = min(real.min(), 0.0), max(real.max(), 1e-3)
@@ -249,7 +256,7 @@ class GraphBuilder:
         return self.add(op, (x,), (1, source[1], *size), attrs=attrs)
 
     def resize(self, x: str, size: tuple[int, int], mode: str = "bilinear") -> str:
-        return self.add("resize", (x,), (1, self.tensors[x].shape[1], *size), attrs={"mode": mode})
+        return self.add("resize", (x,), (1, self.tensors[x].shape[1], *size), attrs={"mode": mode, "size": size})
 
     def join(self, op: str, *inputs: str, activation=None, **more) -> str:
         shapes = [self.tensors[name].shape for name in inputs]
@@ -258,6 +265,6 @@ class GraphBuilder:
         return self.add(op, inputs, (1, channels, *size), activation=activation, **more)
 
     def one(self, op: str, x: str, **more) -> str:
-        """relu, relu6, sigmoid, softmax, mean."""
+        """relu, relu6, sigmoid, softmax, mean, and those of `unary_cases`."""
         shape = self.tensors[x].shape
         return self.add(op, (x,), (1, shape[1], 1, 1) if op == "mean" else shape, **more)

@@ -2,12 +2,17 @@
 
 from collections.abc import Callable
 
+import unary_cases
 from integer_reference import GraphBuilder
 
 
 def after_conv(build: Callable[[GraphBuilder, str], object], **more) -> Callable[[GraphBuilder], object]:
     """The operator in question reads the result of a convolution, which all runtimes compute exactly."""
     return lambda b: build(b, b.conv("image", 8, **more))
+
+
+def _unary(name: str, case: str) -> Callable[[GraphBuilder, str], object]:
+    return lambda b, x: b.one(name, x, attrs=unary_cases.UNARY[name].attrs[case])
 
 
 CASES: dict[str, Callable[[GraphBuilder], object]] = {
@@ -69,6 +74,7 @@ CASES: dict[str, Callable[[GraphBuilder], object]] = {
     "relu6": after_conv(lambda b, x: b.one("relu6", x)),
     "sigmoid": after_conv(lambda b, x: b.one("sigmoid", x)),
     "softmax": after_conv(lambda b, x: b.one("softmax", x)),
+    **{case: after_conv(_unary(*named)) for case, named in unary_cases.CASES.items()},
 }
 
 

@@ -164,13 +164,6 @@ def test_a_depthwise_transposed_convolution_keeps_its_scales_per_channel(tmp_pat
     assert np.abs(result.astype(int) - 128 - run_reference(builder.graph(), builder.image)).max() <= 1
 
 
-def test_an_unknown_operator_is_refused_by_name(tmp_path):
-    graph = sample(CASES["relu"])
-    strange = replace(graph.operators[-1], op="grid_sample")
-    with pytest.raises(ExportError, match="relu1: ONNX export does not know the operator 'grid_sample'"):
-        to_onnx(replace(graph, operators=(*graph.operators[:-1], strange)), tmp_path / "model.onnx")
-
-
 def test_int8_weights_beside_a_float_tensor_are_refused(tmp_path):
     graph = sample(lambda b: b.conv(b.conv("image", 8), 8))
     first = graph.operators[0].output

@@ -8,6 +8,7 @@ import torch
 from integer_reference import GraphBuilder, run_reference
 from operator_cases import CASES, u_shape
 from torch.nn import functional as F
+from unary_cases import UNARY
 
 from compress.formats.onnx import to_onnx
 from compress.formats.tflite import to_tflite
@@ -40,17 +41,20 @@ def run_torch(graph, image):
         size = graph.tensors[op.output].shape[2:]
         weights = [None if w is None else torch.from_numpy(w) for w in (op.weight, op.bias)]
         if op.op == "conv":
-            y = F.conv2d(x[0], *weights, a["stride"], a["padding"], a["dilation"], a["groups"])
+            y = F.conv2d(x[0], *weights, a.stride, a.padding, a.dilation, a.groups)
         elif op.op == "conv_transpose":
-            more = a["stride"], a["padding"], a["output_padding"], a["groups"], a["dilation"]
+            more = a.stride, a.padding, a.output_padding, a.groups, a.dilation
             y = F.conv_transpose2d(x[0], *weights, *more)
         elif op.op in ("max_pool", "avg_pool"):
             pool = F.max_pool2d if op.op == "max_pool" else F.avg_pool2d
             more = {} if op.op == "max_pool" else {"count_include_pad": False}
-            both = (pool(x[0], a["kernel"], a["stride"], a["padding"], ceil_mode=c, **more) for c in (False, True))
+            both = (pool(x[0], a.kernel, a.stride, a.padding, ceil_mode=c, **more) for c in (False, True))
             y = next(result for result in both if result.shape[2:] == size)
         elif op.op == "resize":
-            y = F.interpolate(x[0], size, mode=a["mode"])
+            y = F.interpolate(x[0], size, mode=a.mode)
+        elif op.op in UNARY:
+            (case,) = (case for case, attrs in UNARY[op.op].attrs.items() if attrs == vars(a))
+            y = UNARY[op.op].modules[case](x[0].clone())
         else:
             y = {
                 "add": lambda x: x[0] + x[1],

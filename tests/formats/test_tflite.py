@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -238,13 +237,6 @@ def test_what_tflite_cannot_say_is_refused_by_name(build, message, tmp_path):
     with pytest.raises(ExportError, match=message):
         to_tflite(sample(lambda b: build(b, b.conv("image", 8))), tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())
-
-
-def test_an_unknown_operator_is_refused_by_name(tmp_path):
-    graph = sample(CASES["relu"])
-    strange = replace(graph.operators[-1], op="grid_sample")
-    with pytest.raises(ExportError, match="relu1: TFLite export does not know the operator 'grid_sample'"):
-        to_tflite(replace(graph, operators=(*graph.operators[:-1], strange)), tmp_path / "model.tflite")
 
 
 def test_tensorflow_is_not_needed():

@@ -60,5 +60,5 @@ def test_cutting_channels_that_are_zero_changes_nothing(net):
         torch.testing.assert_close(small(x), sparse(x), atol=1e-5, rtol=1e-4)
     assert small.weight("merge").shape == (16, 8 + 12, 3, 3)
     assert small.weight("up").shape == (24, 12, 2, 2)
-    assert small.by_name["block.depthwise"].attrs["groups"] == 16
+    assert small.by_name["block.depthwise"].attrs.groups == 16
     assert net.weight("merge").shape == (32, 40, 3, 3)  # the network that was given is untouched

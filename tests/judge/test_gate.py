@@ -17,14 +17,15 @@ from PIL import Image
 from compress.cli import main
 from compress.errors import DataError, MeasureError
 from compress.files import sha256_of
-from compress.graph.quantized import Operator, QuantizedGraph, TensorSpec
+from compress.graph.operators.conv import ConvAttributes
+from compress.graph.quantized import QuantizedGraph, QuantizedOperator, TensorSpec
 from compress.judge.gate import Rules, gate
 from compress.measure.values import Latency
 from compress.release.export import EXPORTERS
 
 ROOT = Path(__file__).parent.parent.parent
 SIZE = 8
-POINTWISE = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+POINTWISE = ConvAttributes()
 
 
 def brightness(threshold: float = 0.5, quantized: bool = True) -> QuantizedGraph:
@@ -39,11 +40,13 @@ def brightness(threshold: float = 0.5, quantized: bool = True) -> QuantizedGraph
     tensors = {spec.name: spec for spec in (TensorSpec("image", (1, 3, SIZE, SIZE), 1 / 255, -128), *ends)}
     if quantized:
         bias = np.rint(bias / (scale / 255)).astype(np.int32)
-        conv = Operator("conv", "conv", ("image",), "logits", POINTWISE, None, weight, scale, bias)
+        conv = QuantizedOperator("conv", "conv", ("image",), "logits", POINTWISE, None, weight, scale, bias)
     else:
         real = weight * scale[:, None, None, None]
-        conv = Operator("conv", "conv", ("image",), "logits", POINTWISE, None, real, None, bias)
-    return QuantizedGraph("bright", tensors, (conv, Operator("softmax", "soft", ("logits",), "map")), "image", "map")
+        conv = QuantizedOperator("conv", "conv", ("image",), "logits", POINTWISE, None, real, None, bias)
+    return QuantizedGraph(
+        "bright", tensors, (conv, QuantizedOperator("softmax", "soft", ("logits",), "map")), "image", "map"
+    )
 
 
 def write_manifest(folder: Path, **more) -> None:

@@ -99,7 +99,7 @@ def test_another_weight_bias_or_scale_is_named_with_its_layer(run, suffix, tmp_p
 
 def test_the_layer_where_they_part_is_named(run, images, monkeypatch):
     """As if both runtimes computed one layer otherwise."""
-    from compress import verify
+    from compress.judge import verify
 
     exact = verify.simulate_operator
 

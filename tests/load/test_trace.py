@@ -46,7 +46,7 @@ def test_resizing_follows_another_input_size():
 
 def test_batch_normalisation_is_gone_and_layers_keep_their_names():
     net, _ = trace(TinyNet(), (64, 64), 0, 3, MEAN, STD)
-    names = [node.name for node in net.convs()]
+    names = [node.name for node in net.weighted()]
     assert names == ["normalise", "stem", "down", "block.depthwise", "block.pointwise", "deep", "up", "merge", "head"]
 
 
@@ -96,7 +96,7 @@ def test_folding_the_normalisation_changes_nothing_where_nothing_is_padded():
     with torch.no_grad():
         torch.testing.assert_close(folded(folded.real(pixels)), net(net.real(pixels)), atol=1e-5, rtol=1e-4)
     assert "normalise" not in folded.by_name
-    assert folded.input.attrs["zero_point"] == 114  # 255 times the mean of 0.485, 0.456 and 0.406
+    assert folded.input.attrs.zero_point == 114  # 255 times the mean of 0.485, 0.456 and 0.406
 
 
 def test_unknown_operators_are_named_with_their_layer():

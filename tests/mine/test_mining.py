@@ -195,7 +195,7 @@ def test_a_float_file_needs_its_recipe_for_mean_and_std(tiny_model, folder, tmp_
     assert "put its recipe, float.toml, beside it" in refused(
         capsys, arguments([tiny_model], path, folder, tmp_path / "out")
     )
-    scale, zero_point = net.input.attrs["scale"], net.input.attrs["zero_point"]
+    scale, zero_point = net.input.attrs.scale, net.input.attrs.zero_point
     recipe = tiny_model.with_suffix(".toml").read_text()
     mean, std = [zero_point / 255] * 3, [1 / scale / 255] * 3
     recipe = recipe.replace("mean = [0.485, 0.456, 0.406]", f"mean = {mean}")

@@ -53,7 +53,7 @@ def test_a_standardised_network_has_mean_0_and_deviation_1_after_every_convoluti
     torch.manual_seed(0)
     net, _ = trace(TinyNet().eval(), (32, 32), 0, 3, (0.0,) * 3, (1.0,) * 3)
     image = torch.rand(4, 3, 32, 32)
-    convs = [node.name for node in net.convs()]
+    convs = [node.name for node in net.weighted()]
     with torch.no_grad():
         values = standardised(net, image).run(image, keep=convs)
     for name in convs:

@@ -11,7 +11,7 @@ from compress.load.trace import trace
 from compress.pipeline.plan import CANDIDATES, latency_model, plan_cut, planned, untrained
 from compress.prune.cost import Workload
 from compress.prune.cut import cut
-from compress.prune.plan import measure_damage
+from compress.prune.importance import measure_damage
 from compress.recipe import Recipe
 
 FIELDS = {

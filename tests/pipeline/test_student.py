@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from compress.files import cache_folder
 
 from compress.budget import Budget
 from compress.errors import DataError, RecipeError
+from compress.files import cache_folder
 from compress.load.model import load
 from compress.pipeline.checkpoints import Journal, Start
 from compress.pipeline.student import pruned, tuned
@@ -97,7 +97,7 @@ def test_a_run_that_stopped_after_the_second_cut_goes_on_to_the_same_student(pre
     book.opened("key")
     again_plan, again = pruned(heavy, recipe, BUDGET, material.lesson, book)
     assert again_plan == plan
-    assert all(torch.equal(again.weight(node.name), net.weight(node.name)) for node in net.convs())
+    assert all(torch.equal(again.weight(node.name), net.weight(node.name)) for node in net.weighted())
 
 
 def test_without_images_to_repair_with_the_cut_network_stays_as_it_is(prepared, tmp_path):

@@ -6,16 +6,18 @@ from tiny import TinyNet
 
 from compress.graph.channels import find_groups
 from compress.graph.network import Network, Node
+from compress.graph.operators.conv import ConvAttributes
+from compress.graph.operators.image import ImageAttributes
 from compress.load.trace import trace
 from compress.prune.baselines import channel_norms, choose_magnitude, choose_random, choose_uniform
-from compress.prune.plan import predicted_bytes
+from compress.prune.cost import predicted_bytes
 
-CONV = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+CONV = ConvAttributes()
 
 
 def two_layers(a: torch.Tensor, b: torch.Tensor) -> Network:
     """image 3 -> a 16 -> b 32 -> c 2, all 1x1; every filter's weights have the value that `a` or `b` gives it."""
-    nodes = [Node("image", "input", (), {"scale": 1 / 255, "zero_point": 0, "size": (4, 4)})]
+    nodes = [Node("image", "input", (), ImageAttributes(1 / 255, 0, (4, 4)))]
     source = "image"
     for name in "abc":
         nodes.append(Node(name, "conv", (source,), CONV))

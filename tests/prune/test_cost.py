@@ -9,7 +9,8 @@ from compress.graph.channels import Channels, find_groups
 from compress.graph.network import Network
 from compress.load.trace import trace
 from compress.prune.cost import WORK, LatencyModel, Workload, fit_latency
-from compress.prune.plan import GroupDamage, LatencyLimit, choose
+from compress.prune.importance import GroupDamage
+from compress.prune.widths import LatencyLimit, choose
 
 
 @pytest.fixture(scope="module")

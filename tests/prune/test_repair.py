@@ -6,6 +6,8 @@ from tiny import TinyNet
 
 from compress.graph.channels import find_groups
 from compress.graph.network import Network, Node
+from compress.graph.operators import OPERATORS
+from compress.graph.operators.image import ImageAttributes
 from compress.graph.unfold import Taps, as_matrix, from_matrix
 from compress.load.trace import fold_normalisation, trace
 from compress.prune.cut import cut
@@ -88,10 +90,10 @@ def test_the_student_that_was_given_is_untouched(net):
 )  # fmt: skip
 def test_taps_times_matrix_is_the_convolution(op, shape, attrs):
     torch.manual_seed(0)
-    node = Node("layer", op, ("image",), attrs)
+    node = Node("layer", op, ("image",), OPERATORS[op].attributes(**attrs))
     weight = torch.randn(shape)
     x = torch.randn(2, 4, 7, 9)
-    image = Node("image", "input", (), {"scale": 1.0, "zero_point": 0, "size": (7, 9)})
+    image = Node("image", "input", (), ImageAttributes(1.0, 0, (7, 9)))
     outputs = shape[1] * attrs["groups"] if op == "conv_transpose" else shape[0]
     net = Network([image, node], {"layer": (weight, torch.zeros(outputs))}, "layer")
     with torch.no_grad():

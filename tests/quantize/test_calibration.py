@@ -3,11 +3,13 @@
 import torch
 
 from compress.graph.network import Network, Node
+from compress.graph.operators.conv import ConvAttributes
+from compress.graph.operators.image import ImageAttributes
 from compress.quantize.calibration import balance, calibrate, calibrate_each, correct_biases
 from compress.quantize.sensitivity import Sensitivity, affordable, rank
 from compress.quantize.training import QuantizedNetwork
 
-CONV = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+CONV = ConvAttributes()
 
 
 def test_calibration_takes_the_average_of_each_images_percentile(net, pixels):
@@ -28,7 +30,7 @@ def test_several_percentiles_at_once_are_those_one_by_one(net, pixels):
 
 def one_conv(weights):
     nodes = [
-        Node("image", "input", (), {"scale": 1 / 16, "zero_point": 0, "size": (1, 8)}),
+        Node("image", "input", (), ImageAttributes(1 / 16, 0, (1, 8))),
         Node("a", "conv", ("image",), CONV),
         Node("r", "relu", ("a",)),
     ]
@@ -95,7 +97,7 @@ def test_the_layer_whose_weights_suffer_most_is_the_most_sensitive(net, pixels):
     net = net.rewritten({**weights, "merge": (hurt, weights["merge"][1])})
     quantized = QuantizedNetwork(net, calibrate(net, images, 100.0))
     ranked = rank(quantized, images)
-    assert len(ranked) == len(net.convs())
+    assert len(ranked) == len(net.weighted())
     assert ranked[0].layer == "merge"
     assert ranked[0].extra_bytes == 3 * hurt.numel() - 4 * 32
     assert quantized.keep_float == frozenset()

@@ -6,8 +6,11 @@ from tiny import TinyNet
 
 from compress.errors import ExportError
 from compress.graph.network import Network, Node
+from compress.graph.operators.conv import ConvAttributes
+from compress.graph.operators.image import ImageAttributes
+from compress.graph.operators.unary import PROBABILITY
 from compress.load.trace import fold_normalisation, trace
-from compress.quantize.placement import PROBABILITY, place
+from compress.quantize.placement import place
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +47,9 @@ def test_image_and_class_map_have_fixed_scales(net):
 
 
 def test_a_rectifier_that_is_not_alone_keeps_its_inputs_scale():
-    conv = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    conv = ConvAttributes()
     nodes = [
-        Node("image", "input", (), {"scale": 1 / 255, "zero_point": 0, "size": (4, 4)}),
+        Node("image", "input", (), ImageAttributes(1 / 255, 0, (4, 4))),
         Node("a", "conv", ("image",), conv),
         Node("r", "relu", ("a",)),
         Node("sum", "add", ("a", "r")),
@@ -58,10 +61,10 @@ def test_a_rectifier_that_is_not_alone_keeps_its_inputs_scale():
 
 def test_two_fixed_scales_cannot_meet_in_one_tensor():
     nodes = [
-        Node("image", "input", (), {"scale": 1 / 255, "zero_point": 0, "size": (4, 4)}),
+        Node("image", "input", (), ImageAttributes(1 / 255, 0, (4, 4))),
         Node("s", "sigmoid", ("image",)),
         Node("both", "concat", ("image", "s")),
-        Node("out", "conv", ("both",), {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}),
+        Node("out", "conv", ("both",), ConvAttributes()),
     ]
     with pytest.raises(ExportError, match="both"):
         place(Network(nodes, {"out": (torch.ones(2, 6, 1, 1), torch.zeros(2))}, "out"))

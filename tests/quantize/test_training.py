@@ -6,11 +6,13 @@ import torch
 from integer_reference import run_reference
 
 from compress.errors import RecipeError
-from compress.graph.network import CONVS, Network, Node
+from compress.graph.network import Network, Node
+from compress.graph.operators.conv import ConvAttributes
+from compress.graph.operators.image import ImageAttributes
 from compress.quantize.calibration import calibrate
 from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.placement import check_keep_float
-from compress.quantize.training import QuantizedNetwork, _Quantize, affine, channel_axis, weight_scale
+from compress.quantize.training import QuantizedNetwork, _Quantize, affine, weight_scale
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +48,12 @@ class Plain(QuantizedNetwork):
     decode = encode
 
     def compute(self, node, inputs, input_size):
-        if node.op in CONVS:
-            weight, axis = self.weight(node.name), channel_axis(node)
+        if node.kind.weights:
+            weight, axis = self.weight(node.name), 1 if node.op == "conv_transpose" else 0
             steps = weight_scale(node, weight, self.bias(node.name), self.scale(self.unit(node.inputs[0])).detach())
             scale = steps.reshape([-1 if i == axis else 1 for i in range(4)])
             weight = weight + ((weight / scale).round() * scale - weight).detach()
-            value = CONVS[node.op](inputs, node.attrs, weight, self.bias(node.name))
+            value = node.kind.compute(inputs, node.attrs, weight, self.bias(node.name))
         else:
             value = Network.compute(self, node, inputs, input_size)
         if node.name in self.placement.fused or node.op in ("concat", "max_pool"):
@@ -125,9 +127,9 @@ def test_a_step_in_channels_last_is_the_same(quantized, net, pixels):
 
 
 def test_a_relu6_clips_at_6_where_the_range_is_wider():
-    conv = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    conv = ConvAttributes()
     nodes = [
-        Node("image", "input", (), {"scale": 1 / 16, "zero_point": 0, "size": (1, 4)}),
+        Node("image", "input", (), ImageAttributes(1 / 16, 0, (1, 4))),
         Node("a", "conv", ("image",), conv),
         Node("r", "relu6", ("a",)),
     ]
@@ -212,7 +214,7 @@ def test_a_layer_that_cannot_be_kept_float_is_named_with_what_it_may_be(net):
 
 def test_a_channel_that_is_nothing_but_a_large_bias_keeps_it_in_an_int32(net, pixels):
     one = net.rewritten(net.weights())
-    name = one.convs()[1].name
+    name = one.weighted()[1].name
     with torch.no_grad():
         one.weight(name)[0] *= 1e-9
         one.bias(name)[0] = 1e4

@@ -234,7 +234,7 @@ def test_a_live_teacher_answers_for_the_part_of_the_image_that_is_seen(lesson, m
     same features and the same output."""
     teacher = trace(TinyNet().eval(), (32, 32), 0, 3, (0.5,) * 3, (0.25,) * 3)[0]
     net = fold_normalisation(teacher)
-    assert net.input.attrs["zero_point"] != teacher.input.attrs["zero_point"]
+    assert net.input.attrs.zero_point != teacher.input.attrs.zero_point
     unlabelled = replace(lesson, labels=lesson.labels[:0], live=LiveTeacher.of([teacher]))
     if with_features:
         channels = find_groups(net)

@@ -7,24 +7,19 @@ from tiny import TinyNet
 from compress.errors import BudgetError
 from compress.graph.channels import find_groups
 from compress.graph.network import Network, Node
+from compress.graph.operators.conv import ConvAttributes
+from compress.graph.operators.image import ImageAttributes
 from compress.load.trace import trace
-from compress.prune.plan import (
-    CHANNEL_BYTES,
-    OPERATOR_BYTES,
-    GroupDamage,
-    _pivoted,
-    choose,
-    measure_damage,
-    next_width,
-    predicted_bytes,
-)
+from compress.prune.cost import CHANNEL_BYTES, OPERATOR_BYTES, predicted_bytes
+from compress.prune.importance import GroupDamage, _pivoted, measure_damage
+from compress.prune.widths import choose, next_width
 
-CONV = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+CONV = ConvAttributes()
 
 
 def two_layers() -> Network:
     """image 3 -> a 16 -> b 24 -> c 2, all 1x1."""
-    nodes = [Node("image", "input", (), {"scale": 1 / 255, "zero_point": 0, "size": (4, 4)})]
+    nodes = [Node("image", "input", (), ImageAttributes(1 / 255, 0, (4, 4)))]
     widths, source = {"a": (16, 3), "b": (24, 16), "c": (2, 24)}, "image"
     for name in widths:
         nodes.append(Node(name, "conv", (source,), CONV))
@@ -66,8 +61,8 @@ def test_a_share_of_multiply_accumulates_is_kept_too():
         widths = {name: len(kept) for name, kept in plan.kept.items()}
         return sum(
             shapes[n.name][2] * shapes[n.name][3] * net.weight(n.name)[0, 0].numel() * channels.width(n.name, widths)
-            * (1 if n.attrs["groups"] > 1 else channels.width(n.inputs[0], widths))
-            for n in net.convs()
+            * (1 if n.attrs.groups > 1 else channels.width(n.inputs[0], widths))
+            for n in net.weighted()
         )  # fmt: skip
 
     free, bound = choose(net, channels, even, budget, 1.0), choose(net, channels, even, budget, 0.4)

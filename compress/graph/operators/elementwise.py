@@ -1,0 +1,87 @@
+"""Sums and products of two tensors, and tensors side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.graph.operators.operator import (
+    Attributes,
+    Call,
+    Channels,
+    OnnxForm,
+    OnSteps,
+    Operator,
+    Scale,
+    TfliteForm,
+    Work,
+    plain,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+def _add_of(call: Call) -> Attributes | str:
+    alpha = call.arguments["alpha"]
+    return Attributes() if alpha == 1 else f"with alpha {alpha}"
+
+
+def _over_channels(call: Call) -> Attributes | str:
+    dim = call.arguments["dim"]
+    return Attributes() if dim in (1, -3) else f"along dimension {dim}"
+
+
+def _concat(x: Sequence[Tensor], a: Attributes) -> Tensor:
+    import torch
+
+    return torch.cat(list(x), 1)
+
+
+ADD = Operator(
+    name="add",
+    inputs=2,
+    attributes=Attributes,
+    channels=Channels.TIES,
+    scale=Scale.OWN,
+    on_steps=OnSteps.LINEAR,
+    work=Work.MOVING,
+    aten={"add.Tensor": _add_of, "add_.Tensor": _add_of},
+    compute=lambda x, a: x[0] + x[1],
+    onnx=lambda node, source, result: (OnnxForm("Add"),),
+    tflite=lambda node, source, result: (
+        TfliteForm("ADD", ("AddOptions", {"fusedActivationFunction": node.activation})),
+    ),
+    fuses=True,
+)
+MUL = Operator(
+    name="mul",
+    inputs=2,
+    attributes=Attributes,
+    channels=Channels.TIES,
+    scale=Scale.OWN,
+    on_steps=OnSteps.REAL,
+    work=Work.MOVING,
+    aten={"mul.Tensor": plain, "mul_.Tensor": plain},
+    compute=lambda x, a: x[0] * x[1],
+    onnx=lambda node, source, result: (OnnxForm("Mul"),),
+    tflite=lambda node, source, result: (
+        TfliteForm("MUL", ("MulOptions", {"fusedActivationFunction": node.activation})),
+    ),
+    fuses=True,
+)
+CONCAT = Operator(
+    name="concat",
+    inputs=None,
+    attributes=Attributes,
+    channels=Channels.JOINS,
+    scale=Scale.OF_INPUTS,
+    on_steps=OnSteps.MOVES,
+    work=Work.MOVING,
+    aten={"cat.default": _over_channels},
+    compute=_concat,
+    onnx=lambda node, source, result: (OnnxForm("Concat", {"axis": 1}),),
+    tflite=lambda node, source, result: (TfliteForm("CONCATENATION", ("ConcatenationOptions", {"axis": 3})),),
+    homogeneous=True,
+)

@@ -1,0 +1,336 @@
+"""Functions of single values: rectifiers and other activations, and what makes probabilities of logits.
+
+A function of an int8 value is a table of 256 entries, so training and both files can agree on it exactly. Where a
+runtime has an integer kernel, the file asks for that; where it has none, the file computes on real values between the
+same integers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from compress.graph.operators.operator import (
+    Attributes,
+    Call,
+    Channels,
+    FromAten,
+    OnnxForm,
+    OnSteps,
+    Operator,
+    Rectifier,
+    Scale,
+    TfliteForm,
+    Work,
+    plain,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PROBABILITY = (1 / 256, -128)
+"""Scale and int8 zero point that TensorFlow Lite's specification fixes for sigmoid and softmax."""
+
+SIGNED_UNIT = (1 / 128, 0)
+"""... and for tanh."""
+
+IN_FLOAT = "onnxruntime has no integer kernel for it, so it runs in float between the same integers"
+
+
+@dataclass(frozen=True)
+class LeakyReluAttributes(Attributes):
+    negative_slope: float
+
+
+@dataclass(frozen=True)
+class GeluAttributes(Attributes):
+    """`approximate`: "none", by the error function, or "tanh"."""
+
+    approximate: str
+
+
+@dataclass(frozen=True)
+class ClampAttributes(Attributes):
+    """None: no limit on that side."""
+
+    lowest: float | None
+    highest: float | None
+
+
+def _unary(
+    name: str,
+    compute: Callable[..., Tensor],
+    aten: Mapping[str, FromAten],
+    onnx: Callable[[Any], tuple[OnnxForm, ...]],
+    tflite: Callable[[Any], tuple[TfliteForm, ...]],
+    **more: Any,
+) -> Operator:
+    """An operator of one input with a scale of its own, computed in training on real values, unless `more` says
+    otherwise. `onnx` and `tflite` take the node's attributes."""
+    settings: dict[str, Any] = {
+        "attributes": Attributes,
+        "scale": Scale.OWN,
+        "on_steps": OnSteps.REAL,
+        "work": Work.MOVING,
+        "onnx_float": IN_FLOAT,
+        "activation": True,
+    }
+    return Operator(
+        name=name,
+        inputs=1,
+        channels=Channels.PASSES,
+        aten=aten,
+        compute=compute,
+        onnx=lambda node, source, result: onnx(node.attrs),
+        tflite=lambda node, source, result: tflite(node.attrs),
+        **{**settings, **more},
+    )
+
+
+def _in_place_too(name: str, rule: FromAten = plain) -> dict[str, FromAten]:
+    return {f"{name}.default": rule, f"{name}_.default": rule}
+
+
+def _limits(call: Call) -> tuple[float | None, float | None]:
+    """Of a clamp, by whichever of its names it was called."""
+    names = (("min", "min_val"), ("max", "max_val"))
+    low, high = (next((call.arguments[key] for key in keys if key in call.arguments), None) for keys in names)
+    return low, high
+
+
+def _rectifier_of(ceiling: float | None) -> FromAten:
+    def rule(call: Call) -> Attributes | str:
+        low, high = _limits(call)
+        return Attributes() if (low, high) == (0, ceiling) else f"with limits {low}..{high}"
+
+    return rule
+
+
+def _clamp_of(call: Call) -> ClampAttributes:
+    low, high = _limits(call)
+    return ClampAttributes(None if low is None else float(low), None if high is None else float(high))
+
+
+def _softmax_of(call: Call) -> Attributes | str:
+    dim = call.arguments["dim"]
+    return Attributes() if dim in (1, -3) else f"along dimension {dim}"
+
+
+def _elu_of(call: Call) -> Attributes | str:
+    constants = [call.arguments[key] for key in ("alpha", "scale", "input_scale")]
+    return Attributes() if constants == [1, 1, 1] else f"with alpha, scale and input scale of {constants}: TFLite has 1"
+
+
+def _relu(x: Sequence[Tensor], a: Attributes) -> Tensor:
+    import torch
+
+    return torch.relu(x[0])
+
+
+def _sigmoid(x: Sequence[Tensor], a: Attributes) -> Tensor:
+    import torch
+
+    return torch.sigmoid(x[0])
+
+
+def _softmax(x: Sequence[Tensor], a: Attributes) -> Tensor:
+    import torch
+
+    return torch.softmax(x[0], 1)
+
+
+def _functional(name: str, *attributes: str) -> Callable[..., Tensor]:
+    """The function of that name in torch.nn.functional, with these attributes by name."""
+
+    def compute(x: Sequence[Tensor], a: Attributes) -> Tensor:
+        from torch.nn import functional as F
+
+        return getattr(F, name)(x[0], **{key: getattr(a, key) for key in attributes})
+
+    return compute
+
+
+def _gelu_onnx(a: GeluAttributes) -> tuple[OnnxForm, ...]:
+    """x / 2 * (1 + erf(x / sqrt 2)), or its approximation (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
+    if a.approximate == "none":
+        inside = [OnnxForm("Mul", constants=(_real(math.sqrt(0.5)),)), OnnxForm("Erf")]
+    else:  # x + 0.044715 x^3 as x * (1 + 0.044715 x * x)
+        inside = [
+            OnnxForm("Mul", constants=(_real(0.044715),)),
+            OnnxForm("Mul", with_input=True),
+            OnnxForm("Add", constants=(_real(1),)),
+            OnnxForm("Mul", with_input=True),
+            OnnxForm("Mul", constants=(_real(math.sqrt(2 / math.pi)),)),
+            OnnxForm("Tanh"),
+        ]
+    end = [OnnxForm("Add", constants=(_real(1),)), OnnxForm("Mul", with_input=True)]
+    return (*inside, *end, OnnxForm("Mul", constants=(_real(0.5),)))
+
+
+def _clamp_tflite(a: ClampAttributes) -> tuple[TfliteForm, ...]:
+    limits = (("MAXIMUM", a.lowest), ("MINIMUM", a.highest))
+    return tuple(
+        TfliteForm(code, ("MaximumMinimumOptions", {}), reals=(limit,)) for code, limit in limits if limit is not None
+    )
+
+
+def _real(value: float | None) -> Any:
+    import numpy as np
+
+    return None if value is None else np.float32(value)
+
+
+RELU = _unary(
+    "relu",
+    _relu,
+    {
+        **_in_place_too("relu"),
+        **_in_place_too("clamp", _rectifier_of(None)),
+        **_in_place_too("clamp_min", _rectifier_of(None)),
+    },
+    onnx=lambda a: (OnnxForm("Relu"),),
+    tflite=lambda a: (TfliteForm("RELU"),),
+    scale=Scale.OF_INPUTS,
+    on_steps=OnSteps.RECTIFIES,
+    work=Work.NOTHING,
+    onnx_float="",
+    rectifier=Rectifier(math.inf, "RELU"),
+    homogeneous=True,
+    positive=True,
+)
+RELU6 = _unary(
+    "relu6",
+    _functional("relu6"),
+    {
+        **_in_place_too("relu6"),
+        **_in_place_too("hardtanh", _rectifier_of(6)),
+        **_in_place_too("clamp", _rectifier_of(6)),
+    },
+    onnx=lambda a: (OnnxForm("Clip", constants=(_real(0), _real(6))),),
+    tflite=lambda a: (TfliteForm("RELU6"),),
+    scale=Scale.OF_INPUTS,
+    on_steps=OnSteps.RECTIFIES,
+    work=Work.NOTHING,
+    onnx_float="",
+    rectifier=Rectifier(6.0, "RELU6"),
+    positive=True,
+)
+SIGMOID = _unary(
+    "sigmoid",
+    _sigmoid,
+    _in_place_too("sigmoid"),
+    onnx=lambda a: (OnnxForm("Sigmoid"),),
+    tflite=lambda a: (TfliteForm("LOGISTIC"),),
+    scale=Scale.FIXED,
+    fixed=PROBABILITY,
+    onnx_float="",
+    activation=False,
+    positive=True,
+)
+SOFTMAX = _unary(
+    "softmax",
+    _softmax,
+    {"softmax.int": _softmax_of},
+    onnx=lambda a: (OnnxForm("Softmax", {"axis": 1}),),
+    tflite=lambda a: (TfliteForm("SOFTMAX", ("SoftmaxOptions", {"beta": 1.0})),),
+    scale=Scale.FIXED,
+    fixed=PROBABILITY,
+    onnx_float="",
+    activation=False,
+    positive=True,
+)
+LEAKY_RELU = _unary(
+    "leaky_relu",
+    _functional("leaky_relu", "negative_slope"),
+    _in_place_too("leaky_relu", lambda call: LeakyReluAttributes(float(call.arguments["negative_slope"]))),
+    onnx=lambda a: (OnnxForm("LeakyRelu", {"alpha": a.negative_slope}),),
+    tflite=lambda a: (TfliteForm("LEAKY_RELU", ("LeakyReluOptions", {"alpha": a.negative_slope})),),
+    attributes=LeakyReluAttributes,
+    onnx_float="",
+    homogeneous=True,
+)
+HARDSWISH = _unary(
+    "hardswish",
+    _functional("hardswish"),
+    _in_place_too("hardswish"),
+    onnx=lambda a: (OnnxForm("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}), OnnxForm("Mul", with_input=True)),
+    tflite=lambda a: (TfliteForm("HARD_SWISH", ("HardSwishOptions", {}), (1, 1)),),
+)
+HARDSIGMOID = _unary(
+    "hardsigmoid",
+    _functional("hardsigmoid"),
+    _in_place_too("hardsigmoid"),
+    onnx=lambda a: (OnnxForm("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),),
+    tflite=lambda a: (
+        TfliteForm("ADD", ("AddOptions", {}), reals=(3.0,), in_float=True),
+        TfliteForm("RELU6", in_float=True),
+        TfliteForm("MUL", ("MulOptions", {}), reals=(1 / 6,), in_float=True),
+    ),
+    activation=False,
+    positive=True,
+)
+SILU = _unary(
+    "silu",
+    _functional("silu"),
+    _in_place_too("silu"),
+    onnx=lambda a: (OnnxForm("Sigmoid"), OnnxForm("Mul", with_input=True)),
+    tflite=lambda a: (
+        TfliteForm("LOGISTIC", in_float=True),
+        TfliteForm("MUL", ("MulOptions", {}), with_input=True, in_float=True),
+    ),
+)
+GELU = _unary(
+    "gelu",
+    _functional("gelu", "approximate"),
+    {"gelu.default": lambda call: GeluAttributes(call.arguments["approximate"])},
+    onnx=_gelu_onnx,
+    tflite=lambda a: (TfliteForm("GELU", ("GeluOptions", {"approximate": a.approximate == "tanh"}), since="2.9.0"),),
+    attributes=GeluAttributes,
+)
+ELU = _unary(
+    "elu",
+    _functional("elu"),
+    _in_place_too("elu", _elu_of),
+    onnx=lambda a: (OnnxForm("Elu", {"alpha": 1.0}),),
+    tflite=lambda a: (TfliteForm("ELU", versions=(1, 1)),),
+)
+TANH = _unary(
+    "tanh",
+    _functional("tanh"),
+    _in_place_too("tanh"),
+    onnx=lambda a: (OnnxForm("Tanh"),),
+    tflite=lambda a: (TfliteForm("TANH"),),
+    scale=Scale.FIXED,
+    fixed=SIGNED_UNIT,
+)
+CLAMP = _unary(
+    "clamp",
+    lambda x, a: x[0].clamp(a.lowest, a.highest),
+    {
+        name: _clamp_of
+        for one in ("clamp", "clamp_min", "clamp_max", "hardtanh")
+        for name in (f"{one}.default", f"{one}_.default")
+    },
+    onnx=lambda a: (OnnxForm("Clip", constants=(_real(a.lowest), _real(a.highest))),),
+    tflite=_clamp_tflite,
+    attributes=ClampAttributes,
+    scale=Scale.OF_INPUTS,
+    onnx_float="",
+)
+UNARY = (
+    RELU,
+    RELU6,
+    SIGMOID,
+    SOFTMAX,
+    LEAKY_RELU,
+    HARDSWISH,
+    HARDSIGMOID,
+    SILU,
+    GELU,
+    ELU,
+    TANH,
+    CLAMP,
+)
+"""A clamp comes after the rectifiers, whose limits are theirs."""

@@ -1,0 +1,264 @@
+"""What holds of every operator in the table, each in a small network of its own between two convolutions."""
+
+from dataclasses import asdict, fields, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+from unary_cases import UNARY
+
+from compress.errors import ExportError, ModelError
+from compress.formats.onnx import to_onnx
+from compress.formats.tflite import to_tflite
+from compress.graph import operators
+from compress.graph.channels import find_groups
+from compress.graph.network import Network, Node
+from compress.graph.operators import OPERATORS
+from compress.graph.operators.conv import ConvAttributes
+from compress.graph.operators.image import ImageAttributes
+from compress.graph.quantized import QuantizedOperator
+from compress.load.trace import fold_normalisation, trace
+from compress.prune.cost import MACS, Workload
+from compress.prune.cut import cut
+from compress.prune.importance import measure_damage
+from compress.quantize.calibration import calibrate
+from compress.quantize.convert import quantized_graph
+from compress.quantize.placement import place
+from compress.quantize.simulate import simulate
+from compress.quantize.training import QuantizedNetwork
+from compress.runtime.session import open_model
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+SIZE = (12, 16)
+
+
+class Between(nn.Module):
+    """Two convolutions of what is read, joined by `middle`, then a class map."""
+
+    def __init__(self, middle: nn.Module):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(3, 16, 3, padding=1)
+        self.middle = middle
+        self.last = nn.Conv2d(32 if middle is MODULES["concat"] else 16, 3, 1)
+
+    def forward(self, x):
+        return self.last(self.middle(self.first(x), self.second(x)))
+
+
+class Joining(nn.Module):
+    """A function of both."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, a, b):
+        return self.function(a, b)
+
+
+class Adding(nn.Module):
+    """A module of the first, and then `after`, added to the second."""
+
+    def __init__(self, module: nn.Module, after: nn.Module | None = None):
+        super().__init__()
+        self.module, self.after = module, after or nn.Identity()
+
+    def forward(self, a, b):
+        return self.after(self.module(a)) + b
+
+
+def halved_and_resized(mode: str) -> nn.Module:
+    return Adding(nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode=mode))
+
+
+MODULES = {
+    "conv": Adding(nn.Conv2d(16, 16, 3, padding=2, dilation=2)),
+    "conv depthwise": Adding(nn.Conv2d(16, 16, 3, padding=1, groups=16)),
+    "conv_transpose": Adding(nn.ConvTranspose2d(16, 16, 2, stride=2), nn.MaxPool2d(2)),
+    "add": Joining(lambda a, b: a + b),
+    "mul": Joining(lambda a, b: a * b),
+    "concat": Joining(lambda a, b: torch.cat([a, b], 1)),
+    "max_pool": Joining(lambda a, b: F.max_pool2d(a + b, 2)),
+    "avg_pool": Joining(lambda a, b: F.avg_pool2d(a + b, 2)),
+    "mean": Joining(lambda a, b: a * b.mean((2, 3), keepdim=True)),
+    "resize": halved_and_resized("bilinear"),
+    "resize nearest": halved_and_resized("nearest"),
+    "relu": Adding(nn.ReLU()),
+    "relu6": Adding(nn.ReLU6()),
+    "sigmoid": Joining(lambda a, b: torch.sigmoid(a) * b),
+    "softmax": Adding(nn.Softmax(1)),
+    **{
+        f"{name} {case}".strip(): Adding(module)
+        for name, unary in UNARY.items()
+        for case, module in unary.modules.items()
+    },
+}
+
+
+def built(case: str) -> Between:
+    torch.manual_seed(1)
+    module = Between(MODULES[case]).eval()
+    for layer in module.middle.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            layer.reset_parameters()
+    return module
+
+
+def traced(module) -> Network:
+    return trace(module, SIZE, 0, 3, MEAN, STD)[0]
+
+
+def pixels(seed: int, count: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, *SIZE, 3), dtype=torch.uint8, generator=generator)
+
+
+def op_of(case: str) -> str:
+    return case.split()[0]
+
+
+def test_every_operator_has_a_case_here():
+    assert {op_of(case) for case in MODULES} == set(OPERATORS) - {"input"}
+
+
+@pytest.mark.parametrize("case", MODULES)
+def test_the_traced_network_is_the_module(case):
+    module = built(case)
+    net = traced(module)
+    assert op_of(case) in {node.op for node in net.nodes}
+    image = pixels(0, 2)
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (MEAN, STD))
+    with torch.no_grad():
+        wanted = torch.softmax(module((image.permute(0, 3, 1, 2).float() / 255 - mean) / std), 1)
+        torch.testing.assert_close(net(net.real(image)), wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", MODULES)
+def test_cutting_channels_that_nothing_reads_changes_nothing(case):
+    net = fold_normalisation(traced(built(case)))
+    channels = find_groups(net)
+    kept = {
+        group.name: tuple(range(group.width)) if group.frozen else tuple(range(0, group.width, 2))
+        for group in channels.groups.values()
+    }
+    assert any(len(kept[group.name]) < group.width for group in channels.groups.values())
+    if op_of(case) == "softmax":  # a channel that is cut takes no share of the others
+        pytest.skip("softmax mixes its channels")
+    silent = net.rewritten(net.weights())
+    with torch.no_grad():
+        for node in silent.weighted():
+            if node.name.startswith(("last", "middle")):
+                _ignore(silent, node, channels, kept)
+    image = net.real(pixels(0))
+    with torch.no_grad():
+        torch.testing.assert_close(cut(silent, channels, kept)(image), silent(image), atol=1e-5, rtol=1e-4)
+
+
+def _ignore(net, node, channels, kept):
+    """Weights of zero for all that will be cut of a node's inputs."""
+    weight = net.weight(node.name)
+    if node.attrs.groups > 1:
+        return
+    offset = 0
+    for group in channels.segments[node.inputs[0]]:
+        width = channels.groups[group].width
+        for channel in set(range(width)) - set(kept[group]):
+            weight.select(node.weights.inputs, offset + channel).zero_()
+        offset += width
+
+
+@pytest.fixture(scope="module", params=MODULES)
+def quantized(request):
+    """A fake-quantized network, its graph, and an image."""
+    net = fold_normalisation(traced(built(request.param)))
+    image = pixels(2)
+    twin = QuantizedNetwork(net, calibrate(net, [net.real(image)], 100.0)).eval()
+    return request.param, twin, quantized_graph(twin, "one"), image
+
+
+def test_training_computes_the_integers_of_the_graph(quantized):
+    case, net, graph, image = quantized
+    wanted = simulate(graph, image.permute(0, 3, 1, 2).numpy())
+    with torch.no_grad():
+        values = net.run(net.real(image), keep=set(wanted))
+    for name, integers in wanted.items():
+        unit = net.unit(name)
+        steps = (values[name] / net.scale(unit)).round() + net.zero_point(unit)
+        apart = np.abs(steps.detach().numpy() - integers)
+        assert np.mean(apart <= 1) >= 0.999, (case, name)
+        assert np.mean(apart) < 0.2, (case, name)  # averages of integers are ties often, and fall either way
+
+
+@pytest.mark.parametrize("write", [to_onnx, to_tflite])
+def test_both_files_give_the_integers_of_the_graph(quantized, write, tmp_path):
+    case, _, graph, image = quantized
+    path = tmp_path / f"model.{write.__name__.removeprefix('to_')}"
+    write(graph, path)
+    given = open_model(path, threads=1).probabilities(image[0].numpy())
+    spec = graph.tensors[graph.output]
+    wanted = (simulate(graph, image.permute(0, 3, 1, 2).numpy())[graph.output][0].astype(int) - spec.zero_point) / 256
+    apart = np.abs(given - wanted) * 256
+    assert apart.mean() < 0.5, case
+    assert np.mean(apart <= 2) > 0.99, case
+
+
+@pytest.mark.parametrize("case", MODULES)
+def test_predicted_multiply_accumulates_are_those_that_torch_counts(case):
+    net = fold_normalisation(traced(built(case)))
+    channels = find_groups(net)
+    work = Workload(net, channels).total({group.name: group.width for group in channels.groups.values()})
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(net.real(pixels(0)))
+    assert 2e6 * work[:MACS].sum() == pytest.approx(counter.get_total_flops())
+
+
+@pytest.mark.parametrize("case", MODULES)
+def test_damage_is_finite_for_every_group(case):
+    net = fold_normalisation(traced(built(case)))
+    channels = find_groups(net)
+    damage = measure_damage(net, channels, [net.real(pixels(seed)) for seed in range(2)])
+    assert set(damage) == {group.name for group in channels.prunable()}
+    assert all(np.isfinite(one.damage).all() for one in damage.values())
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_attributes_come_back_from_plain_values(name):
+    kind = OPERATORS[name].attributes
+    values = {field.name: 1.5 for field in fields(kind)}
+    assert asdict(kind(**values)) == values
+
+
+def test_an_operator_that_is_not_in_the_table_is_refused_where_a_node_is_made():
+    with pytest.raises(ModelError, match="warp: there is no operator 'grid_sample'"):
+        Node("warp", "grid_sample", ("image",))
+    with pytest.raises(ExportError, match="warp: there is no operator 'grid_sample'"):
+        QuantizedOperator("grid_sample", "warp", ("image",), "warp")
+    with pytest.raises(ModelError, match="c: conv has ConvAttributes"):
+        Node("c", "conv", ("image",), {"stride": (1, 1)})
+
+
+@pytest.mark.parametrize(
+    ("field", "stage"),
+    [
+        ("channels", lambda net: find_groups(net)),
+        ("scale", lambda net: place(net)),
+        ("on_steps", lambda net: QuantizedNetwork(net, {"c": (0.0, 1.0), "r": (0.0, 1.0)})(torch.zeros(1, 3, 2, 2))),
+        ("work", lambda net: Workload(net, find_groups(net)).total({"image": 3, "c": 2})),
+    ],
+)
+def test_no_stage_has_a_default_for_an_operator_that_says_something_unknown(field, stage, monkeypatch):
+    strange = replace(OPERATORS["tanh"], name="strange", scale=OPERATORS["conv"].scale, fixed=None)
+    monkeypatch.setitem(operators.OPERATORS, "strange", strange)
+    nodes = [
+        Node("image", "input", (), ImageAttributes(1 / 255, 0, (2, 2))),
+        Node("c", "conv", ("image",), ConvAttributes()),
+        Node("r", "strange", ("c",)),
+    ]
+    net = Network(nodes, {"c": (torch.zeros(2, 3, 1, 1), torch.zeros(2))}, "r")
+    stage(net)
+    monkeypatch.setitem(operators.OPERATORS, "strange", replace(strange, **{field: "guess"}))
+    with pytest.raises(AssertionError):
+        stage(net)
