@@ -4,9 +4,9 @@
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->` and is made of results/NAME.json: a title, a sentence
 about it, columns, and runs. A run has rows of figures, and says where they come from: the command, the commit that
-wrote them down, the machine (null where it was not recorded), and, where newer code would give others, why they are old.
-A figure is a number, a text, null, or {"mean", "low", "high"}: a mean with its 95 % interval. `--check` writes nothing;
-exit code 1 where a table is not what its results say, or results have no table.
+wrote them down, the machine (null where it was not recorded), and, where newer code would give others, why they are
+old. A figure is a number, a text, null, or {"mean", "low", "high"}: a mean with its 95 % interval. `--check` writes
+nothing; exit code 1 where a table is not what its results say, or results have no table.
 """
 
 import json
@@ -72,8 +72,8 @@ def of_optimizers(found: dict[str, Any]) -> dict[str, Any]:
         for name, one in results.items()
     ]
     about = (
-        "The same student, data and minutes with each optimizer: IoU of the exported int8 file, and its difference from "
-        f"that of {first}, paired by image. A step of {first} takes {ratio['mean']:.2f} "
+        "The same student, data and minutes with each optimizer: IoU of the exported int8 file, and its difference "
+        f"from that of {first}, paired by image. A step of {first} takes {ratio['mean']:.2f} "
         f"[{ratio['low']:.2f}, {ratio['high']:.2f}] times as long as one of Adam."
     )
     names = ["optimizer", "learning rate", "steps", "bytes"]
