@@ -49,7 +49,7 @@ clean:
 	rm -rf .venv .venv-* export/clients/web/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 .venv/.installed: $(BIN)/pip pyproject.toml constraints.txt
-	@$(INSTALL) --editable .
+	@$(INSTALL) --editable ".[train]"
 	@touch $@
 
 .venv/.installed-dev: .venv/.installed

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from compress.errors import CompressError
 
+_NO_TORCH = "this command needs torch, which the light install leaves out: pip install 'compress-mobile[train]'"
 _LIMITS = "4MB, 20ms, iou>=0.86, ... of each exported file (repeatable)"
 
 
@@ -24,6 +25,11 @@ def main(argv: list[str] | None = None) -> int:
         return options.call(options, "compress " + shlex.join(map(_unplaced, arguments)))
     except CompressError as error:
         print(f"compress: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        print(f"compress: {_NO_TORCH}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("compress: stopped; what is finished is kept: go on with compress run --resume DIR", file=sys.stderr)
