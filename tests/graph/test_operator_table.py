@@ -19,6 +19,7 @@ from compress.graph.network import Network, Node
 from compress.graph.operators import OPERATORS
 from compress.graph.operators.conv import ConvAttributes
 from compress.graph.operators.image import ImageAttributes
+from compress.graph.operators.operator import OnSteps
 from compress.graph.quantized import QuantizedOperator
 from compress.load.trace import fold_normalisation, trace
 from compress.prune.cost import MACS, Workload
@@ -188,8 +189,10 @@ def test_training_computes_the_integers_of_the_graph(quantized):
         unit = net.unit(name)
         steps = (values[name] / net.scale(unit)).round() + net.zero_point(unit)
         apart = np.abs(steps.detach().numpy() - integers)
-        assert np.mean(apart <= 1) >= 0.999, (case, name)
-        assert np.mean(apart) < 0.5, (case, name)  # averages of integers are ties often, and fall either way
+        # averages of integers often are ties, which fall either way, here and in what reads them
+        averages = OPERATORS[op_of(case)].on_steps is OnSteps.AVERAGES
+        assert np.mean(apart <= 1 + averages) >= 0.999, (case, name)
+        assert np.mean(apart) < (0.5 if averages else 0.02), (case, name)
 
 
 @pytest.mark.parametrize("write", [to_onnx, to_tflite])
