@@ -141,6 +141,11 @@ def test_an_unknown_format(model, tiny_data, tmp_path, capsys):
     assert "formats" in line
 
 
+def test_python_runs_the_package_as_the_command():
+    done = subprocess.run([sys.executable, "-m", "compress", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "compress")
+
+
 def test_inspect_says_what_it_is(model, capsys):
     assert main(["inspect", str(model)]) == 0
     text = capsys.readouterr().out
