@@ -6,11 +6,12 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from compress.errors import CompressError
+from compress.errors import CompressError, WriteError
 from compress.flags import LIMITS, RUN_FLAGS
 
 
@@ -23,11 +24,17 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return options.call(options, "compress " + shlex.join(map(_unplaced, arguments)))
     except CompressError as error:
-        print(f"compress: {error}", file=sys.stderr)
+        print(f"compress: {error}{_flag_for(error, options)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("compress: stopped; what is finished is kept: go on with compress run --resume DIR", file=sys.stderr)
         return 130
+
+
+def _flag_for(error: CompressError, options: argparse.Namespace) -> str:
+    """What names another folder, where this command has such a flag."""
+    follows = hasattr(options, "out") and not getattr(options, "resume", None)
+    return " with --out" if follows and isinstance(error, WriteError) else ""
 
 
 def _unplaced(argument: str) -> str:
@@ -109,7 +116,6 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _gate(options: argparse.Namespace, command: str) -> int:
-    from compress.files import write_whole
     from compress.judge.gate import Rules, gate, read_rules
     from compress.judge.gate_text import annotations, gate_json, gate_table, junit, markdown
 
@@ -125,21 +131,32 @@ def _gate(options: argparse.Namespace, command: str) -> int:
         base=options.base,
     )
     texts = {
-        options.json: json.dumps(gate_json(result), indent=2, ensure_ascii=False) + "\n",
-        options.junit: junit(result),
-        options.markdown: markdown(result),
+        "--json": (options.json, json.dumps(gate_json(result), indent=2, ensure_ascii=False) + "\n"),
+        "--junit": (options.junit, junit(result)),
+        "--markdown": (options.markdown, markdown(result)),
     }
-    to_stdout = texts.pop("-", None)
-    for path, text in texts.items():
-        if path is not None:
-            write_whole(Path(path), text.encode(errors="backslashreplace"))
+    to_stdout = [text for path, text in texts.values() if path == "-"]
     people = sys.stderr if to_stdout else sys.stdout
     print(gate_table(result), file=people)
     if os.environ.get("GITHUB_ACTIONS") == "true" and (lines := annotations(result)):
         print(lines, file=people)
-    if to_stdout:
-        print(to_stdout, end="")
+    print(*to_stdout, end="")
+    _write_each({flag: (Path(path), text) for flag, (path, text) in texts.items() if path not in (None, "-")})
     return 0 if result.verdict.passed else 1
+
+
+def _write_each(texts: Mapping[str, tuple[Path, str]]) -> None:
+    """Files by the flag that names each. Raises WriteError for the first that cannot be written, after the others."""
+    from compress.files import write_whole
+
+    failed = []
+    for flag, (path, text) in texts.items():
+        try:
+            write_whole(path, text.encode(errors="backslashreplace"))
+        except WriteError as error:
+            failed.append(WriteError(f"{error} with {flag}"))
+    if failed:
+        raise failed[0]
 
 
 def _seconds(text: str) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.data.images import Size, read_all, read_image
-from compress.errors import DataError, MeasureError
+from compress.errors import DataError, MeasureError, RecipeError
 from compress.files import unwritten
 from compress.load.model import load
 from compress.recipe import read_recipe
@@ -52,7 +52,10 @@ def _trained(path: Path, trust_pickle: bool) -> Model:
 
     from compress.train.device import best_device, placed
 
-    recipe = read_recipe(path.with_suffix(".toml"))
+    beside = path.with_suffix(".toml")
+    if not beside.is_file():
+        raise RecipeError(f"{beside}: no such file; write the model's recipe there")
+    recipe = read_recipe(beside)
     trained = load(path, recipe, trust_pickle)
     net, device = placed(trained.network), best_device()
 

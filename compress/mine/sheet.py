@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from compress.data.images import read_image
-from compress.errors import ExportError
+from compress.errors import WriteError
 from compress.files import write_whole
 from compress.mine.doubt import Doubt
 from compress.mine.mining import Find, Mined
@@ -84,12 +84,12 @@ def overlay(doubt: Doubt) -> str:
 
 
 def write_sheet(mined: Mined, out: Path) -> None:
-    """mine.csv and mine.html in the folder `out`. Raises ExportError; nothing is left half written."""
+    """mine.csv and mine.html in the folder `out`. Raises WriteError; nothing is left half written."""
     texts = {"mine.csv": to_csv(mined), "mine.html": to_html(mined)}
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ExportError(f"{out}: cannot be made: {error.strerror}; choose another folder with --out") from None
+        raise WriteError(f"{out}: cannot be made: {error.strerror}; choose another folder") from None
     for name, text in texts.items():
         write_whole(out / name, text.encode(errors="backslashreplace"))
 

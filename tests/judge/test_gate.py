@@ -485,6 +485,20 @@ def test_the_files_that_ci_reads_are_written_and_github_gets_annotations(run, tm
     assert sum(line.startswith("::error title=compress gate::") for line in lines) == 2
 
 
+@pytest.mark.parametrize("flag", ["--json", "--junit", "--markdown"])
+def test_a_result_that_cannot_be_written_loses_neither_the_verdict_nor_the_other_files(run, tmp_path, capsys, flag):
+    flags = {"--json": tmp_path / "a", "--junit": tmp_path / "b", "--markdown": tmp_path / "c"}
+    flags |= {flag: tmp_path / "no" / "such" / "place"}
+    options = [str(word) for pair in flags.items() for word in pair]
+    assert main(["gate", str(run), "--budget", "100B", *options]) == 2
+    captured = capsys.readouterr()
+    assert "over budget" in captured.out
+    (line,) = captured.err.splitlines()
+    assert "place: cannot be written" in line
+    assert line.endswith(f"choose another folder with {flag}")
+    assert sum((tmp_path / name).is_file() for name in "abc") == 2
+
+
 @pytest.fixture
 def releases(tmp_path):
     """A repository with the project's Makefile and two releases, and what `make gate` in it says and gates."""
