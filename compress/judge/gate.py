@@ -4,9 +4,10 @@ Judged are the files alone. A latency is measured here, side by side with the re
 is measured on labelled images where there are any, or taken from the report of the very file.
 """
 
+import functools
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,9 @@ from compress.release.manifest import FILE as MANIFEST
 from compress.release.manifest import changed_files, read_manifest
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from compress.data.folders import Dataset
-    from compress.measure.evaluate import Evaluation
+    from compress.formats.artifact import Artifact
+    from compress.measure.evaluate import Evaluation, LabelledImages
 
 CONFIG = "compress.toml"
 REPORT = "report.json"
@@ -237,24 +237,29 @@ def _accuracy(
     """IoU and its drop, measured on `data`; what cannot be measured here, from the report of the very file."""
     report = (target if target.is_dir() else target.parent) / REPORT
     known = _report(report) if report.is_file() else {}
-    images = None if data is None else _Images(data, rules)
+    against = {key: _against(key[1], references) for key in wanted}
+    measurable = {key for key in wanted if data and (key[1].metric == "iou" or against[key])}
+    pairs = [
+        (wanted[key], against[key] if key[1].metric == "iou_drop" else None) for key in wanted if key in measurable
+    ]
+    evaluations, said = (
+        _evaluations([file for pair in pairs for file in pair if file], rules, data) if data else ({}, [])
+    )
     found: dict[tuple[str, Limit], Interval] = {}
     notes = []
     for (name, limit), file in wanted.items():
-        against = _against(limit, references)
-        if images and (limit.metric == "iou" or against):
-            found[name, limit] = images.iou(file) if limit.metric == "iou" else images.drop(file, against)
+        if (name, limit) in measurable:
+            found[name, limit] = _accuracy_of(limit, file, against[name, limit], evaluations)
             continue
         sha256, measured = known.get(name, ("", Measurement()))
         figure = measured_in_run(limit, measured)
         if figure is None or sha256 != file.sha256:
-            missing = "give --data DIR" if images is None else "name a file to compare with: iou_drop<=0.01 FILE"
+            missing = "give --data DIR" if data is None else "name a file to compare with: iou_drop<=0.01 FILE"
             why = f"{report} describes another file" if figure else "it is not measured"
             raise MeasureError(f"{limit.text}: IoU of {file.path.name} is not known, since {why}; {missing}")
         found[name, limit] = figure
         notes.append(f"{name} {limit.kind}: from {report}, which describes this very file (sha256 {sha256[:12]})")
-    if images:
-        notes += images.notes
+    notes += said
     notes += [
         f"{limit.text}: the limit lies within what {name} may have on other images: more images in val/ narrow it, "
         "and so does a drop against a reference file, image by image"
@@ -264,6 +269,17 @@ def _accuracy(
     return found, list(dict.fromkeys(notes))
 
 
+def _accuracy_of(
+    limit: Limit, file: _File, reference: _File | None, evaluations: Mapping[Path, "Evaluation"]
+) -> Interval:
+    from compress.measure.statistics import bootstrap_mean, paired_difference
+
+    ours = evaluations[file.path].iou
+    if limit.metric == "iou" or reference is None:
+        return bootstrap_mean(ours)
+    return paired_difference(evaluations[reference.path].iou, ours)
+
+
 def _against(limit: Limit, references: Mapping[str, _File]) -> _File | None:
     """The file that a drop is taken against: the one it names, or the only one that any limit names."""
     if limit.reference:
@@ -271,62 +287,52 @@ def _against(limit: Limit, references: Mapping[str, _File]) -> _File | None:
     return next(iter(references.values())) if len(references) == 1 else None
 
 
-class _Images:
-    """The labelled images, read once for each size and asked once of each file."""
+def _evaluations(files: Sequence[_File], rules: Rules, folder: Path) -> tuple[dict[Path, "Evaluation"], list[str]]:
+    """What each file answers on the labelled images in `folder`, and what is to be said of those images."""
+    if not files:
+        return {}, []
+    from compress.data.folders import open_labelled
+    from compress.measure.evaluate import evaluate_each
 
-    def __init__(self, folder: Path, rules: Rules):
-        self._folder, self._rules = folder, rules
-        self._dataset: Dataset | None = None
-        self._pixels: dict[tuple[int, int], np.ndarray] = {}
-        self._answers: dict[Path, Evaluation] = {}
-        self._classes: tuple[str, ...] | None = None
-        self.notes: list[str] = []
-
-    def iou(self, file: _File) -> Interval:
-        from compress.measure.statistics import bootstrap_mean
-
-        return bootstrap_mean(self._evaluated(file).iou)
-
-    def drop(self, file: _File, reference: _File | None) -> Interval:
-        from compress.measure.statistics import paired_difference
-
-        assert reference
-        ours = self._evaluated(file)
-        return paired_difference(self._evaluated(reference).iou, ours.iou)
-
-    def _evaluated(self, file: _File) -> "Evaluation":
-        if file.path in self._answers:
-            return self._answers[file.path]
-        import numpy as np
-
-        from compress.data.folders import open_labelled
-        from compress.data.images import read_image, read_mask
-        from compress.measure.evaluate import evaluate
-        from compress.runtime.session import describe
-
-        artifact = describe(file.path, file.mean or self._rules.mean, file.std or self._rules.std)
-        if artifact.input.dtype == "float32" and artifact.input.mean is None:
+    artifacts = {str(file.path): _artifact(file, rules) for file in files}
+    classes = files[0].classes or tuple(map(str, range(artifacts[str(files[0].path)].classes)))
+    for artifact in artifacts.values():
+        channels = artifact.output.side("C")
+        if channels not in (1, len(classes)):
             raise MeasureError(
-                f"{file.path}: a float32 input needs to be told what it reads; write [preprocess] with mean and std in "
-                f"{CONFIG}"
+                f"{artifact.path}: {channels} classes, others have {len(classes)}; compare files of one task"
             )
-        channel = artifact.output.shape[1 if artifact.output.layout == "NCHW" else 3]
-        self._classes = self._classes or file.classes or tuple(map(str, range(max(2, channel))))
-        if channel not in (1, len(self._classes)):
-            raise MeasureError(
-                f"{file.path}: {channel} classes, others have {len(self._classes)}; compare files of one task"
-            )
-        if self._dataset is None:
-            self._dataset = open_labelled(self._folder, self._classes)
-            self.notes += [f"IoU is of {len(self._dataset.val)} images in {self._folder}", *self._dataset.warnings]
-        samples, layout = self._dataset.val, artifact.input.layout
-        height, width = artifact.input.shape[2:] if layout == "NCHW" else artifact.input.shape[1:3]
-        if (height, width) not in self._pixels:
-            read = [read_image(sample.image, (height, width)) for sample in samples]
-            self._pixels[height, width] = np.stack(read)
-        masks = [read_mask(sample.mask, self._dataset.object_is_255) for sample in samples if sample.mask]
-        self._answers[file.path] = evaluate(artifact, self._pixels[height, width], masks, len(self._classes))
-        return self._answers[file.path]
+    dataset = open_labelled(folder, classes)
+    found = evaluate_each(artifacts, _to_measure_on(dataset))
+    notes = [f"IoU is of {len(dataset.val)} images in {folder}", *dataset.warnings]
+    return {Path(path): evaluation for path, evaluation in found.items()}, notes
+
+
+def _artifact(file: _File, rules: Rules) -> "Artifact":
+    """What the file is. What a float32 input reads it says itself, or its manifest, or the rules."""
+    from compress.runtime.local import describe_in_child
+
+    artifact = describe_in_child(file.path).reading(file.mean, file.std).reading(rules.mean, rules.std)
+    if artifact.unknown_input:
+        raise MeasureError(
+            f"{file.path}: a float32 input needs to be told what it reads; write [preprocess] with mean and std in "
+            f"{CONFIG}"
+        )
+    return artifact
+
+
+def _to_measure_on(dataset: "Dataset") -> "LabelledImages":
+    """The images in memory, once for each size; a gate writes nothing into the cache."""
+    import numpy as np
+
+    from compress.data.images import read_image
+    from compress.measure.evaluate import LabelledImages
+
+    @functools.cache
+    def pixels(size: tuple[int, int]) -> np.ndarray:
+        return np.stack([read_image(sample.image, size) for sample in dataset.val])
+
+    return LabelledImages.of(dataset, pixels)
 
 
 def _base_figures(path: Path, budget: Budget, files: list[_File]) -> dict[str, float]:

@@ -6,15 +6,17 @@ import io
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from compress.cli import main
 from compress.load.model import load
 from compress.load.trace import fold_normalisation
 from compress.mine import answers as answers_module
-from compress.mine.answers import sampled
+from compress.mine.answers import opened, sampled
 from compress.mine.doubt import Doubt, Score
 from compress.mine.mining import Find, mine
 from compress.mine.sheet import COLUMNS, overlay, why
@@ -202,6 +204,29 @@ def test_a_float_file_needs_its_recipe_for_mean_and_std(tiny_model, folder, tmp_
     (tmp_path / "float.toml").write_text(recipe.replace("std = [0.229, 0.224, 0.225]", f"std = {std}"))
     found = mine([tiny_model], path, folder, 3)
     assert all(find.score.disagreement < 0.01 for find in found.finds)
+
+
+@pytest.mark.parametrize("last", ["Sigmoid", "Softmax"])
+def test_a_file_of_logits_answers_as_one_of_probabilities(last, tmp_path):
+    channels = 1 if last == "Sigmoid" else 3
+    weight = np.random.default_rng(0).normal(0, 3, (channels, 3, 1, 1)).astype(np.float32)
+    answers = []
+    for name, nodes in (("logits", []), ("map", [helper.make_node(last, ["logits"], ["map"], **AXIS[last])])):
+        ends = [
+            helper.make_tensor_value_info(end, TensorProto.FLOAT, [1, count, 8, 8])
+            for end, count in (("image", 3), (name, channels))
+        ]
+        nodes = [helper.make_node("Conv", ["image", "weight"], ["logits"]), *nodes]
+        graph = helper.make_graph(nodes, name, ends[:1], ends[1:], [numpy_helper.from_array(weight, "weight")])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        helper.set_model_props(model, {"input_mean": "127.5 127.5 127.5", "input_std": "127.5 127.5 127.5"})
+        onnx.save(model, tmp_path / f"{name}.onnx")
+        with opened(tmp_path / f"{name}.onnx") as file:
+            answers.append(file.answer(np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)))
+    np.testing.assert_allclose(*answers, atol=1e-5)
+
+
+AXIS = {"Sigmoid": {}, "Softmax": {"axis": 1}}
 
 
 @pytest.mark.parametrize(("score", "words"), [(Score(0.72, 0.28), "disagree"), (Score(0.8, 0.2), "unsure")])
