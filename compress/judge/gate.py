@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.budget import Budget, Check, Limit, Verdict, check, measured_in_run
+from compress.budget import Budget, Limit, Subject, Verdict, check, measured_in_run
 from compress.errors import BudgetError, DataError, MeasureError
 from compress.files import sha256_of
 from compress.judge.gate_text import GateResult
@@ -121,12 +121,8 @@ def gate(
         measured, said = _latencies(speed, paths, seconds, lenient, take_turns, clock)
         found |= measured
         notes += said
-    checks = tuple(_check(name, limit, found[name, limit], lenient) for name, limit in wanted)
+    checks = tuple(check(format, limit, found[format, limit], lenient=lenient) for format, limit in wanted)
     return GateResult(str(target), Verdict(checks), tuple(notes), before, clock() - start)
-
-
-def _check(name: str, limit: Limit, measured: Interval, lenient: bool) -> Check:
-    return check(f"{name} {limit.kind}", limit, measured, lenient=lenient)
 
 
 def _concerns(limit: Limit, file: _File, files: list[_File]) -> bool:
@@ -335,15 +331,15 @@ def _to_measure_on(dataset: "Dataset") -> "LabelledImages":
     return LabelledImages.of(dataset, pixels)
 
 
-def _base_figures(path: Path, budget: Budget, files: list[_File]) -> dict[str, float]:
-    """What the checks of this gate gave in another run, by their names, where its report knows."""
+def _base_figures(path: Path, budget: Budget, files: list[_File]) -> dict[Subject, float]:
+    """What the checks of this gate gave in another run, where its report knows."""
     measured = _report(path)
-    found = {}
+    found: dict[Subject, float] = {}
     for limit in budget.limits:
         for file in files:
             figure = measured_in_run(limit, measured.get(file.format, ("", Measurement()))[1])
             if figure is not None and _concerns(limit, file, files):
-                found[f"{file.format} {limit.kind}"] = figure.mean
+                found[file.format, limit.metric, limit.reference] = figure.mean
     return found
 
 

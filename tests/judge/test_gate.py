@@ -515,8 +515,8 @@ def test_the_change_since_the_base_branch_is_stated(run, tmp_path):
     base = write_report(run, size_bytes=size_bytes * 2).rename(tmp_path / "base.json")
     write_report(run)
     result = gated(run, "1MB", "iou>=0.86", base=base)
-    assert result.base["tflite size"] == 2 * size_bytes
-    assert result.base["tflite IoU"] == 0.9
+    assert result.base["tflite", "size", None] == 2 * size_bytes
+    assert result.base["tflite", "iou", None] == 0.9
 
 
 def test_a_base_that_is_not_there_is_one_line(run, capsys):
