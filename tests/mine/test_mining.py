@@ -17,9 +17,9 @@ from compress.load.model import load
 from compress.load.trace import fold_normalisation
 from compress.mine import answers as answers_module
 from compress.mine.answers import opened, sampled
-from compress.mine.doubt import Doubt, Score
 from compress.mine.mining import Find, mine
 from compress.mine.sheet import COLUMNS, overlay, why
+from compress.mine.uncertainty import Score, Uncertainty
 from compress.quantize.calibration import calibrate
 from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.training import QuantizedNetwork
@@ -80,8 +80,8 @@ def test_a_trained_and_an_exported_model_give_a_table_and_a_sheet(tiny_model, ot
     assert len({Path(row["image"]).stem for row in rows}) == 8
     assert all((folder / row["image"]).is_file() for row in rows)
     for row in rows:
-        assert float(row["doubt"]) == pytest.approx(float(row["unsure"]) + float(row["disagreement"]), abs=1e-3)
-    assert rows[0]["doubt"] == max(row["doubt"] for row in rows)
+        assert float(row["uncertainty"]) == pytest.approx(float(row["unsure"]) + float(row["disagreement"]), abs=1e-3)
+    assert rows[0]["uncertainty"] == max(row["uncertainty"] for row in rows)
     assert [row["apart"] == "" for row in rows] == [True] + 7 * [False]
 
     page = (tmp_path / "out/mine.html").read_text()
@@ -156,7 +156,7 @@ def test_answers_of_any_size_are_picked_pixel_by_pixel():
 
 
 def test_the_overlay_is_clear_where_models_are_sure():
-    image = overlay(Doubt(np.array([[0.0, 1.0, 0.0]]), np.array([[0.0, 0.0, 1.0]]), np.zeros((1, 3))))
+    image = overlay(Uncertainty(np.array([[0.0, 1.0, 0.0]]), np.array([[0.0, 0.0, 1.0]]), np.zeros((1, 3))))
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(image.partition(",")[2]))))
     assert pixels[0, 0, 3] == 0
     assert pixels[0, 1].tolist() == [230, 159, 0, 235]
@@ -232,4 +232,4 @@ AXIS = {"Sigmoid": {}, "Softmax": {"axis": 1}}
 @pytest.mark.parametrize(("score", "words"), [(Score(0.72, 0.28), "disagree"), (Score(0.8, 0.2), "unsure")])
 def test_two_models_that_give_opposite_answers_are_said_to_disagree(score, words):
     none = np.zeros((1, 1))
-    assert words in why(Find(1, Path("a"), "a", score, None, Doubt(none, none, none)))
+    assert words in why(Find(1, Path("a"), "a", score, None, Uncertainty(none, none, none)))
