@@ -113,7 +113,7 @@ def gate(
     paths = {reference: _reference(rules, reference) for reference in sorted(references)}
     accuracy = {key: file for key, file in wanted.items() if key[1].metric in ("iou", "iou_drop")}
     if accuracy:
-        measured, said = _accuracy(accuracy, files, paths, rules, target, data)
+        measured, said = _accuracy(accuracy, paths, rules, target, data)
         found |= measured
         notes += said
     speed = {key: file for key, file in wanted.items() if key[1].metric == "latency"}
@@ -224,7 +224,6 @@ def _one_ms(like: Latency) -> Latency:
 
 def _accuracy(
     wanted: Mapping[tuple[str, Limit], _File],
-    files: list[_File],
     references: Mapping[str, _File],
     rules: Rules,
     target: Path,
@@ -233,19 +232,13 @@ def _accuracy(
     """IoU and its drop, measured on `data`; what cannot be measured here, from the report of the very file."""
     report = (target if target.is_dir() else target.parent) / REPORT
     known = _report(report) if report.is_file() else {}
-    against = {key: _against(key[1], references) for key in wanted}
-    measurable = {key for key in wanted if data and (key[1].metric == "iou" or against[key])}
-    pairs = [
-        (wanted[key], against[key] if key[1].metric == "iou_drop" else None) for key in wanted if key in measurable
-    ]
-    evaluations, said = (
-        _evaluations([file for pair in pairs for file in pair if file], rules, data) if data else ({}, [])
-    )
+    run = {key: _to_run(key[1], file, references) if data else () for key, file in wanted.items()}
+    evaluations, said = _evaluations([file for files in run.values() for file in files], rules, data)
     found: dict[tuple[str, Limit], Interval] = {}
     notes = []
     for (name, limit), file in wanted.items():
-        if (name, limit) in measurable:
-            found[name, limit] = _accuracy_of(limit, file, against[name, limit], evaluations)
+        if run[name, limit]:
+            found[name, limit] = _interval([evaluations[one.path] for one in run[name, limit]])
             continue
         sha256, measured = known.get(name, ("", Measurement()))
         figure = measured_in_run(limit, measured)
@@ -265,27 +258,29 @@ def _accuracy(
     return found, list(dict.fromkeys(notes))
 
 
-def _accuracy_of(
-    limit: Limit, file: _File, reference: _File | None, evaluations: Mapping[Path, "Evaluation"]
-) -> Interval:
+def _to_run(limit: Limit, file: _File, references: Mapping[str, _File]) -> tuple[_File, ...]:
+    """The files whose answers tell the figure. A drop is against the file that its limit names, or the only one that
+    any limit names; where there is none, nothing tells it."""
+    if limit.metric == "iou":
+        return (file,)
+    if limit.reference:
+        return file, references[limit.reference]
+    return (file, *references.values()) if len(references) == 1 else ()
+
+
+def _interval(evaluations: Sequence["Evaluation"]) -> Interval:
+    """IoU of one file, or how much lower it is than that of the second."""
     from compress.measure.statistics import bootstrap_mean, paired_difference
 
-    ours = evaluations[file.path].iou
-    if limit.metric == "iou" or reference is None:
-        return bootstrap_mean(ours)
-    return paired_difference(evaluations[reference.path].iou, ours)
+    ours, *base = [evaluation.iou for evaluation in evaluations]
+    return paired_difference(base[0], ours) if base else bootstrap_mean(ours)
 
 
-def _against(limit: Limit, references: Mapping[str, _File]) -> _File | None:
-    """The file that a drop is taken against: the one it names, or the only one that any limit names."""
-    if limit.reference:
-        return references[limit.reference]
-    return next(iter(references.values())) if len(references) == 1 else None
-
-
-def _evaluations(files: Sequence[_File], rules: Rules, folder: Path) -> tuple[dict[Path, "Evaluation"], list[str]]:
+def _evaluations(
+    files: Sequence[_File], rules: Rules, folder: Path | None
+) -> tuple[dict[Path, "Evaluation"], list[str]]:
     """What each file answers on the labelled images in `folder`, and what is to be said of those images."""
-    if not files:
+    if not files or folder is None:
         return {}, []
     from compress.data.folders import open_labelled
     from compress.measure.evaluate import evaluate_each

@@ -125,7 +125,7 @@ def artifact_of(path: Path, source: IOSpec, output: IOSpec) -> Artifact:
 
 def noise(session: Session) -> np.ndarray:
     """An image to try a file out with, uint8 [H, W, 3]."""
-    height, width = (session.input.shape[session.input.layout.index(axis)] for axis in "HW")
+    height, width = session.input.side("H"), session.input.side("W")
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
