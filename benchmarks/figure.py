@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from compress.measure.evaluate import class_ids
-from compress.runtime.session import open_model
+from compress.measure.evaluate import LabelledImages, evaluate_each
+from compress.runtime.local import describe_in_child
 
 SIZE = 320
 GAP = 6
@@ -33,13 +33,19 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def main(run: Path, teacher: Path, out: Path) -> None:
-    heavy, light = open_model(teacher), open_model(run / "model.tflite")
-    rows: list[list[np.ndarray]] = [[], [], []]
-    for name in ("chelsea", "coffee", "astronaut", "rocket"):
-        image = np.asarray(Image.fromarray(getattr(data, name)()).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
-        rows[0].append(image)
-        rows[1].append(overlay(image, class_ids(heavy.probabilities(image, (0.0,) * 3, (255.0,) * 3))))
-        rows[2].append(overlay(image, class_ids(light.probabilities(image))))
+    names = ("chelsea", "coffee", "astronaut", "rocket")
+    images = np.stack(
+        [
+            np.asarray(Image.fromarray(getattr(data, name)()).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+            for name in names
+        ]
+    )
+    heavy = describe_in_child(teacher).reading((0.0,) * 3, (255.0,) * 3)
+    files = {"heavy": heavy, "light": describe_in_child(run / "model.tflite")}
+    on = LabelledImages(("background", "object"), lambda size: images, masks=None)
+    answers = evaluate_each(files, on, first="heavy")
+    rows = [list(images)]
+    rows += [list(map(overlay, images, each.predictions)) for each in answers.values()]
     white = 255 * np.ones((SIZE, GAP, 3), np.uint8)
     lines = [np.concatenate([part for image in row for part in (image, white)][:-1], axis=1) for row in rows]
     between = 255 * np.ones((GAP, lines[0].shape[1], 3), np.uint8)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from compress.data.folders import Sample, open_dataset
 from compress.data.images import read_image, read_mask
-from compress.measure.evaluate import class_ids, image_iou
+from compress.measure.masks import class_ids, image_iou
 from compress.measure.statistics import bootstrap_mean
 from compress.mine.mining import mine
 

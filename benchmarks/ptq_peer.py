@@ -29,7 +29,7 @@ from compress.data.folders import Sample, open_dataset
 from compress.data.images import read_image, read_mask
 from compress.formats.onnx import to_onnx
 from compress.graph.network import Network
-from compress.measure.evaluate import class_ids, image_iou
+from compress.measure.masks import class_ids, image_iou
 from compress.measure.statistics import bootstrap_mean
 from compress.quantize.calibration import balance, calibrate_each, correct_biases
 from compress.quantize.convert import quantized_graph

@@ -12,9 +12,9 @@ This module starts in milliseconds: a gate on sizes needs no more.
 import contextlib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
-from typing import Literal
+from typing import Any, Literal
 
 from compress.errors import BudgetError
 from compress.measure.values import Interval, Measurement
@@ -32,6 +32,8 @@ _DROP = re.compile(rf"\s*{_NUMBER}(?:\s+(\S.*?))?\s*")
 _IOU = re.compile(rf"\s*{_NUMBER}\s*")
 
 Metric = Literal["size", "latency", "iou", "iou_drop"]
+Subject = tuple[str, Metric, str | None]
+"""What is limited: the format of a file, the metric, and the file that it is taken against, if any."""
 EXAMPLES = {
     "size": "size<=4MB",
     "latency": "latency<=20ms or latency<=0.12x teacher.onnx",
@@ -40,17 +42,11 @@ EXAMPLES = {
 }
 
 
-@dataclass(frozen=True)
-class Limit:
-    """One limit. `value` is in bytes, milliseconds, shares of `reference`'s latency, or IoU from 0 to 1.
-
-    `reference` is the file that a latency's share, or an IoU drop, is taken against, as it was written.
-    """
+class _Limited:
+    """What a metric, and the file that it is taken against, decide of a limit and of its check."""
 
     metric: Metric
-    value: float
-    text: str
-    reference: str | None = None
+    reference: str | None
 
     @property
     def at_least(self) -> bool:
@@ -67,6 +63,19 @@ class Limit:
         """What is limited, in words that tell it from every other limit of a budget."""
         words = self.metric.replace("_", " ").replace("iou", "IoU")
         return f"{words} against {self.reference}" if self.reference else words
+
+
+@dataclass(frozen=True)
+class Limit(_Limited):
+    """One limit. `value` is in bytes, milliseconds, shares of `reference`'s latency, or IoU from 0 to 1.
+
+    `reference` is the file that a latency's share, or an IoU drop, is taken against, as it was written.
+    """
+
+    metric: Metric
+    value: float
+    text: str
+    reference: str | None = None
 
     def concerns(self, format: str, formats: Collection[str]) -> bool:
         """Whether a file of `format`, one of a folder's `formats`, must meet it: an app on a phone runs the TFLite
@@ -147,20 +156,41 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Check:
-    """One limit and what was measured: `measured` within `low` to `high` with 95 % confidence, both None where
-    the figure is exact. A missing measurement never passes, and neither does one whose interval holds the limit,
-    unless the verdict is lenient."""
+class Check(_Limited):
+    """One limit of one file, and what was measured: `measured` within `low` to `high` with 95 % confidence, both None
+    where the figure is exact, in bytes, milliseconds, shares of `reference`'s latency, or IoU from 0 to 1, as `limit`.
+    A missing measurement never passes, and neither does one whose interval holds the limit, unless the verdict is
+    lenient."""
 
-    name: str
+    format: str  # of the file: "onnx", "tflite", "ort"
+    metric: Metric
     measured: float | None
     limit: float
-    unit: str
     passed: bool
     low: float | None = None
     high: float | None = None
-    at_least: bool = False
+    reference: str | None = None
     undecided: bool = False
+
+    @property
+    def name(self) -> str:
+        """For people: "tflite latency against teacher.onnx"."""
+        return f"{self.format} {self.kind}"
+
+    @property
+    def subject(self) -> Subject:
+        return self.format, self.metric, self.reference
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields, and what they decide, for readers that do not know the rules."""
+        return {"name": self.name, **asdict(self), "unit": self.unit, "at_least": self.at_least}
+
+
+def fields_of_name(name: str) -> dict[str, Any]:
+    """`format`, `metric` and `reference` of a check by the name that older reports give it, and nothing else."""
+    format, _, kind = name.partition(" ")
+    words, _, reference = kind.partition(" against ")
+    return {"format": format, "metric": words.lower().replace(" ", "_"), "reference": reference or None}
 
 
 @dataclass(frozen=True)
@@ -171,12 +201,15 @@ class Verdict:
     def passed(self) -> bool:
         return all(check.passed for check in self.checks)
 
+    def to_json(self) -> dict[str, Any]:
+        return {"checks": [check.to_json() for check in self.checks], "passed": self.passed}
+
 
 def judge(measurements: Mapping[str, Measurement], budget: Budget) -> Verdict:
     """Verdict on the exported files of a run, named by their format. A reference is the run's heavy model."""
     return Verdict(
         tuple(
-            check(f"{name} {limit.kind}", limit, measured_in_run(limit, measured))
+            check(name, limit, measured_in_run(limit, measured))
             for limit in budget.limits
             for name, measured in measurements.items()
             if limit.concerns(name, measurements)
@@ -184,13 +217,13 @@ def judge(measurements: Mapping[str, Measurement], budget: Budget) -> Verdict:
     )
 
 
-def check(name: str, limit: Limit, measured: Interval | None, *, lenient: bool = False) -> Check:
-    """The verdict on one limit, named `name`. `measured` is in the limit's unit; None: not measured.
+def check(format: str, limit: Limit, measured: Interval | None, *, lenient: bool = False) -> Check:
+    """The verdict on one limit of the file of `format`. `measured` is in the limit's unit; None: not measured.
 
     Lenient, a limit inside the interval passes.
     """
     value: float = int(limit.value) if limit.metric == "size" else limit.value
-    missing = Check(name, None, value, limit.unit, False, at_least=limit.at_least)
+    missing = Check(format, limit.metric, None, value, False, reference=limit.reference)
     if measured is None:
         return missing
     exact = measured.low == measured.high

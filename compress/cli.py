@@ -6,13 +6,15 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from compress.errors import CompressError
+from compress.errors import CompressError, WriteError
+from compress.flags import LIMITS, RUN_FLAGS
 
 _NO_TORCH = "this command needs torch, which the light install leaves out: pip install 'compress-mobile[train]'"
-_LIMITS = "4MB, 20ms, iou>=0.86, ... of each exported file (repeatable)"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return options.call(options, "compress " + shlex.join(map(_unplaced, arguments)))
     except CompressError as error:
-        print(f"compress: {error}", file=sys.stderr)
+        print(f"compress: {error}{_flag_for(error, options)}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if error.name != "torch":
@@ -34,6 +36,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("compress: stopped; what is finished is kept: go on with compress run --resume DIR", file=sys.stderr)
         return 130
+
+
+def _flag_for(error: CompressError, options: argparse.Namespace) -> str:
+    """What names another folder, where this command has such a flag."""
+    follows = hasattr(options, "out") and not getattr(options, "resume", None)
+    return " with --out" if follows and isinstance(error, WriteError) else ""
 
 
 def _unplaced(argument: str) -> str:
@@ -50,31 +58,18 @@ def _run(options: argparse.Namespace, command: str) -> int:
     from compress.report.summary import table
 
     if options.resume:
-        others = {key for key, value in vars(options).items() if value} - {"call", "resume", "minutes", "trust_pickle"}
+        given = {key for key, value in vars(options).items() if value is not None}
+        others = given - {"call", "resume", "minutes", "trust_pickle"}
         if others:
-            flags = ", ".join(sorted("MODEL" if key == "model" else "--" + key.replace("_", "-") for key in others))
-            raise RecipeError(f"--resume goes on with the recipe that the run has: leave out {flags}, or start it anew")
+            named = ", ".join(sorted("MODEL" if key == "model" else "--" + key.replace("_", "-") for key in others))
+            raise RecipeError(f"--resume goes on with the recipe that the run has: leave out {named}, or start it anew")
         record = resume(options.resume, minutes=options.minutes, trust_pickle=options.trust_pickle)
         print(table(record, options.resume / "report.html"))
         return 0 if record.verdict.passed else 1
     if options.model is None:
         raise RecipeError("no model: compress run MODEL --budget 4MB, or compress run --resume DIR")
-    recipe = read_recipe(options.recipe or options.model.with_suffix(".toml")).with_flags(
-        budget=options.budget,
-        data=options.data,
-        unlabelled=options.unlabelled,
-        pictures=options.pictures,
-        minutes=options.minutes,
-        seed=options.seed,
-        plan=options.plan,
-        controls=options.controls or None,
-        quantize=options.quantize,
-        keep_float=options.keep_float,
-        sensitivity=options.sensitivity or None,
-        teachers=options.teacher,
-        tta=options.tta.split(",") if options.tta else None,
-        formats=options.formats.split(",") if options.formats else None,
-    )
+    flags = {flag.key: getattr(options, flag.key) for flag in RUN_FLAGS if flag.setting}
+    recipe = read_recipe(options.recipe or options.model.with_suffix(".toml")).with_flags(**flags)
     Budget.parse(recipe.budget, [TEACHER])
     out = options.out or Path("export") / recipe.name
     record = run(recipe, options.model, out, command=command, trust_pickle=options.trust_pickle)
@@ -128,7 +123,6 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _gate(options: argparse.Namespace, command: str) -> int:
-    from compress.files import write_whole
     from compress.judge.gate import Rules, gate, read_rules
     from compress.judge.gate_text import annotations, gate_json, gate_table, junit, markdown
 
@@ -144,21 +138,32 @@ def _gate(options: argparse.Namespace, command: str) -> int:
         base=options.base,
     )
     texts = {
-        options.json: json.dumps(gate_json(result), indent=2, ensure_ascii=False) + "\n",
-        options.junit: junit(result),
-        options.markdown: markdown(result),
+        "--json": (options.json, json.dumps(gate_json(result), indent=2, ensure_ascii=False) + "\n"),
+        "--junit": (options.junit, junit(result)),
+        "--markdown": (options.markdown, markdown(result)),
     }
-    to_stdout = texts.pop("-", None)
-    for path, text in texts.items():
-        if path is not None:
-            write_whole(Path(path), text.encode(errors="backslashreplace"))
+    to_stdout = [text for path, text in texts.values() if path == "-"]
     people = sys.stderr if to_stdout else sys.stdout
     print(gate_table(result), file=people)
     if os.environ.get("GITHUB_ACTIONS") == "true" and (lines := annotations(result)):
         print(lines, file=people)
-    if to_stdout:
-        print(to_stdout, end="")
+    print(*to_stdout, end="")
+    _write_each({flag: (Path(path), text) for flag, (path, text) in texts.items() if path not in (None, "-")})
     return 0 if result.verdict.passed else 1
+
+
+def _write_each(texts: Mapping[str, tuple[Path, str]]) -> None:
+    """Files by the flag that names each. Raises WriteError for the first that cannot be written, after the others."""
+    from compress.files import write_whole
+
+    failed = []
+    for flag, (path, text) in texts.items():
+        try:
+            write_whole(path, text.encode(errors="backslashreplace"))
+        except WriteError as error:
+            failed.append(WriteError(f"{error} with {flag}"))
+    if failed:
+        raise failed[0]
 
 
 def _seconds(text: str) -> float:
@@ -235,7 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     gate = commands.add_parser("gate", help="say whether exported files keep to a budget, for CI")
     gate.set_defaults(call=_gate)
     gate.add_argument("target", type=Path, metavar="DIR|FILE", help="output folder of compress run, or a file")
-    gate.add_argument("--budget", action="append", metavar="LIMIT", help=f"{_LIMITS}; default: compress.toml's")
+    gate.add_argument("--budget", action="append", metavar="LIMIT", help=f"{LIMITS}; default: compress.toml's")
     gate.add_argument("--data", type=Path, metavar="DIR", help="folder with val/images and val/masks, for IoU")
     gate.add_argument("--seconds", type=_seconds, default=60.0, metavar="S", help="to measure undecided latencies (60)")
     gate.add_argument("--lenient", action="store_true", help="let pass what stays undecided")
@@ -266,29 +271,11 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", parents=[common], help="compress a model to a budget, export and measure it")
     run.set_defaults(call=_run)
     run.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=file_help)
-    run.add_argument(
-        "--resume",
-        type=Path,
-        metavar="DIR",
-        help="go on with the run in this output folder, until it was trained for --minutes where they are given",
-    )
-    run.add_argument("--budget", action="append", metavar="LIMIT", help=_LIMITS)
-    run.add_argument("--data", type=Path, metavar="DIR", help="folder with train/ and val/, each images/ and masks/")
-    run.add_argument("--unlabelled", type=Path, metavar="DIR", help="folder of more images, without masks")
-    run.add_argument("--pictures", type=Path, metavar="DIR", help="photographs for the report, not validation images")
-    run.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: export/NAME)")
-    run.add_argument("--minutes", type=float, metavar="N", help="training time (default: the recipe's)")
-    run.add_argument("--seed", type=int, metavar="N", help="seed of every random choice (default: the recipe's)")
-    run.add_argument(
-        "--teacher", type=Path, action="append", metavar="FILE", help="model that teaches (repeatable; default: MODEL)"
-    )
-    run.add_argument("--tta", metavar="LIST", help="of flip, scale: views that each teacher averages (default: none)")
-    run.add_argument("--plan", metavar="HOW", help="damage; to compare: uniform, magnitude, random (default: damage)")
-    run.add_argument("--controls", action="store_true", help="also train, to compare: random pruning, a small network")
-    run.add_argument("--quantize", metavar="HOW", help="qat trains with int8, ptq calibrates only (default: qat)")
-    run.add_argument("--keep-float", action="append", metavar="LAYER", help="computes in float (repeatable)")
-    run.add_argument("--sensitivity", action="store_true", help="rank layers, keep the worst float if bytes are left")
-    run.add_argument("--formats", metavar="LIST", help="of onnx, tflite, ort (default: the recipe's)")
+    for flag in RUN_FLAGS:
+        takes: dict[str, Any] = {"action": "store_true", "default": None}
+        if flag.metavar:
+            takes = {"type": flag.type, "metavar": flag.metavar, "action": "append" if flag.repeatable else "store"}
+        run.add_argument(flag.name, help=flag.help, **takes)
     return parser
 
 

@@ -6,6 +6,7 @@ CompressError
 ├── RecipeError   a recipe or an option that makes no sense
 ├── BudgetError   a budget that cannot be parsed, or that no student can meet
 ├── ExportError   an operator or tensor that a file format cannot express
+│   └── WriteError    a file that cannot be written where it is to lie
 ├── TrainError    training that left the finite numbers
 └── MeasureError  a runtime that refused a file or died on it
 
@@ -35,6 +36,10 @@ class BudgetError(CompressError):
 
 
 class ExportError(CompressError):
+    pass
+
+
+class WriteError(ExportError):
     pass
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from compress.errors import DataError, ExportError
+from compress.errors import DataError, WriteError
 
 
 def sha256_of(path: Path) -> str:
@@ -17,26 +17,26 @@ def sha256_of(path: Path) -> str:
 def write_whole(path: Path, data: bytes) -> None:
     """Write beside and move into place, so that a file under this name is never half a file.
 
-    Raises ExportError where the folder cannot be written or the disk is full.
+    Raises WriteError where the folder cannot be written or the disk is full.
     """
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_bytes(data)
         os.replace(partial, path)
     except OSError as error:
-        raise ExportError(f"{path}: cannot be written: {error.strerror}; choose another folder with --out") from error
+        raise WriteError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
 
 
 def check_writable(out: Path) -> None:
-    """Raises ExportError where the folder `out` cannot be made or written, before hours go into what it is for."""
+    """Raises WriteError where the folder `out` cannot be made or written, before hours go into what it is for."""
     folder = out
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise ExportError(f"{out}: cannot be written; choose another folder with --out")
+        raise WriteError(f"{out}: cannot be written; choose another folder")
 
 
 def cache_folder() -> Path:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compress.errors import RecipeError
+from compress.flags import RUN_FLAGS
 
 
 class _Section(BaseModel):
@@ -197,25 +198,22 @@ class Recipe(_Section):
         return share * self.train.minutes, None if self.train.steps is None else round(share * self.train.steps)
 
     def with_flags(self, **flags: Any) -> "Recipe":
-        """A copy in which every flag that is not None replaces what the recipe says: data, unlabelled, pictures,
-        minutes (which replaces steps too), teachers, tta, plan, controls, seed, budget, formats, quantize, keep_float,
-        sensitivity. Raises RecipeError."""
+        """A copy in which every flag of `compress run` that is not None replaces what the recipe says, each by its
+        name: data, minutes (which replaces steps too), keep_float, ... Raises RecipeError."""
         given = {key: value for key, value in flags.items() if value is not None}
-        document = self.model_dump()
-        places = {"data": ("data", "folder"), "unlabelled": ("data", "unlabelled"), "pictures": ("report", "pictures")}
-        for key, (section, name) in places.items():
-            if key in given:
-                document[section][name] = given.pop(key)
-        for key, name in {"teachers": "models", "tta": "tta"}.items():
-            if key in given:
-                document["teacher"][name] = given.pop(key)
-        if "plan" in given:
-            document["plan"]["method"] = given.pop("plan")
-        if "controls" in given:
-            document["controls"]["run"] = given.pop("controls")
-        if "minutes" in given:
-            document["train"] |= {"minutes": given.pop("minutes"), "steps": None}
-        return validated(Recipe, {**document, **given, "folder": self.folder}, "options")
+        document = self.model_dump() | {"folder": self.folder}
+        for flag in RUN_FLAGS:
+            if flag.setting is not None and flag.key in given:
+                _replace(document, flag.setting, given.pop(flag.key))
+                if flag.instead_of is not None:
+                    _replace(document, flag.instead_of, None)
+        return validated(Recipe, document | given, "options")
+
+
+def _replace(document: dict[str, Any], setting: str, value: Any) -> None:
+    """Of a recipe's tables, the one value that is called "data.folder" or "seed"."""
+    section, _, name = setting.rpartition(".")
+    (document[section] if section else document)[name] = value
 
 
 def read_recipe(path: Path) -> Recipe:

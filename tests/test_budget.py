@@ -1,6 +1,6 @@
 import pytest
 
-from compress.budget import Budget, Limit, check, judge, parse_limit, parse_size
+from compress.budget import Budget, Limit, check, fields_of_name, judge, parse_limit, parse_size
 from compress.errors import BudgetError
 from compress.measure.values import Interval, Latency, Measurement
 
@@ -141,9 +141,9 @@ def test_a_limit_is_met_when_the_whole_interval_meets_it(text, measured, low, hi
 def test_lenient_lets_an_undecided_limit_pass_and_no_other():
     inside, outside = parse_limit("iou>=0.85"), parse_limit("iou>=0.89")
     interval = Interval(0.86, 0.84, 0.88)
-    assert check("tflite IoU", inside, interval, lenient=True).passed
-    assert not check("tflite IoU", outside, interval, lenient=True).passed
-    assert not check("tflite IoU", inside, None, lenient=True).passed
+    assert check("tflite", inside, interval, lenient=True).passed
+    assert not check("tflite", outside, interval, lenient=True).passed
+    assert not check("tflite", inside, None, lenient=True).passed
 
 
 def test_a_figure_that_is_no_number_never_passes():
@@ -164,3 +164,19 @@ def test_checks_of_several_references_differ_in_name():
         "latency against teacher.onnx",
         "latency against main/model.tflite",
     ]
+
+
+@pytest.mark.parametrize(
+    "text", ["4MB", "20ms", "latency<=0.1x ../against x.onnx", "iou>=0.8", "iou_drop<=0.01", "iou_drop<=0 teacher.onnx"]
+)
+def test_a_check_knows_what_it_limits_and_so_does_its_name(text):
+    limit = parse_limit(text)
+    one = check("tflite", limit, None)
+    assert one.subject == ("tflite", limit.metric, limit.reference)
+    assert (one.kind, one.unit, one.at_least) == (limit.kind, limit.unit, limit.at_least)
+    assert one.name == f"tflite {limit.kind}"
+    assert fields_of_name(one.name) == {
+        "format": one.format,
+        "metric": one.metric,
+        "reference": one.reference,
+    }

@@ -1,6 +1,7 @@
 """What a user sees: exit codes, one line on stderr, nothing left behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -139,6 +140,51 @@ def test_an_unknown_format(model, tiny_data, tmp_path, capsys):
         capsys, tmp_path / "out", "run", model, "--budget", "9KB", "--data", tiny_data, "--formats", "coreml"
     )
     assert "formats" in line
+
+
+def flags_of(command, capsys) -> set[str]:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    return set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+
+
+def test_an_error_names_no_flag_of_another_command(model, tiny_data, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    nowhere = tmp_path / "file" / "nowhere"
+    release = Path(__file__).parent.parent / "export" / "u2net-1mb"
+    other = tmp_path / "alone.pt"
+    other.write_bytes(model.read_bytes())
+    images = tiny_data / "val" / "images"
+    mining = ["mine", "--teacher", model, "--unlabelled", images]
+    cases = [
+        ["run", model, "--budget", "20KB", "--data", tiny_data, "--out", nowhere],
+        ["report", release, "--out", nowhere],
+        ["report", release, release, "--out", nowhere],
+        [*mining, "--student", model, "--out", nowhere],
+        [*mining, "--student", other, "--out", tmp_path / "out"],
+        *(["gate", release, "--budget", "2MB", flag, nowhere] for flag in ("--json", "--junit", "--markdown")),
+    ]
+    for case in cases:
+        flags = flags_of(case[0], capsys)
+        assert main([str(word) for word in case]) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("compress: ")]
+        assert set(re.findall(r"--[a-z-]+", line)) <= flags, line
+
+
+def test_a_full_disk_names_no_flag_that_verify_has_not(capsys, monkeypatch):
+    def full(self, data):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(["verify", str(Path(__file__).parent.parent / "export" / "u2net-1mb")]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "No space left" in line
+    assert "--" not in line
+
+
+def test_python_runs_the_package_as_the_command():
+    done = subprocess.run([sys.executable, "-m", "compress", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "compress")
 
 
 def test_inspect_says_what_it_is(model, capsys):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from compress.errors import RecipeError
+from compress.flags import RUN_FLAGS
 from compress.recipe import read_recipe
 
 GOOD = """
@@ -38,6 +39,39 @@ def test_flags_replace_what_the_recipe_says_and_none_leaves_it(path):
     assert (recipe.train.minutes, recipe.seed, recipe.budget, recipe.formats) == (60, 0, ["1MB"], ["ort"])
     assert recipe.data.folder == Path("elsewhere")
     assert recipe.folder == path.parent
+
+
+def test_every_flag_of_the_command_reaches_the_setting_that_it_names(path):
+    """The settings of a recipe, by hand."""
+    values = {
+        "budget": ["1MB"],
+        "data": Path("a"),
+        "unlabelled": Path("b"),
+        "pictures": Path("c"),
+        "minutes": 2.5,
+        "seed": 7,
+        "teacher": [Path("t.pt")],
+        "tta": ["flip"],
+        "plan": "uniform",
+        "controls": True,
+        "quantize": "ptq",
+        "keep_float": ["head"],
+        "sensitivity": True,
+        "formats": ["ort"],
+    }
+    assert values.keys() == {flag.key for flag in RUN_FLAGS if flag.setting}
+    path.write_text(GOOD + "[train]\nsteps = 5\n")
+    recipe = read_recipe(path).with_flags(**values)
+    assert (recipe.budget, recipe.data.folder, recipe.data.unlabelled) == (["1MB"], Path("a"), Path("b"))
+    assert (recipe.report.pictures, recipe.train.minutes, recipe.train.steps) == (Path("c"), 2.5, None)
+    assert (recipe.seed, recipe.teacher.models, recipe.teacher.tta) == (7, [Path("t.pt")], ["flip"])
+    assert (recipe.plan.method, recipe.controls.run, recipe.quantize) == ("uniform", True, "ptq")
+    assert (recipe.keep_float, recipe.sensitivity, recipe.formats) == (["head"], True, ["ort"])
+
+
+def test_an_unknown_flag_is_named(path):
+    with pytest.raises(RecipeError, match="speed"):
+        read_recipe(path).with_flags(speed=3)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """Image and mask files as arrays."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from compress.errors import DataError
@@ -21,15 +21,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _BATCH = 64  # results that wait for their reader at most
-_UPRIGHT = {  # EXIF orientation -> what undoes it; from 5 on height and width change places
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class UnreadableError(DataError):
@@ -43,8 +34,8 @@ def read_image(path: Path, size: Size | None = None) -> np.ndarray:
     Raises UnreadableError.
     """
     with _opened(path) as image:
-        turn = _UPRIGHT.get(_orientation(image))
-        rgb = _to_rgb(image if turn is None else image.transpose(turn))
+        _turn_upright(image)
+        rgb = _to_rgb(image)
         if size and rgb.size != (size[1], size[0]):
             rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         return np.asarray(rgb)
@@ -81,11 +72,9 @@ def checked(path: Path) -> tuple[Size, np.ndarray]:
         # A JPEG decodes at down to an eighth of its size, every byte still being read. At half the thumbnail's
         # detail to spare, copies of other sizes have the same thumbnail to 1 % of its contrast.
         image.draft(None, (2 * THUMBNAIL, 2 * THUMBNAIL))
-        image.load()
-        rgb = _to_rgb(image).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
-        orientation = _orientation(image)
-        upright = rgb.transpose(_UPRIGHT[orientation]) if orientation > 1 else rgb
-        return (width, height) if orientation >= 5 else (height, width), np.asarray(upright)
+        lies_on_its_side = _turn_upright(image)
+        upright = _to_rgb(image).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+        return (width, height) if lies_on_its_side else (height, width), np.asarray(upright)
 
 
 def read_all(read: Callable[[Item], Result], items: Sequence[Item], desc: str) -> Iterator[Result]:
@@ -101,7 +90,7 @@ def read_all(read: Callable[[Item], Result], items: Sequence[Item], desc: str) -
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
@@ -118,12 +107,14 @@ def _reason(path: Path, error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
+def _turn_upright(image: Image.Image) -> bool:
+    """Decodes the image and turns it as its EXIF block says; whether height and width changed places."""
+    image.load()
+    orientation = 1
+    with contextlib.suppress(Exception):  # a broken EXIF block breaks no pixel
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # a broken EXIF block breaks no pixel
-        return 1
-    return orientation if orientation in _UPRIGHT else 1
+        ImageOps.exif_transpose(image, in_place=True)
+    return orientation in (5, 6, 7, 8)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,5 +1,6 @@
 """What exported files do, measured side by side and from the files alone, whoever wrote them."""
 
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -9,21 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from compress.data.folders import Dataset, open_labelled
-from compress.data.images import read_mask
+from compress.data.images import Size
 from compress.data.packed import pack_images
 from compress.errors import MeasureError, RecipeError
 from compress.files import cache_folder
 from compress.formats.artifact import Artifact
 from compress.judge.bench_text import Bench, BenchRecord
 from compress.machine import THREADS, cores
-from compress.measure.cold import launch
-from compress.measure.evaluate import Evaluation, evaluate, image_agreements
-from compress.measure.latency import advice, take_turns
-from compress.measure.size import deflated_bytes
-from compress.measure.stability import stability
-from compress.measure.statistics import bootstrap_mean, change, fold_means, speedup
-from compress.measure.summary import accuracy, class_iou
-from compress.measure.values import Measurement
+from compress.measure.cold import deflated_bytes, launch
+from compress.measure.evaluate import Evaluation, LabelledImages, class_iou, image_agreements, measure
+from compress.measure.latency import advice
+from compress.measure.statistics import bootstrap_mean, change, fold_means
 from compress.recipe import MeasureSection, PreprocessSection, Recipe
 from compress.runtime.kernels import Kernels
 from compress.runtime.local import Child
@@ -79,34 +76,28 @@ def bench(files: Sequence[Path], options: Options) -> BenchRecord:
     against = list(paths)[-1] if options.against else None
     known = {name: _describe(path) for name, path in paths.items()}
     artifacts = {name: artifact for name, (artifact, _) in known.items()}
-    warnings: list[str] = []
-    dataset = None
-    if options.data:
-        dataset = open_labelled(options.data, _classes(artifacts, options.recipe))
-        if options.folds and options.folds > len(dataset.val):
-            raise RecipeError(f"--folds {options.folds}: there are {len(dataset.val)} images")
-        warnings += [*dataset.warnings, *_doubts(artifacts, options, len(dataset.val))]
+    dataset, warnings = _open_images(artifacts, options)
     load, here = round(os.getloadavg()[0], 2), cores()
     cold = launch(paths, threads=options.threads)
-    seconds = options.seconds or options.measure.seconds
-    latency = take_turns(paths, threads=options.threads, seconds=seconds)
+    measured = measure(
+        {name: _with_preprocessing(artifact, options) for name, artifact in artifacts.items()},
+        _to_measure_on(dataset) if dataset else None,
+        against=against,
+        threads=options.threads,
+        seconds=options.seconds or options.measure.seconds,
+    )
+    latency = {name: each.measurement.latency for name, each in measured.items() if each.measurement.latency}
     found = {
-        name: Bench(
-            path,
-            latency[name].runtime,
-            deflated_bytes(path),
-            cold[name],
-            known[name][1],
-            Measurement(
-                size_bytes=artifacts[name].size_bytes,
-                latency=latency[name],
-                speedup=speedup(latency[against], latency[name]) if against and name != against else None,
-            ),
-        )
-        for name, path in paths.items()
+        name: Bench(path, latency[name].runtime, deflated_bytes(path), cold[name], known[name][1], each.measurement)
+        for (name, path), each in zip(paths.items(), measured.values(), strict=True)
     }
+    if dataset:
+        base = measured[against].evaluation if against else None
+        for name, figures in found.items():
+            ours, theirs = measured[name].evaluation, base if name != against else None
+            found[name] = _with_details(figures, ours, theirs, dataset, options) if ours else figures
     return BenchRecord(
-        files=_with_accuracy(found, artifacts, against, dataset, options) if dataset else found,
+        files=found,
         against=against,
         margin=options.measure.margin,
         images=len(dataset.val) if dataset else 0,
@@ -115,6 +106,24 @@ def bench(files: Sequence[Path], options: Options) -> BenchRecord:
         cores=here,
         warnings=(*warnings, *advice(latency, load, here)),
     )
+
+
+def _open_images(artifacts: dict[str, Artifact], options: Options) -> tuple[Dataset | None, list[str]]:
+    """The labelled images, where there are any, and what makes figures on them less certain."""
+    if options.data is None:
+        return None, []
+    dataset = open_labelled(options.data, _classes(artifacts, options.recipe))
+    if options.folds and options.folds > len(dataset.val):
+        raise RecipeError(f"--folds {options.folds}: there are {len(dataset.val)} images")
+    return dataset, [*dataset.warnings, *_cautions(artifacts, options, len(dataset.val))]
+
+
+def _to_measure_on(dataset: Dataset) -> LabelledImages:
+    @functools.cache
+    def pixels(size: Size) -> np.ndarray:
+        return pack_images([sample.image for sample in dataset.val], size, cache_folder()).array
+
+    return LabelledImages.of(dataset, pixels)
 
 
 def _named(paths: Sequence[Path]) -> dict[str, Path]:
@@ -139,10 +148,7 @@ def _describe(path: Path) -> tuple[Artifact, Kernels | None]:
 
 def _classes(artifacts: dict[str, Artifact], recipe: Recipe | None) -> tuple[str, ...]:
     """Of all the files, by the channels of their maps; names from the recipe or from labels.txt beside a file."""
-    counts = {}
-    for name, artifact in artifacts.items():
-        channels = artifact.output.shape[artifact.output.layout.index("C")]
-        counts[name] = 2 if channels == 1 else channels
+    counts = {name: artifact.classes for name, artifact in artifacts.items()}
     count = max(counts.values())
     if min(counts.values()) != count:
         each = ", ".join(f"{name} has {number}" for name, number in counts.items())
@@ -156,10 +162,10 @@ def _classes(artifacts: dict[str, Artifact], recipe: Recipe | None) -> tuple[str
     return next((names for names in named if len(names) == len(set(names)) == count), plain)
 
 
-def _doubts(artifacts: dict[str, Artifact], options: Options, images: int) -> list[str]:
+def _cautions(artifacts: dict[str, Artifact], options: Options, images: int) -> list[str]:
     found = []
-    floats = {name: artifact.input for name, artifact in artifacts.items() if artifact.input.dtype == "float32"}
-    unsaid = [name for name, given in floats.items() if not given.mean]
+    unsaid = [name for name, artifact in artifacts.items() if artifact.unknown_input]
+    floats = [name for name, artifact in artifacts.items() if artifact.input.dtype == "float32"]
     said = ", ".join(name for name in floats if name not in unsaid)
     if said and (options.mean or options.std):
         found.append(f"{said}: its own mean and std are heard; --mean and --std are for a file that states none")
@@ -175,40 +181,18 @@ def _doubts(artifacts: dict[str, Artifact], options: Options, images: int) -> li
     return found
 
 
-def _with_accuracy(
-    found: dict[str, Bench], artifacts: dict[str, Artifact], against: str | None, dataset: Dataset, options: Options
-) -> dict[str, Bench]:
-    """The file that the others are measured against comes first, and again last in the order of `found`."""
-    order = [against] if against else []
-    evaluations: dict[str, Evaluation] = {}
-    full = {}
-    for name in [*order, *(name for name in found if name != against)]:
-        artifact = _with_preprocessing(artifacts[name], options)
-        height, width = (artifact.input.shape[artifact.input.layout.index(axis)] for axis in "HW")
-        images = pack_images([sample.image for sample in dataset.val], (height, width), cache_folder()).array
-        masks = (read_mask(sample.mask, dataset.object_is_255) for sample in dataset.val if sample.mask)
-        ours = evaluate(artifact, images, masks, len(dataset.classes), threads=options.threads)
-        evaluations[name] = ours
-        base = evaluations[against] if against and name != against else None
-        stable = stability(artifact, images, threads=options.threads)
-        full[name] = _filled(found[name], ours, base, accuracy(ours, base, stable), dataset, options)
-    return {name: full[name] for name in found}
-
-
-def _filled(
-    figures: Bench, ours: Evaluation, base: Evaluation | None, seen: Measurement, dataset: Dataset, options: Options
+def _with_details(
+    figures: Bench, ours: Evaluation, base: Evaluation | None, dataset: Dataset, options: Options
 ) -> Bench:
-    plain = figures.measurement
-    measurement = replace(seen, size_bytes=plain.size_bytes, latency=plain.latency, speedup=plain.speedup)
+    """With what a bench says of the images beside the measurement: class by class, part by part, the worst ones."""
     drops = {
-        "IoU": seen.iou_drop,
-        "boundary IoU": seen.boundary_iou_drop,
-        "IoU of the worst tenth": seen.worst_decile_iou_drop,
+        "IoU": figures.measurement.iou_drop,
+        "boundary IoU": figures.measurement.boundary_iou_drop,
+        "IoU of the worst tenth": figures.measurement.worst_decile_iou_drop,
     }
     ranked = np.argsort(ours.iou, kind="stable")[: -(-len(ours.iou) // 10)]
     return replace(
         figures,
-        measurement=measurement,
         class_iou=class_iou(ours, dataset.classes),
         worst_images=tuple(dataset.val[index].image.name for index in ranked),
         agreement=bootstrap_mean(image_agreements(ours, base)) if base else None,
@@ -218,10 +202,7 @@ def _filled(
 
 
 def _with_preprocessing(artifact: Artifact, options: Options) -> Artifact:
-    """A float32 input takes (pixel - mean) / std, here in units of 0..255, where the file does not say it itself."""
-    if artifact.input.dtype != "float32" or artifact.input.mean:
-        return artifact
+    """What a float32 input reads that the file does not state: what the options say, or the recipe, or 0 to 1."""
     trained = options.recipe.preprocess if options.recipe else PreprocessSection()
     said = {key: values for key, values in (("mean", options.mean), ("std", options.std)) if values}
-    mean, std = trained.model_copy(update=said).of_pixels()
-    return replace(artifact, input=replace(artifact.input, mean=mean, std=std))
+    return artifact.reading(*trained.model_copy(update=said).of_pixels())

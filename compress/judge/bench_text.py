@@ -52,7 +52,7 @@ class BenchRecord:
 
 
 def describe_bench(record: BenchRecord) -> str:
-    """A table of one column for each file; what differs, and whether anyone would notice; doubts."""
+    """A table of one column for each file; what differs, and whether anyone would notice; warnings."""
     rows = [["", *record.files]]
     for title, cell in _rows(record).items():
         cells = [cell(each) for each in record.files.values()]

@@ -4,14 +4,15 @@ Judged are the files alone. A latency is measured here, side by side with the re
 is measured on labelled images where there are any, or taken from the report of the very file.
 """
 
+import functools
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.budget import Budget, Check, Limit, Verdict, check, measured_in_run
+from compress.budget import Budget, Limit, Subject, Verdict, check, measured_in_run
 from compress.errors import BudgetError, DataError, MeasureError
 from compress.files import sha256_of
 from compress.judge.gate_text import GateResult
@@ -20,10 +21,9 @@ from compress.release.manifest import FILE as MANIFEST
 from compress.release.manifest import changed_files, read_manifest
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from compress.data.folders import Dataset
-    from compress.measure.evaluate import Evaluation
+    from compress.formats.artifact import Artifact
+    from compress.measure.evaluate import Evaluation, LabelledImages
 
 CONFIG = "compress.toml"
 REPORT = "report.json"
@@ -113,7 +113,7 @@ def gate(
     paths = {reference: _reference(rules, reference) for reference in sorted(references)}
     accuracy = {key: file for key, file in wanted.items() if key[1].metric in ("iou", "iou_drop")}
     if accuracy:
-        measured, said = _accuracy(accuracy, files, paths, rules, target, data)
+        measured, said = _accuracy(accuracy, paths, rules, target, data)
         found |= measured
         notes += said
     speed = {key: file for key, file in wanted.items() if key[1].metric == "latency"}
@@ -121,12 +121,8 @@ def gate(
         measured, said = _latencies(speed, paths, seconds, lenient, take_turns, clock)
         found |= measured
         notes += said
-    checks = tuple(_check(name, limit, found[name, limit], lenient) for name, limit in wanted)
+    checks = tuple(check(format, limit, found[format, limit], lenient=lenient) for format, limit in wanted)
     return GateResult(str(target), Verdict(checks), tuple(notes), before, clock() - start)
-
-
-def _check(name: str, limit: Limit, measured: Interval, lenient: bool) -> Check:
-    return check(f"{name} {limit.kind}", limit, measured, lenient=lenient)
 
 
 def _concerns(limit: Limit, file: _File, files: list[_File]) -> bool:
@@ -228,7 +224,6 @@ def _one_ms(like: Latency) -> Latency:
 
 def _accuracy(
     wanted: Mapping[tuple[str, Limit], _File],
-    files: list[_File],
     references: Mapping[str, _File],
     rules: Rules,
     target: Path,
@@ -237,24 +232,23 @@ def _accuracy(
     """IoU and its drop, measured on `data`; what cannot be measured here, from the report of the very file."""
     report = (target if target.is_dir() else target.parent) / REPORT
     known = _report(report) if report.is_file() else {}
-    images = None if data is None else _Images(data, rules)
+    run = {key: _to_run(key[1], file, references) if data else () for key, file in wanted.items()}
+    evaluations, said = _evaluations([file for files in run.values() for file in files], rules, data)
     found: dict[tuple[str, Limit], Interval] = {}
     notes = []
     for (name, limit), file in wanted.items():
-        against = _against(limit, references)
-        if images and (limit.metric == "iou" or against):
-            found[name, limit] = images.iou(file) if limit.metric == "iou" else images.drop(file, against)
+        if run[name, limit]:
+            found[name, limit] = _interval([evaluations[one.path] for one in run[name, limit]])
             continue
         sha256, measured = known.get(name, ("", Measurement()))
         figure = measured_in_run(limit, measured)
         if figure is None or sha256 != file.sha256:
-            missing = "give --data DIR" if images is None else "name a file to compare with: iou_drop<=0.01 FILE"
+            missing = "give --data DIR" if data is None else "name a file to compare with: iou_drop<=0.01 FILE"
             why = f"{report} describes another file" if figure else "it is not measured"
             raise MeasureError(f"{limit.text}: IoU of {file.path.name} is not known, since {why}; {missing}")
         found[name, limit] = figure
         notes.append(f"{name} {limit.kind}: from {report}, which describes this very file (sha256 {sha256[:12]})")
-    if images:
-        notes += images.notes
+    notes += said
     notes += [
         f"{limit.text}: the limit lies within what {name} may have on other images: more images in val/ narrow it, "
         "and so does a drop against a reference file, image by image"
@@ -264,80 +258,83 @@ def _accuracy(
     return found, list(dict.fromkeys(notes))
 
 
-def _against(limit: Limit, references: Mapping[str, _File]) -> _File | None:
-    """The file that a drop is taken against: the one it names, or the only one that any limit names."""
+def _to_run(limit: Limit, file: _File, references: Mapping[str, _File]) -> tuple[_File, ...]:
+    """The files whose answers tell the figure. A drop is against the file that its limit names, or the only one that
+    any limit names; where there is none, nothing tells it."""
+    if limit.metric == "iou":
+        return (file,)
     if limit.reference:
-        return references[limit.reference]
-    return next(iter(references.values())) if len(references) == 1 else None
+        return file, references[limit.reference]
+    return (file, *references.values()) if len(references) == 1 else ()
 
 
-class _Images:
-    """The labelled images, read once for each size and asked once of each file."""
+def _interval(evaluations: Sequence["Evaluation"]) -> Interval:
+    """IoU of one file, or how much lower it is than that of the second."""
+    from compress.measure.statistics import bootstrap_mean, paired_difference
 
-    def __init__(self, folder: Path, rules: Rules):
-        self._folder, self._rules = folder, rules
-        self._dataset: Dataset | None = None
-        self._pixels: dict[tuple[int, int], np.ndarray] = {}
-        self._answers: dict[Path, Evaluation] = {}
-        self._classes: tuple[str, ...] | None = None
-        self.notes: list[str] = []
+    ours, *base = [evaluation.iou for evaluation in evaluations]
+    return paired_difference(base[0], ours) if base else bootstrap_mean(ours)
 
-    def iou(self, file: _File) -> Interval:
-        from compress.measure.statistics import bootstrap_mean
 
-        return bootstrap_mean(self._evaluated(file).iou)
+def _evaluations(
+    files: Sequence[_File], rules: Rules, folder: Path | None
+) -> tuple[dict[Path, "Evaluation"], list[str]]:
+    """What each file answers on the labelled images in `folder`, and what is to be said of those images."""
+    if not files or folder is None:
+        return {}, []
+    from compress.data.folders import open_labelled
+    from compress.measure.evaluate import evaluate_each
 
-    def drop(self, file: _File, reference: _File | None) -> Interval:
-        from compress.measure.statistics import paired_difference
-
-        assert reference
-        ours = self._evaluated(file)
-        return paired_difference(self._evaluated(reference).iou, ours.iou)
-
-    def _evaluated(self, file: _File) -> "Evaluation":
-        if file.path in self._answers:
-            return self._answers[file.path]
-        import numpy as np
-
-        from compress.data.folders import open_labelled
-        from compress.data.images import read_image, read_mask
-        from compress.measure.evaluate import evaluate
-        from compress.runtime.session import describe
-
-        artifact = describe(file.path, file.mean or self._rules.mean, file.std or self._rules.std)
-        if artifact.input.dtype == "float32" and artifact.input.mean is None:
+    artifacts = {str(file.path): _artifact(file, rules) for file in files}
+    classes = files[0].classes or tuple(map(str, range(artifacts[str(files[0].path)].classes)))
+    for artifact in artifacts.values():
+        channels = artifact.output.side("C")
+        if channels not in (1, len(classes)):
             raise MeasureError(
-                f"{file.path}: a float32 input needs to be told what it reads; write [preprocess] with mean and std in "
-                f"{CONFIG}"
+                f"{artifact.path}: {channels} classes, others have {len(classes)}; compare files of one task"
             )
-        channel = artifact.output.shape[1 if artifact.output.layout == "NCHW" else 3]
-        self._classes = self._classes or file.classes or tuple(map(str, range(max(2, channel))))
-        if channel not in (1, len(self._classes)):
-            raise MeasureError(
-                f"{file.path}: {channel} classes, others have {len(self._classes)}; compare files of one task"
-            )
-        if self._dataset is None:
-            self._dataset = open_labelled(self._folder, self._classes)
-            self.notes += [f"IoU is of {len(self._dataset.val)} images in {self._folder}", *self._dataset.warnings]
-        samples, layout = self._dataset.val, artifact.input.layout
-        height, width = artifact.input.shape[2:] if layout == "NCHW" else artifact.input.shape[1:3]
-        if (height, width) not in self._pixels:
-            read = [read_image(sample.image, (height, width)) for sample in samples]
-            self._pixels[height, width] = np.stack(read)
-        masks = [read_mask(sample.mask, self._dataset.object_is_255) for sample in samples if sample.mask]
-        self._answers[file.path] = evaluate(artifact, self._pixels[height, width], masks, len(self._classes))
-        return self._answers[file.path]
+    dataset = open_labelled(folder, classes)
+    found = evaluate_each(artifacts, _to_measure_on(dataset))
+    notes = [f"IoU is of {len(dataset.val)} images in {folder}", *dataset.warnings]
+    return {Path(path): evaluation for path, evaluation in found.items()}, notes
 
 
-def _base_figures(path: Path, budget: Budget, files: list[_File]) -> dict[str, float]:
-    """What the checks of this gate gave in another run, by their names, where its report knows."""
+def _artifact(file: _File, rules: Rules) -> "Artifact":
+    """What the file is. What a float32 input reads it says itself, or its manifest, or the rules."""
+    from compress.runtime.local import describe_in_child
+
+    artifact = describe_in_child(file.path).reading(file.mean, file.std).reading(rules.mean, rules.std)
+    if artifact.unknown_input:
+        raise MeasureError(
+            f"{file.path}: a float32 input needs to be told what it reads; write [preprocess] with mean and std in "
+            f"{CONFIG}"
+        )
+    return artifact
+
+
+def _to_measure_on(dataset: "Dataset") -> "LabelledImages":
+    """The images in memory, once for each size; a gate writes nothing into the cache."""
+    import numpy as np
+
+    from compress.data.images import read_image
+    from compress.measure.evaluate import LabelledImages
+
+    @functools.cache
+    def pixels(size: tuple[int, int]) -> np.ndarray:
+        return np.stack([read_image(sample.image, size) for sample in dataset.val])
+
+    return LabelledImages.of(dataset, pixels)
+
+
+def _base_figures(path: Path, budget: Budget, files: list[_File]) -> dict[Subject, float]:
+    """What the checks of this gate gave in another run, where its report knows."""
     measured = _report(path)
-    found = {}
+    found: dict[Subject, float] = {}
     for limit in budget.limits:
         for file in files:
             figure = measured_in_run(limit, measured.get(file.format, ("", Measurement()))[1])
             if figure is not None and _concerns(limit, file, files):
-                found[f"{file.format} {limit.kind}"] = figure.mean
+                found[file.format, limit.metric, limit.reference] = figure.mean
     return found
 
 

@@ -3,23 +3,23 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from xml.etree import ElementTree
 
-from compress.budget import Check, Verdict
+from compress.budget import Check, Subject, Verdict
 from compress.report.summary import headline, limit_of, measured_of, outcome, verdict_line
 
 
 @dataclass(frozen=True)
 class GateResult:
     """`notes` say where figures come from and what to be careful with, `base` what the same checks gave on the base
-    branch, by their names; None: no base to compare with."""
+    branch, by what they limit; None: no base to compare with."""
 
     target: str
     verdict: Verdict
     notes: tuple[str, ...] = ()
-    base: Mapping[str, float] | None = None
+    base: Mapping[Subject, float] | None = None
     spent_seconds: float = field(default=0.0, compare=False)
 
 
@@ -38,9 +38,9 @@ def gate_json(result: GateResult) -> dict[str, Any]:
     """Plain values; what is not finite becomes null."""
     checks = []
     for check in result.verdict.checks:
-        entry = asdict(check) | {"outcome": outcome(check)}
+        entry = check.to_json() | {"outcome": outcome(check)}
         if result.base is not None:
-            entry["base"] = result.base.get(check.name)
+            entry["base"] = result.base.get(check.subject)
         checks.append({key: _finite(value) for key, value in entry.items()})
     return {
         "schema": 1,
@@ -100,12 +100,12 @@ def markdown(result: GateResult) -> str:
     return "\n".join([*lines, "", *(f"- {_escaped(note)}" for note in result.notes)]).rstrip() + "\n"
 
 
-def change_since(check: Check, base: Mapping[str, float] | None) -> str:
+def change_since(check: Check, base: Mapping[Subject, float] | None) -> str:
     """For example "+5.1 % (3,912,344)", "-0.0120 (0.8640)"; IoU changes by points, everything else by its share."""
-    before = (base or {}).get(check.name)
+    before = (base or {}).get(check.subject)
     if before is None or check.measured is None or not math.isfinite(before):
         return "unknown"
-    was = measured_of(Check(check.name, before, check.limit, check.unit, True))
+    was = measured_of(replace(check, measured=before, low=None, high=None))
     if not check.unit:
         return f"{check.measured - before:+.4f} ({was})"
     return f"{(check.measured / before - 1) * 100:+.1f} % ({was})" if before else "unknown"

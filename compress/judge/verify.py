@@ -13,7 +13,7 @@ from compress.data.images import read_image
 from compress.formats.npz import read_graph
 from compress.formats.stored import differences
 from compress.graph.quantized import QuantizedGraph, QuantizedOperator
-from compress.measure.evaluate import class_ids
+from compress.measure.masks import class_ids
 from compress.quantize.simulate import simulate, simulate_operator
 from compress.release.export import EXPORTERS
 from compress.release.manifest import changed_files, read_manifest

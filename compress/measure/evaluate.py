@@ -1,18 +1,52 @@
-"""Accuracy of an exported file, image by image: intersection over union, boundary IoU, small objects found."""
+"""These files on these images -> measurements: the one way, from the files alone."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from compress.data.folders import Dataset
+from compress.data.images import Size, read_mask
 from compress.formats.artifact import LOGITS, Artifact
 from compress.machine import THREADS
-from compress.measure.boundary import boundary_image_iou
-from compress.measure.objects import small_objects_found
+from compress.measure.latency import take_turns
+from compress.measure.masks import boundary_image_iou, class_ids, image_iou, overlap, small_objects_found
+from compress.measure.stability import Stability, stability
+from compress.measure.statistics import (
+    bootstrap,
+    bootstrap_mean,
+    paired_difference,
+    speedup,
+    tail_difference,
+    worst_decile,
+)
+from compress.measure.values import Interval, Measurement
 from compress.runtime.local import Child
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """What files are measured on. `pixels` gives the images at a size (height, width), uint8 RGB [N, H, W, 3].
+
+    `masks` gives a mask for each, class ids uint8 [H, W] of any size, anew at each call; None: there are no labels,
+    and the answers of the file that the others are compared with take their place.
+    """
+
+    classes: tuple[str, ...]
+    pixels: Callable[[Size], np.ndarray]
+    masks: Callable[[], Iterable[np.ndarray]] | None
+
+    @classmethod
+    def of(cls, dataset: Dataset, pixels: Callable[[Size], np.ndarray]) -> "LabelledImages":
+        """The images to measure on of a set, whose pixels the caller reads in its own way."""
+
+        def masks() -> Iterable[np.ndarray]:
+            return (read_mask(sample.mask, dataset.object_is_255) for sample in dataset.val if sample.mask)
+
+        return cls(dataset.classes, pixels, masks if dataset.reference == "labels" else None)
 
 
 @dataclass(frozen=True)
@@ -28,6 +62,64 @@ class Evaluation:
     small_found: tuple[tuple[bool, ...], ...] = ()
 
 
+@dataclass(frozen=True)
+class Measured:
+    """One file's figures, and the answers that they come from; None: there were no images."""
+
+    measurement: Measurement
+    evaluation: Evaluation | None
+
+
+def measure(
+    files: Mapping[str, Artifact],
+    images: LabelledImages | None = None,
+    *,
+    against: str | None = None,
+    threads: int = THREADS,
+    seconds: float = 5.0,
+) -> dict[str, Measured]:
+    """Bytes and latency of each file, and what `images` tell of it, in the order of `files`.
+
+    Speed-ups and drops are against the file that `against` names, taken in the same turns and on the same images.
+    Raises MeasureError.
+    """
+    latency = take_turns({name: artifact.path for name, artifact in files.items()}, threads=threads, seconds=seconds)
+    evaluations = evaluate_each(files, images, first=against, threads=threads) if images else {}
+    found = {}
+    for name, artifact in files.items():
+        compared = against is not None and name != against
+        measurement = Measurement()
+        if images is not None:
+            stable = stability(artifact, images.pixels(artifact.size), threads=threads)
+            base = evaluations[against] if against is not None and compared else None
+            measurement = accuracy(evaluations[name], base, stable)
+        measurement = replace(
+            measurement,
+            size_bytes=artifact.size_bytes,
+            latency=latency[name],
+            speedup=speedup(latency[against], latency[name]) if against is not None and compared else None,
+        )
+        found[name] = Measured(measurement, evaluations.get(name))
+    return found
+
+
+def evaluate_each(
+    files: Mapping[str, Artifact], images: LabelledImages, *, first: str | None = None, threads: int = THREADS
+) -> dict[str, Evaluation]:
+    """What each file answers. Without labels the answers of the one that is called `first` are the masks of the
+    others. Raises MeasureError."""
+    found: dict[str, Evaluation] = {}
+    for name in sorted(files, key=lambda name: name != first):
+        masks: Iterable[np.ndarray] | None = None
+        if images.masks is not None:
+            masks = images.masks()
+        elif first in found:
+            masks = found[first].predictions
+        pixels = images.pixels(files[name].size)
+        found[name] = evaluate(files[name], pixels, masks, len(images.classes), threads=threads)
+    return found
+
+
 def evaluate(
     artifact: Artifact,
     images: np.ndarray,
@@ -41,25 +133,24 @@ def evaluate(
 
     `masks` are uint8 [H, W] of any size, one for each image; the probabilities are resized to it
     bilinearly before the class is chosen. None: there are no labels, and the file is its own
-    reference (IoU 1); the predictions of the teacher's evaluation are then the masks for the
-    student's. Raises MeasureError.
+    reference (IoU 1). Raises MeasureError.
     """
-    iou, predictions, rims, pixels, small = [], [], [], [], []
+    iou, predictions, outlines, pixels, small = [], [], [], [], []
     logits = artifact.output.activation == LOGITS
     references = [None] * len(images) if masks is None else masks
     with open_child(artifact.path, threads) as child:
         progress = tqdm(images, desc=f"IoU of {artifact.path.name}", unit="image", delay=1)
         for image, given in zip(progress, references, strict=True):
-            probabilities = child.probabilities(image, artifact.input.mean, artifact.input.std)
-            predictions.append(class_ids(probabilities, logits=logits))
+            answer = child.probabilities(image, artifact.input.mean, artifact.input.std)
+            predictions.append(class_ids(answer, logits=logits))
             mask = predictions[-1] if given is None else given
-            prediction = class_ids(probabilities, mask.shape, logits)
+            prediction = class_ids(answer, mask.shape, logits)
             iou.append(image_iou(prediction, mask, classes))
-            rims.append(boundary_image_iou(prediction, mask, classes))
+            outlines.append(boundary_image_iou(prediction, mask, classes))
             pixels.append(overlap(prediction, mask, classes))
             small.append(small_objects_found(prediction, mask, classes))
     intersections, unions = np.array(pixels).transpose(1, 0, 2)
-    return Evaluation(tuple(iou), np.stack(predictions), tuple(rims), intersections, unions, tuple(small))
+    return Evaluation(tuple(iou), np.stack(predictions), tuple(outlines), intersections, unions, tuple(small))
 
 
 def agreement(a: Evaluation, b: Evaluation) -> float:
@@ -77,36 +168,42 @@ def image_agreements(a: Evaluation, b: Evaluation) -> list[float]:
     return [float(np.mean(ours == np.asarray(other))) for ours, other in zip(a.predictions, theirs, strict=True)]
 
 
-def overlap(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = 255) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels in the intersection and in the union of prediction and mask, of each class, int64 [classes] each.
+def accuracy(evaluation: Evaluation, base: Evaluation | None = None, stable: Stability | None = None) -> Measurement:
+    """Everything in a Measurement that images tell. `base` is the reference's evaluation of the same images, from which
+    the drops are taken, paired; None: there are none."""
+    return Measurement(
+        iou=bootstrap_mean(evaluation.iou),
+        per_image_iou=evaluation.iou,
+        iou_drop=paired_difference(base.iou, evaluation.iou) if base else None,
+        boundary_iou=bootstrap_mean(evaluation.boundary_iou),
+        boundary_iou_drop=paired_difference(base.boundary_iou, evaluation.boundary_iou) if base else None,
+        worst_decile_iou=bootstrap(worst_decile, evaluation.iou),
+        worst_decile_iou_drop=tail_difference(base.iou, evaluation.iou) if base else None,
+        small_object_recall=_recall(evaluation),
+        shift_flips=bootstrap_mean(stable.shift) if stable else None,
+        jpeg_flips=bootstrap_mean(stable.jpeg) if stable else None,
+    )
 
-    Both are class ids [H, W]. Pixels whose mask is `void` count for nothing.
+
+def class_iou(evaluation: Evaluation, classes: Sequence[str]) -> dict[str, Interval | None]:
+    """IoU of each class, background too, over the pixels of all images together (as PASCAL VOC has it), by name.
+
+    Images are drawn whole. None: the class is neither in a mask nor predicted.
     """
-    predicted, labelled = prediction[mask != void], mask[mask != void]
-    both = np.bincount(labelled[predicted == labelled], minlength=classes)[:classes]
-    either = np.bincount(predicted, minlength=classes)[:classes] + np.bincount(labelled, minlength=classes)[:classes]
-    return both, either - both
+    found: dict[str, Interval | None] = {}
+    for id, name in enumerate(classes):
+        rows = np.column_stack([evaluation.intersections[:, id], evaluation.unions[:, id]])
+        rows = rows[rows[:, 1] > 0]
+        found[name] = bootstrap(_ratio, rows) if len(rows) else None
+    return found
 
 
-def image_iou(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = 255) -> float:
-    """Mean over the foreground classes (ids from 1) that occur in prediction or mask; 1 where none does.
-
-    Both are class ids [H, W]. Pixels whose mask is `void` count for nothing.
-    """
-    both, either = overlap(prediction, mask, classes, void)
-    occurs = either[1:] > 0
-    return float(np.mean(both[1:][occurs] / either[1:][occurs])) if occurs.any() else 1.0
+def _recall(evaluation: Evaluation) -> Interval | None:
+    """Of all small objects together; images are drawn whole, since the objects of one image are alike."""
+    rows = np.array([(sum(found), len(found)) for found in evaluation.small_found if found])
+    return bootstrap(_ratio, rows) if len(rows) else None
 
 
-def class_ids(probabilities: np.ndarray, size: tuple[int, ...] | None = None, logits: bool = False) -> np.ndarray:
-    """float32 [classes, h, w] -> the likeliest class of each pixel, uint8 [H, W] at `size` (default: h, w).
-
-    A single channel is the probability of class 1, or its logit.
-    """
-    if size and size != probabilities.shape[1:]:
-        height, width = size
-        resized = [Image.fromarray(c).resize((width, height), Image.Resampling.BILINEAR) for c in probabilities]
-        probabilities = np.stack([np.asarray(channel) for channel in resized])
-    if len(probabilities) == 1:
-        return (probabilities[0] > (0.0 if logits else 0.5)).astype(np.uint8)
-    return probabilities.argmax(0).astype(np.uint8)
+def _ratio(rows: np.ndarray) -> float:
+    part, whole = rows.sum(0)
+    return float(part / whole)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from compress.formats.artifact import LOGITS, Artifact
 from compress.machine import THREADS
-from compress.measure.evaluate import class_ids
+from compress.measure.masks import class_ids
 from compress.runtime.local import Child
 
 IMAGES = 16

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from compress.data.images import Size, read_all, read_image
-from compress.errors import DataError, MeasureError
+from compress.errors import DataError, MeasureError, RecipeError
 from compress.files import unwritten
+from compress.formats.artifact import LOGITS
 from compress.load.model import load
+from compress.measure.masks import as_probabilities
 from compress.recipe import read_recipe
 from compress.runtime.local import Child
-from compress.runtime.session import OPENERS, describe
+from compress.runtime.session import OPENERS
 
 GRID = 160
 """Answers of every model are sampled at this many rows and columns, so that they can be compared."""
@@ -52,7 +54,10 @@ def _trained(path: Path, trust_pickle: bool) -> Model:
 
     from compress.train.device import best_device, placed
 
-    recipe = read_recipe(path.with_suffix(".toml"))
+    beside = path.with_suffix(".toml")
+    if not beside.is_file():
+        raise RecipeError(f"{beside}: no such file; write the model's recipe there")
+    recipe = read_recipe(beside)
     trained = load(path, recipe, trust_pickle)
     net, device = placed(trained.network), best_device()
 
@@ -70,22 +75,19 @@ def _trained(path: Path, trust_pickle: bool) -> Model:
 
 
 def _exported(path: Path, stack: ExitStack) -> Model:
-    file = describe(path)
-    mean, std = file.input.mean, file.input.std
-    if file.input.dtype == "float32" and not mean:
+    child = stack.enter_context(Child(path))
+    file = child.describe()
+    if file.unknown_input:
         recipe = path.with_suffix(".toml")
         if not recipe.is_file():
             raise MeasureError(f"{path}: reads float32; put its recipe, {recipe.name}, beside it for the mean and std")
-        mean, std = read_recipe(recipe).preprocess.of_pixels()
-    rows, columns, channels = (file.input.layout.index(axis) for axis in "HWC")
-    child = stack.enter_context(Child(path))
-    return Model(
-        path,
-        f"{file.sha256} {mean} {std}",
-        (file.input.shape[rows], file.input.shape[columns]),
-        max(2, file.output.shape[channels]),
-        lambda image: child.probabilities(image, mean, std),
-    )
+        file = file.reading(*read_recipe(recipe).preprocess.of_pixels())
+    mean, std = file.input.mean, file.input.std
+
+    def answer(image: np.ndarray) -> np.ndarray:
+        return as_probabilities(child.probabilities(image, mean, std), file.output.activation == LOGITS)
+
+    return Model(path, f"{file.sha256} {mean} {std}", file.size, file.classes, answer)
 
 
 @dataclass(frozen=True)

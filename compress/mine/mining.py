@@ -13,8 +13,8 @@ from compress.data.images import read_all
 from compress.errors import MeasureError, RecipeError
 from compress.files import cache_folder, content_hash
 from compress.mine.answers import answers, opened
-from compress.mine.doubt import Doubt, Score, doubt, score
 from compress.mine.select import cells, kinds, pick
+from compress.mine.uncertainty import Score, Uncertainty, score, uncertainty
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Find:
     name: str  # the path below the folder that was searched
     score: Score
     apart: float | None
-    doubt: Doubt
+    uncertainty: Uncertainty
 
 
 @dataclass(frozen=True)
 class Mined:
-    """`everywhere` is the mean doubt of all images that were looked at."""
+    """`everywhere` is the mean uncertainty of all images that were looked at."""
 
     finds: tuple[Find, ...]
     images: int
@@ -43,7 +43,7 @@ class Mined:
 
 
 def mine(teachers: Sequence[Path], student: Path, unlabelled: Path, top: int, *, trust_pickle: bool = False) -> Mined:
-    """The `top` images below `unlabelled` on which the models are unsure or disagree, spread over the kinds of images.
+    """The `top` images below `unlabelled` on which the models are unsure or disagree, of as many kinds as there are.
 
     Models are trained .pt files with their recipes beside them, or exported ones. Their answers are kept in the cache.
     Raises a CompressError when a model, the folder or an option cannot be used.
@@ -64,19 +64,21 @@ def mine(teachers: Sequence[Path], student: Path, unlabelled: Path, top: int, *,
         hashes = dict(zip(paths, read_all(content_hash, paths, "hashing images"), strict=True))
         kept = [answers(model, hashes, cache) for model in models]
 
-    def doubt_on(path: Path) -> Doubt:
-        return doubt(np.stack([answer.of(hashes[path]) for answer in kept]))
+    def uncertainty_on(path: Path) -> Uncertainty:
+        return uncertainty(np.stack([answer.of(hashes[path]) for answer in kept]))
 
     scores, foregrounds = [], []
-    for path in tqdm(paths, desc="doubt", unit="image", delay=1):
-        found = doubt_on(path)
+    for path in tqdm(paths, desc="uncertainty", unit="image", delay=1):
+        found = uncertainty_on(path)
         scores.append(score(found))
         foregrounds.append(cells(found.foreground))
     small = np.stack(list(thumbnails.values()))
-    doubts = np.array([each.doubt for each in scores])
-    picks = pick(doubts, kinds(small, np.stack(foregrounds)), small, top)
+    uncertainties = np.array([each.uncertainty for each in scores])
+    picks = pick(uncertainties, kinds(small, np.stack(foregrounds)), small, top)
     if len(picks) < top:
-        warnings.append(f"{unlabelled}: {len(picks)} of {top} images found; the others are in no doubt, or copies")
+        warnings.append(
+            f"{unlabelled}: {len(picks)} of {top} images found; the models are sure of the others, or they are copies"
+        )
     return Mined(
         finds=tuple(
             Find(
@@ -85,12 +87,12 @@ def mine(teachers: Sequence[Path], student: Path, unlabelled: Path, top: int, *,
                 paths[one.index].relative_to(unlabelled).as_posix(),
                 scores[one.index],
                 one.apart,
-                doubt_on(paths[one.index]),
+                uncertainty_on(paths[one.index]),
             )
             for rank, one in enumerate(picks, 1)
         ),
         images=len(paths),
-        everywhere=float(doubts.mean()),
+        everywhere=float(uncertainties.mean()),
         teachers=tuple(path.name for path in teachers),
         student=student.name,
         warnings=tuple(warnings),

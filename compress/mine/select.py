@@ -1,4 +1,4 @@
-"""Which images are worth a label: doubtful ones, of every kind."""
+"""Which images are worth a label: uncertain ones, of every kind."""
 
 from dataclasses import dataclass
 
@@ -37,22 +37,22 @@ def cells(foreground: np.ndarray) -> np.ndarray:
     return foreground.reshape(_CELLS, height // _CELLS, _CELLS, width // _CELLS).mean((1, 3))
 
 
-def pick(doubts: np.ndarray, kinds: np.ndarray, thumbnails: np.ndarray, count: int) -> list[Pick]:
-    """At most `count` images, the best first: the most doubtful one, then always the one with the largest product of
-    its doubt [N] and its distance from the nearest one picked.
+def pick(uncertainties: np.ndarray, kinds: np.ndarray, thumbnails: np.ndarray, count: int) -> list[Pick]:
+    """At most `count` images, the best first: the most uncertain one, then always the one with the largest product of
+    its uncertainty [N] and its distance from the nearest one picked.
 
     That is the farthest-point rule (Gonzalez 1985) which covers a set with few centres, as used for labelling by
-    Sener and Savarese (2018), weighted by doubt. Of near-duplicates only one is picked, so there may be fewer than
-    `count`; and of images without any doubt none.
+    Sener and Savarese (2018), weighted by uncertainty. Of near-duplicates only one is picked, so there may be fewer
+    than `count`; and of images without any uncertainty none.
     """
     twins: dict[int, set[int]] = {}
     for i, j in duplicates(thumbnails, thumbnails):
         twins.setdefault(i, set()).add(j)
-    free = doubts > 0
-    distance = np.full(len(doubts), np.inf)
+    free = uncertainties > 0
+    distance = np.full(len(uncertainties), np.inf)
     picked: list[Pick] = []
     while len(picked) < count and free.any():
-        worth = doubts * distance if picked else doubts
+        worth = uncertainties * distance if picked else uncertainties
         best = int(np.where(free, worth, -1).argmax())
         picked.append(Pick(best, float(distance[best]) if picked else None))
         distance = np.minimum(distance, np.linalg.norm(kinds - kinds[best], axis=1))

@@ -12,10 +12,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from compress.data.images import read_image
-from compress.errors import ExportError
+from compress.errors import WriteError
 from compress.files import write_whole
-from compress.mine.doubt import Doubt
 from compress.mine.mining import Find, Mined
+from compress.mine.uncertainty import Uncertainty
 from compress.report.pictures import photo_of, photo_uri
 
 PHOTO_PX = 240
@@ -24,10 +24,11 @@ DISAGREE = (208, 28, 139)
 """Two colours of Okabe and Ito's kind, apart for colour-blind readers as well."""
 
 _CONTRADICTION = 0.25
-"""Share of the doubt from which on it is called disagreement: two models at 0.8 and 0.2 of a class are at 0.28."""
+"""Share of the uncertainty from which on it is called disagreement; of two models at 0.8 and 0.2 of a class it is
+0.28."""
 
 MEANINGS = {
-    "doubt": "share of what may be an object on which the models are unsure or disagree, 0 to 1: unsure + disagreement",
+    "uncertainty": "share of what may be an object on which the models are unsure or disagree, 0 to 1: the sum of both",
     "unsure": "the part on which the models, each for itself, do not know the class",
     "disagreement": "the part on which one model contradicts another",
     "apart": "distance in kind from the nearest image ranked above; 1: two images drawn at random",
@@ -36,7 +37,7 @@ COLUMNS = ("rank", "image", *MEANINGS, "why")
 
 
 def why(find: Find) -> str:
-    disagree = find.score.disagreement > _CONTRADICTION * find.score.doubt
+    disagree = find.score.disagreement > _CONTRADICTION * find.score.uncertainty
     return "the models disagree" if disagree else "the models are unsure"
 
 
@@ -47,7 +48,7 @@ def to_csv(mined: Mined) -> str:
     writer.writerow(COLUMNS)
     for find in mined.finds:
         score = find.score
-        figures = [f"{value:.4f}" for value in (score.doubt, score.unsure, score.disagreement)]
+        figures = [f"{value:.4f}" for value in (score.uncertainty, score.unsure, score.disagreement)]
         writer.writerow([find.rank, find.name, *figures, _apart(find), why(find)])
     return text.getvalue()
 
@@ -63,18 +64,18 @@ def to_html(mined: Mined) -> str:
             "why": why(find),
             "apart": _apart(find)[:4],
             "photo": photo_uri(photo_of(read_image(find.image), PHOTO_PX)),
-            "overlay": overlay(find.doubt),
+            "overlay": overlay(find.uncertainty),
         }
         for find in finds
     ]
     return template.render(mined=mined, cards=cards, meanings=MEANINGS, unsure=UNSURE, disagree=DISAGREE)
 
 
-def overlay(doubt: Doubt) -> str:
-    """PNG data URI of the doubt, to be laid over the image: clear where the models are sure; the hue goes from
+def overlay(uncertainty: Uncertainty) -> str:
+    """PNG data URI of the uncertainty, to be laid over the image: clear where the models are sure; the hue goes from
     unsure to disagreement."""
-    total = doubt.unsure + doubt.disagreement
-    share = doubt.disagreement / np.maximum(total, 1e-6)
+    total = uncertainty.unsure + uncertainty.disagreement
+    share = uncertainty.disagreement / np.maximum(total, 1e-6)
     hue = np.array(UNSURE) * (1 - share[..., None]) + np.array(DISAGREE) * share[..., None]
     alpha = 235 * np.sqrt(total.clip(0, 1))[..., None]
     picture = Image.fromarray(np.concatenate([hue, alpha], axis=2).round().astype(np.uint8))
@@ -84,21 +85,21 @@ def overlay(doubt: Doubt) -> str:
 
 
 def write_sheet(mined: Mined, out: Path) -> None:
-    """mine.csv and mine.html in the folder `out`. Raises ExportError; nothing is left half written."""
+    """mine.csv and mine.html in the folder `out`. Raises WriteError; nothing is left half written."""
     texts = {"mine.csv": to_csv(mined), "mine.html": to_html(mined)}
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ExportError(f"{out}: cannot be made: {error.strerror}; choose another folder with --out") from None
+        raise WriteError(f"{out}: cannot be made: {error.strerror}; choose another folder") from None
     for name, text in texts.items():
         write_whole(out / name, text.encode(errors="backslashreplace"))
 
 
 def describe_mined(mined: Mined, out: Path) -> str:
     """Lines for the terminal."""
-    found = [find.score.doubt for find in mined.finds]
+    found = [find.score.uncertainty for find in mined.finds]
     disagreements = [why(find) for find in mined.finds].count("the models disagree")
-    mean = f"mean doubt {np.mean(found):.3f}, of all {mined.everywhere:.3f}; " if found else ""
+    mean = f"mean uncertainty {np.mean(found):.3f}, of all {mined.everywhere:.3f}; " if found else ""
     return "\n".join(
         [
             *mined.warnings,

@@ -8,22 +8,23 @@ import numpy as np
 from compress.data.folders import Dataset, photographs
 from compress.data.images import Size, read_all, read_image, read_mask
 from compress.formats.artifact import Artifact
-from compress.measure.evaluate import Evaluation, evaluate
+from compress.measure.evaluate import Evaluation, LabelledImages, evaluate_each
 from compress.report.pictures import Picture, photo_of, pick
 
 PICTURES = 24
 
 
 @dataclass(frozen=True)
-class Album:
-    """Photographs, at most 24, by file name. `pixels` are what the network sees, uint8 RGB [N, H, W, 3]."""
+class Photographs:
+    """Photographs to show in place of validation images, at most 24, by file name. `pixels` are what the network reads,
+    uint8 RGB [N, H, W, 3]."""
 
     names: tuple[str, ...]
     photos: tuple[bytes, ...]  # JPEG, in their own shape
     pixels: np.ndarray
 
 
-def open_album(folder: Path, size: Size) -> Album:
+def open_photographs(folder: Path, size: Size) -> Photographs:
     """The first 24 images in `folder`, for a network with inputs of `size` (height, width).
 
     Raises DataError for a missing or empty folder and, naming the file, for an image that cannot be read.
@@ -31,17 +32,20 @@ def open_album(folder: Path, size: Size) -> Album:
     paths = photographs(folder)[:PICTURES]
     photos = tuple(photo_of(image) for image in read_all(read_image, paths, "reading pictures"))
     pixels = np.stack([read_image(path, size) for path in paths])
-    return Album(tuple(path.name for path in paths), photos, pixels)
+    return Photographs(tuple(path.name for path in paths), photos, pixels)
 
 
-def pictures_of_album(album: Album, heavy: Artifact, student: Artifact, classes: int) -> list[Picture]:
-    """Runs both files on the album; the IoU is that of the student's mask with the teacher's. Raises MeasureError."""
-    teacher = evaluate(heavy, album.pixels, None, classes)
-    ours = evaluate(student, album.pixels, list(teacher.predictions), classes)
+def pictures_of_photographs(
+    shown: Photographs, heavy: Artifact, student: Artifact, classes: tuple[str, ...]
+) -> list[Picture]:
+    """Runs both files on the photographs; the IoU is that of the student's mask with the teacher's. Raises
+    MeasureError."""
+    images = LabelledImages(classes, lambda size: shown.pixels, masks=None)
+    teacher, ours = evaluate_each({"teacher": heavy, "student": student}, images, first="teacher").values()
     return [
         Picture(name, photo, theirs, mask, None, iou)
         for name, photo, theirs, mask, iou in zip(
-            album.names, album.photos, teacher.predictions, ours.predictions, ours.iou, strict=True
+            shown.names, shown.photos, teacher.predictions, ours.predictions, ours.iou, strict=True
         )
     ]
 

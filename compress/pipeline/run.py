@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import platform
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import torch
 
 from compress.budget import TEACHER, Budget, judge
 from compress.data.folders import Dataset
-from compress.data.images import read_mask
 from compress.errors import BudgetError
 from compress.files import cache_folder, check_writable, write_whole
 from compress.formats.artifact import Artifact
@@ -27,15 +26,11 @@ from compress.graph.network import Network
 from compress.judge.verify import GRAPH, compare, describe_parity
 from compress.load.model import Trained, load
 from compress.machine import cores
-from compress.measure.evaluate import Evaluation, agreement, evaluate
-from compress.measure.latency import take_turns
-from compress.measure.stability import stability
-from compress.measure.statistics import speedup
-from compress.measure.summary import accuracy
+from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
 from compress.measure.values import Measurement
 from compress.pipeline.checkpoints import Journal, Start, started
 from compress.pipeline.controls import control_files, small_network
-from compress.pipeline.pictures import Album, open_album, pictures_of_album, pictures_of_validation
+from compress.pipeline.pictures import Photographs, open_photographs, pictures_of_photographs, pictures_of_validation
 from compress.pipeline.student import compress_network, tuned
 from compress.pipeline.teaching import Material, dataset_of, prepare, taught_by, teachers_of
 from compress.prune.cost import CHANNEL_BYTES
@@ -89,7 +84,7 @@ def run(
         teachers = teachers_of(recipe, heavy, trust_pickle)
         small = small_network(recipe, trust_pickle) if recipe.controls.run else None
         dataset = dataset_of(recipe)
-        album = open_album(recipe.report.pictures, recipe.model.input_size) if recipe.report.pictures else None
+        shown = open_photographs(recipe.report.pictures, recipe.model.input_size) if recipe.report.pictures else None
         torch.manual_seed(recipe.seed)
 
     with journal.stage("teacher"):
@@ -110,7 +105,7 @@ def run(
         size = "x".join(map(str, recipe.model.input_size))
         log.info("export: the files read one image of %s, as model.input_size says, and no other size", size)
         write_graph(graph, out / GRAPH)
-        _golden(album.pixels[0] if album else material.images[0], artifacts, out)
+        _golden(shown.pixels[0] if shown else material.images[0], artifacts, out)
 
     with journal.stage("verify"):
         parity = compare(graph, {artifact.format: artifact.path for artifact in artifacts}, material.images[:COMPARED])
@@ -128,7 +123,7 @@ def run(
         measurements, answers, machine = _measure(
             {**references, **controls}, artifacts, dataset, material.images, recipe
         )
-        pictures = _shown(album, dataset, references["teacher"], artifacts, answers)
+        pictures = _pictures(shown, dataset, references["teacher"], artifacts, answers)
 
     pairs = zip(artifacts, artifacts[1:])
     record = RunRecord(
@@ -230,33 +225,23 @@ def _measure(
     """Bytes, latency and IoU of the files, the teacher first, from the files alone."""
     machine = {"cpu": _cpu(), "cores": cores(), "load": round(os.getloadavg()[0], 2)}
     files = {**references, **{artifact.format: artifact for artifact in artifacts}}
-    latency = take_turns({n: artifact.path for n, artifact in files.items()}, seconds=recipe.measure.seconds)
-    labels = None
-    if dataset.reference == "labels":
-        labels = [read_mask(sample.mask, dataset.object_is_255) for sample in dataset.val if sample.mask]
-    classes = len(recipe.model.classes)
-    answers: dict[str, Evaluation] = {}
-    measurements: dict[str, Measurement] = {}
-    for name, artifact in files.items():
-        reference = list(answers["teacher"].predictions) if labels is None and answers else labels
-        answers[name] = evaluate(artifact, images, reference, classes)
-        base = None if name == "teacher" else answers["teacher"]
-        measurements[name] = replace(
-            accuracy(answers[name], base, stability(artifact, images)),
-            size_bytes=artifact.size_bytes,
-            latency=latency[name],
-            speedup=None if name == "teacher" else speedup(latency["teacher"], latency[name]),
-        )
-    return measurements, answers, machine
+    labelled = LabelledImages.of(dataset, lambda size: images)
+    found = measure(files, labelled, against="teacher", seconds=recipe.measure.seconds)
+    measurements = {name: each.measurement for name, each in found.items()}
+    return measurements, {name: each.evaluation for name, each in found.items() if each.evaluation}, machine
 
 
-def _shown(
-    album: Album | None, dataset: Dataset, teacher: Artifact, artifacts: list[Artifact], answers: dict[str, Evaluation]
+def _pictures(
+    shown: Photographs | None,
+    dataset: Dataset,
+    teacher: Artifact,
+    artifacts: list[Artifact],
+    answers: dict[str, Evaluation],
 ) -> list[Picture]:
     """The images of the report, with the masks of the TFLite file, or of the first one."""
     student = next((each for each in artifacts if each.format == "tflite"), artifacts[0])
-    if album:
-        return pictures_of_album(album, teacher, student, len(dataset.classes))
+    if shown:
+        return pictures_of_photographs(shown, teacher, student, dataset.classes)
     return pictures_of_validation(dataset, answers["teacher"], answers[student.format])
 
 

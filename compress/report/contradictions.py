@@ -81,11 +81,10 @@ def of_checks(verdict: Verdict) -> list[str]:
     met: dict[str, list[str]] = {}
     missed: dict[str, list[str]] = {}
     for check in verdict.checks:
-        name, _, kind = check.name.partition(" ")
         if check.passed:
-            met.setdefault(name, []).append(kind)
+            met.setdefault(check.format, []).append(check.kind)
         elif check.measured is not None and not check.undecided:
-            missed.setdefault(name, []).append(kind)
+            missed.setdefault(check.format, []).append(check.kind)
     return [
         f"{_name(name)} meets its budget for {_listed(met[name])}, but not for {_listed(kinds)}."
         for name, kinds in missed.items()

@@ -196,9 +196,9 @@ def iou_cell(value: Interval | None) -> Cell:
 
 
 def _budget_rows(record: RunRecord, names: list[str]) -> list[tuple[str, list[dict[str, Any] | None]]]:
-    """One row per kind of check, such as "size"; checks are named "<format> <kind>"."""
-    checks = {tuple(check.name.split(" ", 1)): check for check in record.verdict.checks}
-    kinds = dict.fromkeys(key[-1] for key in checks)
+    """One row per kind of check, such as "size"."""
+    checks = {(check.format, check.kind): check for check in record.verdict.checks}
+    kinds = dict.fromkeys(kind for _, kind in checks)
 
     def cell(name: str, kind: str) -> dict[str, Any] | None:
         check = checks.get((name, kind))

@@ -61,8 +61,8 @@ def pick(iou: Sequence[float], count: int) -> list[int]:
     room = min(count - len(worst), len(others))
     if room <= 0:
         return worst[:count]
-    spread = np.linspace(0, len(others) - 1, room + 1)[1:] if room < len(others) else np.arange(room)
-    return worst + [others[round(place)] for place in spread]
+    places = np.linspace(0, len(others) - 1, room + 1)[1:] if room < len(others) else np.arange(room)
+    return worst + [others[round(place)] for place in places]
 
 
 def to_npz(pictures: Sequence[Picture]) -> bytes:

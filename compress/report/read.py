@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from compress.budget import Check, Verdict
+from compress.budget import fields_of_name
 from compress.errors import DataError
 from compress.report.record import Earlier, RunRecord
 
@@ -27,7 +27,7 @@ def read_record(folder: Path) -> RunRecord:
         document = json.loads(path.read_text())
         if not isinstance(document, dict) or document.get("schema") != 1:
             raise DataError(f"{path}: not a report that compress run wrote; name its output folder")
-        return _whole(_adapter().validate_python(_finite(document)))
+        return _adapter().validate_python(_finite(_with_fields(document)))
     except FileNotFoundError:
         raise DataError(f"{path}: no such report; name an output folder of compress run") from None
     except OSError as error:
@@ -68,15 +68,14 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _whole(record: RunRecord) -> RunRecord:
-    """With bytes as whole numbers, which JSON does not tell from others."""
-
-    def whole(check: Check) -> Check:
-        if check.unit != "bytes":
-            return check
-        return replace(check, limit=int(check.limit), measured=None if check.measured is None else int(check.measured))
-
-    return replace(record, verdict=Verdict(tuple(map(whole, record.verdict.checks))))
+def _with_fields(document: Any) -> Any:
+    """With format, metric and reference of every check, which older reports have in its name alone."""
+    verdict = document.get("verdict")
+    checks = verdict.get("checks") if isinstance(verdict, dict) else None
+    for check in checks if isinstance(checks, list) else []:
+        if isinstance(check, dict) and "metric" not in check and isinstance(check.get("name"), str):
+            check |= fields_of_name(check["name"])
+    return document
 
 
 @cache

@@ -84,5 +84,5 @@ class RunRecord:
         """Plain values for report.json."""
         document = plain(asdict(self))
         document["schema"] = 1
-        document["verdict"]["passed"] = self.verdict.passed
+        document["verdict"] = plain(self.verdict.to_json())
         return document

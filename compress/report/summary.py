@@ -58,7 +58,7 @@ def outcome(check: Check) -> str:
 
 def limit_of(check: Check) -> str:
     """For example "4,000,000 bytes" or "at least 0.86"."""
-    limit = f"{check.limit:,}" if check.unit == "bytes" else f"{check.limit:g}"
+    limit = f"{check.limit:,.0f}" if check.unit == "bytes" else f"{check.limit:g}"
     return f"{'at least ' if check.at_least else ''}{_with_unit(limit, check.unit)}"
 
 
@@ -67,7 +67,7 @@ def measured_of(check: Check) -> str:
     if check.measured is None:
         return NOT_MEASURED
     if check.unit == "bytes":
-        return f"{check.measured:,}"
+        return f"{check.measured:,.0f}"
     digits = 2 if check.unit == "ms" else 4
     if check.low is None or check.high is None:
         return f"{check.measured:.{digits}f}"

@@ -24,10 +24,10 @@ from typing import IO, Any
 import numpy as np
 
 from compress.errors import MeasureError
-from compress.files import sha256_of
-from compress.formats.artifact import LOGITS, Artifact, IOSpec
+from compress.formats.artifact import Artifact, IOSpec
 from compress.machine import THREADS
 from compress.runtime.kernels import KERNELS, Kernels
+from compress.runtime.session import NOISE_READING, artifact_of, import_runtime, noise, open_model, tried_activation
 
 
 class Child:
@@ -79,13 +79,11 @@ class Child:
         return self._ask({"mean": mean, "std": std}, image)[1]
 
     def describe(self) -> Artifact:
-        """What the file says of itself. `activation` is LOGITS where its answer to noise
-        leaves 0 to 1, else None."""
+        """What the file says of itself, and shows of itself when it is run, as `session.describe` has it."""
         given, made = (_io_spec(self._facts[end]) for end in ("input", "output"))
-        if self._ask({"logits": True})[0]["logits"]:
-            made = replace(made, activation=LOGITS)
-        size_bytes = self._path.stat().st_size
-        return Artifact(self._path, self._path.suffix[1:], sha256_of(self._path), size_bytes, given, made)
+        return artifact_of(
+            self._path, given, replace(made, activation=self._ask({"activation": True})[0]["activation"])
+        )
 
     def kernels(self) -> Kernels:
         """What the runtime really runs the file with."""
@@ -123,6 +121,12 @@ class Child:
 def _io_spec(facts: dict[str, Any]) -> IOSpec:
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
     return IOSpec(**fields)
+
+
+def describe_in_child(path: Path) -> Artifact:
+    """`Child.describe` of a file that may crash the runtime. Raises MeasureError."""
+    with Child(path, threads=1) as child:
+        return child.describe()
 
 
 def samples_ms(infer: Callable[[], object], runs: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:
@@ -167,18 +171,13 @@ def _memory_bytes(kind: str) -> int | None:
 
 def main(path: Path, threads: int) -> None:
     """The child's end: serves requests until stdin closes."""
-    from compress.runtime.session import import_runtime, open_model
-
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # native code may print on stdout, which is the parent's line
     try:
         import_runtime(path)
         before = _memory_bytes("VmRSS")
         session = open_model(path, threads)
-        height, width = session.input.shape[1:3] if session.input.layout == "NHWC" else session.input.shape[2:]
-        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-        normalisation = session.input.mean or (127.5,) * 3, session.input.std or (64.0,) * 3
-        prepared = session.prepare(noise, *normalisation)
+        prepared = session.prepare(noise(session), *NOISE_READING)
         ends = {"input": asdict(session.input), "output": asdict(session.output)}
         _send(replies, {"runtime": session.runtime, "load_ms": session.load_ms, **ends})
         while request := _receive(sys.stdin.buffer):
@@ -188,9 +187,8 @@ def main(path: Path, threads: int) -> None:
             elif "memory" in message:
                 peak = _memory_bytes("VmHWM")
                 _send(replies, {"memory_bytes": None if before is None or peak is None else max(0, peak - before)})
-            elif "logits" in message:
-                values = session.probabilities(noise, *normalisation)
-                _send(replies, {"logits": bool(values.min() < 0 or values.max() > 1)})
+            elif "activation" in message:
+                _send(replies, {"activation": tried_activation(session)})
             elif "kernels" in message:
                 _send(replies, asdict(KERNELS[path.suffix[1:]](path)))
             else:

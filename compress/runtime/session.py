@@ -18,10 +18,12 @@ import numpy as np
 
 from compress.errors import MeasureError
 from compress.files import sha256_of
-from compress.formats.artifact import Artifact, IOSpec
+from compress.formats.artifact import LOGITS, Artifact, IOSpec
 from compress.machine import THREADS
 
 Values = tuple[float, ...]
+NOISE_READING = ((127.5,) * 3, (64.0,) * 3)
+"""Mean and std by which a float32 input reads noise, where the file states none."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,12 @@ class Session:
         return self.infer(array)
 
     def prepare(self, image: np.ndarray, mean: Values | None = None, std: Values | None = None) -> np.ndarray:
-        """uint8 RGB [H, W, 3] -> what `run` takes. A float32 input reads (pixel - mean) / std, by default those that
-        the file states."""
+        """uint8 RGB [H, W, 3] -> what `run` takes. A float32 input reads (pixel - mean) / std: those that the file
+        states, or else these."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise MeasureError(f"{self.path}: an image must be uint8 RGB [H, W, 3], not {image.dtype} {image.shape}")
         if self.input.dtype == "float32":
-            mean, std = mean or self.input.mean, std or self.input.std
+            mean, std = self.input.mean or mean, self.input.std or std
             if mean is None or std is None:
                 raise MeasureError(f"{self.path}: a float32 input needs the mean and std of its manifest")
             image = (image - np.array(mean, np.float32)) / np.array(std, np.float32)
@@ -107,18 +109,33 @@ def open_model(path: Path, threads: int = THREADS) -> Session:
 def describe(
     path: Path, mean: Values | None = None, std: Values | None = None, activation: str | None = None
 ) -> Artifact:
-    """What the file is, read from the file. `mean` and `std` (of 0..255 RGB) are kept for a float32 input alone,
-    by default those that the file states.
-    `activation` of the output ("sigmoid", "softmax") is the caller's knowledge.
+    """What the file is, read from the file. `mean` and `std` (of 0..255 RGB) are for a float32 input that states none;
+    `activation` of the output ("sigmoid", "softmax") is the caller's knowledge, and is tried out where it is None.
 
     Raises MeasureError as `open_model` does.
     """
     session = open_model(path, threads=1)
-    source = session.input
-    if source.dtype == "float32":
-        source = replace(source, mean=mean or source.mean, std=std or source.std)
-    output = replace(session.output, activation=activation)
+    output = replace(session.output, activation=activation or tried_activation(session))
+    return artifact_of(path, session.input, output).reading(mean, std)
+
+
+def artifact_of(path: Path, source: IOSpec, output: IOSpec) -> Artifact:
     return Artifact(path, path.suffix[1:], sha256_of(path), path.stat().st_size, source, output)
+
+
+def noise(session: Session) -> np.ndarray:
+    """An image to try a file out with, uint8 [H, W, 3]."""
+    height, width = session.input.side("H"), session.input.side("W")
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def tried_activation(session: Session) -> str | None:
+    """LOGITS where the answer to noise leaves 0 to 1, else None: a map of probabilities. A file does not say it itself.
+
+    Raises MeasureError for an output that is no map of classes.
+    """
+    values = session.probabilities(noise(session), *NOISE_READING)
+    return LOGITS if values.min() < 0 or values.max() > 1 else None
 
 
 def saturates(path: Path) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compress.graph.network import Network
-from compress.measure.evaluate import class_ids, image_iou
+from compress.measure.masks import class_ids, image_iou
 from compress.train.teacher import Features, LiveTeacher
 
 LABEL_WEIGHT = 0.5

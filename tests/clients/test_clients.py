@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from compress.cli import main
-from compress.measure.evaluate import class_ids
+from compress.measure.masks import class_ids
 from compress.runtime.session import open_model
 
 HERE = Path(__file__).parent

@@ -72,6 +72,21 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     np.testing.assert_array_equal(thumbnail[..., 0], np.asarray(expected))
 
 
+def test_a_photograph_on_its_side_has_the_upright_size_also_where_it_is_nearly_square(tmp_path):
+    """It is decoded at an eighth, where both sides are 125 pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "a.jpg", np.zeros((999, 1000, 3)), exif=exif)
+    assert checked(path)[0] == read_image(path).shape[:2] == (1000, 999)
+
+
+@pytest.mark.parametrize("rest", [b"", b"garbage", b"II*\0\x08\0\0\0\1\0\x12\1\2\0\2\0\0\0\x36\0\0\0\0\0\0\0"])
+def test_a_broken_exif_block_breaks_no_pixel(tmp_path, rest):
+    path = save(tmp_path / "a.jpg", np.full((20, 30, 3), 90), exif=b"Exif\0\0" + rest)
+    assert checked(path)[0] == (20, 30)
+    assert np.abs(read_image(path).astype(int) - 90).max() <= 2
+
+
 def test_resize_averages_what_it_shrinks(tmp_path):
     checkerboard = np.indices((16, 16)).sum(0) % 2 * 255
     image = read_image(save(tmp_path / "a.png", checkerboard), size=(4, 2))

@@ -11,7 +11,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from compress.cli import main
@@ -19,6 +21,7 @@ from compress.errors import DataError, MeasureError
 from compress.files import sha256_of
 from compress.graph.operators.conv import ConvAttributes
 from compress.graph.quantized import QuantizedGraph, QuantizedOperator, TensorSpec
+from compress.judge.bench import Options, bench
 from compress.judge.gate import Rules, gate
 from compress.measure.values import Latency
 from compress.release.export import EXPORTERS
@@ -408,6 +411,62 @@ def test_a_float_reference_needs_to_be_told_what_it_reads(run, data, tmp_path):
     assert main(["gate", str(run), "--data", str(data)]) == 0
 
 
+def write_logits(path: Path, **metadata: str) -> Path:
+    """One channel of logits, 4 * (brightness - 0.5): 0.4 at 60 % of white, which is the object, though below 0.5."""
+    ends = [
+        helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, SIZE, SIZE]),
+        helper.make_tensor_value_info("map", TensorProto.FLOAT, [1, 1, SIZE, SIZE]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.full((1, 3, 1, 1), 4 / 3, np.float32), "weight"),
+        numpy_helper.from_array(np.array([-2], np.float32), "bias"),
+    ]
+    nodes = [helper.make_node("Conv", ["image", "weight", "bias"], ["map"])]
+    graph = helper.make_graph(nodes, "logits", ends[:1], ends[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+    return path
+
+
+PIXELS = {"input_mean": "0 0 0", "input_std": "255 255 255"}
+
+
+@pytest.fixture
+def grey(tmp_path) -> Path:
+    """Two images, the upper half at 60 % of white, which is the object, the rest at 20 %."""
+    for part in ("images", "masks"):
+        (tmp_path / "grey" / "val" / part).mkdir(parents=True)
+    image, mask = np.full((SIZE, SIZE, 3), 51, np.uint8), np.zeros((SIZE, SIZE), np.uint8)
+    image[: SIZE // 2], mask[: SIZE // 2] = 153, 1
+    for name in ("a", "b"):
+        Image.fromarray(image).save(tmp_path / "grey" / "val" / "images" / f"{name}.png")
+        Image.fromarray(mask).save(tmp_path / "grey" / "val" / "masks" / f"{name}.png")
+    return tmp_path / "grey"
+
+
+def test_a_file_of_logits_is_judged_as_a_bench_measures_it(grey, tmp_path):
+    path = write_logits(tmp_path / "logits.onnx", **PIXELS)
+    (check,) = gated(path, "iou>=0.5", data=grey).verdict.checks
+    record = bench([path], Options(data=grey, threads=1, seconds=0.02))
+    assert check.measured == record.files["logits.onnx"].measurement.iou.mean == 1.0
+
+
+def test_what_a_float_file_states_itself_counts_more_than_its_manifest_and_compress_toml(run, grey):
+    for path in run.glob("model.*"):
+        path.unlink()
+    write_logits(run / "model.onnx", **PIXELS)
+    write_manifest(run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["files"][0]["input"] = {"mean": [0, 0, 0], "std": [2550, 2550, 2550]}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    rules = Rules(("iou>=0.5",), mean=(0.0,) * 3, std=(1.0,) * 3)
+    assert gate(run, rules, data=grey).verdict.checks[0].measured == 1.0
+    write_logits(run / "model.onnx")  # which states nothing: the manifest counts, by which nothing is bright
+    write_manifest(run, files=[manifest["files"][0] | {"sha256": sha256_of(run / "model.onnx")}])
+    assert gate(run, rules, data=grey).verdict.checks[0].measured == 0.0
+
+
 def test_without_data_iou_comes_from_the_report_of_the_very_file_and_says_so(run):
     result = gated(run, "iou>=0.86", "iou_drop<=0.01")
     assert [check.measured for check in result.verdict.checks] == [0.9, 0.9, 0.005, 0.005]
@@ -461,8 +520,8 @@ def test_the_change_since_the_base_branch_is_stated(run, tmp_path):
     base = write_report(run, size_bytes=size_bytes * 2).rename(tmp_path / "base.json")
     write_report(run)
     result = gated(run, "1MB", "iou>=0.86", base=base)
-    assert result.base["tflite size"] == 2 * size_bytes
-    assert result.base["tflite IoU"] == 0.9
+    assert result.base["tflite", "size", None] == 2 * size_bytes
+    assert result.base["tflite", "iou", None] == 0.9
 
 
 def test_a_base_that_is_not_there_is_one_line(run, capsys):
@@ -488,6 +547,20 @@ def test_the_files_that_ci_reads_are_written_and_github_gets_annotations(run, tm
     assert "over budget" in paths["markdown"].read_text()
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("::error title=compress gate::") for line in lines) == 2
+
+
+@pytest.mark.parametrize("flag", ["--json", "--junit", "--markdown"])
+def test_a_result_that_cannot_be_written_loses_neither_the_verdict_nor_the_other_files(run, tmp_path, capsys, flag):
+    flags = {"--json": tmp_path / "a", "--junit": tmp_path / "b", "--markdown": tmp_path / "c"}
+    flags |= {flag: tmp_path / "no" / "such" / "place"}
+    options = [str(word) for pair in flags.items() for word in pair]
+    assert main(["gate", str(run), "--budget", "100B", *options]) == 2
+    captured = capsys.readouterr()
+    assert "over budget" in captured.out
+    (line,) = captured.err.splitlines()
+    assert "place: cannot be written" in line
+    assert line.endswith(f"choose another folder with {flag}")
+    assert sum((tmp_path / name).is_file() for name in "abc") == 2
 
 
 @pytest.fixture

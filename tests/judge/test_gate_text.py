@@ -7,13 +7,18 @@ import pytest
 from compress.budget import Check, Verdict
 from compress.judge.gate_text import GateResult, annotations, change_since, gate_json, gate_table, junit, markdown
 
-WITHIN = Check("tflite size", 3_912_344, 4_000_000, "bytes", True)
-OVER = Check("onnx size", 4_100_000, 4_000_000, "bytes", False)
-UNDECIDED = Check("tflite latency", 19.5, 20.0, "ms", False, 18.8, 20.3, undecided=True)
-RATIO = Check("tflite latency against teacher.onnx", 0.0591, 0.12, "x", True, 0.0572, 0.0611)
-SHORT = Check("tflite IoU", 0.84, 0.86, "", False, 0.83, 0.85, at_least=True)
-MISSING = Check("onnx IoU", None, 0.86, "", False, at_least=True)
-BASE = {"tflite size": 3_600_000, "tflite IoU": 0.852, "tflite latency": 15.6, "onnx IoU": 0.9}
+WITHIN = Check("tflite", "size", 3_912_344, 4_000_000, True)
+OVER = Check("onnx", "size", 4_100_000, 4_000_000, False)
+UNDECIDED = Check("tflite", "latency", 19.5, 20.0, False, 18.8, 20.3, undecided=True)
+RATIO = Check("tflite", "latency", 0.0591, 0.12, True, 0.0572, 0.0611, "teacher.onnx")
+SHORT = Check("tflite", "iou", 0.84, 0.86, False, 0.83, 0.85)
+MISSING = Check("onnx", "iou", None, 0.86, False)
+BASE = {
+    ("tflite", "size", None): 3_600_000,
+    ("tflite", "iou", None): 0.852,
+    ("tflite", "latency", None): 15.6,
+    ("onnx", "iou", None): 0.9,
+}
 
 
 def result(*checks: Check, **more) -> GateResult:
@@ -64,7 +69,7 @@ def test_the_table_states_the_change_where_there_is_a_base():
 
 
 def test_json_holds_every_check_and_no_number_that_json_has_not():
-    nan = Check("tflite IoU", float("nan"), 0.86, "", False, at_least=True)
+    nan = Check("tflite", "iou", float("nan"), 0.86, False)
     document = gate_json(result(UNDECIDED, nan, notes=("be careful",), base=BASE))
     assert (document["passed"], document["headline"]) == (False, "over budget")
     first, second = document["checks"]
@@ -78,6 +83,8 @@ def test_json_holds_every_check_and_no_number_that_json_has_not():
     )
     assert second["measured"] is None
     assert document["notes"] == ["be careful"]
+    assert (first["name"], first["unit"], second["unit"], second["at_least"]) == ("tflite latency", "ms", "", True)
+    assert (first["format"], first["metric"], first["reference"]) == ("tflite", "latency", None)
 
 
 def test_junit_has_a_case_for_each_check_and_a_failure_for_each_that_fails():

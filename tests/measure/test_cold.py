@@ -6,8 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from compress.measure.cold import launch
-from compress.measure.size import deflated_bytes
+from compress.measure.cold import deflated_bytes, launch
 from compress.measure.values import Cold
 
 

@@ -1,68 +1,25 @@
+"""Files on images -> figures, each worked out by hand or by scipy."""
+
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
+from scipy import stats
 
 from compress.errors import MeasureError
 from compress.formats.artifact import LOGITS
 from compress.measure.evaluate import (
     Evaluation,
+    LabelledImages,
+    accuracy,
     agreement,
-    class_ids,
+    class_iou,
     evaluate,
     image_agreements,
-    image_iou,
-    overlap,
+    measure,
 )
-
-
-def ids(*values):
-    return np.array([values], np.uint8)
-
-
-def test_iou_is_intersection_over_union_of_the_foreground():
-    assert image_iou(ids(1, 1, 1, 0), ids(0, 1, 1, 1), classes=2) == 2 / 4
-
-
-def test_iou_ignores_void_pixels():
-    assert image_iou(ids(1, 1, 0, 1), ids(1, 255, 255, 0), classes=2) == 1 / 2
-    assert image_iou(ids(1, 1), ids(1, 255), classes=2) == 1.0
-
-
-def test_iou_is_one_where_neither_has_foreground():
-    assert image_iou(ids(0, 0), ids(0, 0), classes=2) == 1.0
-    assert image_iou(ids(0, 1), ids(0, 255), classes=2) == 1.0
-
-
-def test_iou_is_zero_where_only_one_has_foreground():
-    assert image_iou(ids(0, 1), ids(0, 0), classes=2) == 0.0
-    assert image_iou(ids(0, 0), ids(0, 1), classes=2) == 0.0
-
-
-def test_iou_is_the_mean_over_classes_that_occur():
-    """Class 1: 1 of 2; class 2: 1 of 3; class 3 is in neither; class 0 is background."""
-    assert image_iou(ids(1, 2, 2, 2, 0), ids(1, 1, 2, 0, 0), classes=4) == pytest.approx((1 / 2 + 1 / 3) / 2)
-
-
-def test_iou_of_a_class_only_in_one_counts_as_zero():
-    assert image_iou(ids(1, 3), ids(1, 0), classes=4) == pytest.approx((1 + 0) / 2)
-
-
-def test_likeliest_class_of_each_pixel():
-    probabilities = np.array([[[0.5, 0.1]], [[0.3, 0.2]], [[0.2, 0.7]]], np.float32)
-    np.testing.assert_array_equal(class_ids(probabilities), [[0, 2]])
-
-
-def test_single_channel_is_the_probability_of_class_1():
-    np.testing.assert_array_equal(class_ids(np.array([[[0.4, 0.5, 0.6]]], np.float32)), [[0, 0, 1]])
-
-
-def test_probabilities_are_resized_before_the_class_is_chosen():
-    """Against torch's bilinear, half-pixel centres."""
-    probabilities = np.random.default_rng(0).random((3, 5, 6), np.float32)
-    resized = torch.nn.functional.interpolate(torch.from_numpy(probabilities)[None], (17, 20), mode="bilinear")
-    np.testing.assert_array_equal(class_ids(probabilities, (17, 20)), resized[0].argmax(0).numpy())
+from compress.measure.masks import class_ids
+from compress.measure.stability import Stability
 
 
 def half_bright(columns):
@@ -107,25 +64,6 @@ def test_agreement_image_by_image_of_maps_of_two_sizes():
     assert image_agreements(a, larger) == [1.0, 0.5]
 
 
-def test_overlaps_are_those_of_sets_of_pixels():
-    rng = np.random.default_rng(0)
-    prediction, mask = rng.integers(0, 3, (2, 20, 30)).astype(np.uint8)
-    mask[:3] = 255
-    intersections, unions = overlap(prediction, mask, classes=4)
-    for id in range(4):
-        ours = {(y, x) for y, x in np.argwhere(prediction == id).tolist() if mask[y, x] != 255}
-        theirs = {(y, x) for y, x in np.argwhere(mask == id).tolist()}
-        assert (intersections[id], unions[id]) == (len(ours & theirs), len(ours | theirs))
-
-
-def test_iou_of_random_masks_is_that_of_sets():
-    rng = np.random.default_rng(1)
-    prediction, mask = rng.integers(0, 4, (2, 25, 25)).astype(np.uint8)
-    sets = [[set(map(tuple, np.argwhere(ids == id).tolist())) for ids in (prediction, mask)] for id in (1, 2, 3)]
-    wanted = np.mean([len(ours & theirs) / len(ours | theirs) for ours, theirs in sets])
-    assert image_iou(prediction, mask, classes=5) == pytest.approx(wanted)
-
-
 def test_evaluation_holds_what_every_measure_needs(brightness):
     images = np.stack([half_bright(4), half_bright(6)])
     result = evaluate(brightness, images, [half_bright(6)[..., 0] // 255] * 2, classes=2)
@@ -143,3 +81,95 @@ def test_a_single_channel_of_logits_is_an_object_above_0(brightness):
     images = np.stack([half_bright(4)])
     result = evaluate(replace(brightness, output=output), images, [images[0, ..., 0] // 255], classes=2)
     assert result.iou == (1.0,)
+
+
+def images_of(*columns, masks=None):
+    """Images of 8x8 whose first columns are white, of which nobody asks another size."""
+
+    def pixels(size):
+        assert size == (8, 8)
+        return np.stack([half_bright(count) for count in columns])
+
+    return LabelledImages(("background", "object"), pixels, masks)
+
+
+def test_files_are_measured_side_by_side_and_drops_are_against_the_one_that_is_named(brightness):
+    """The same file twice, once told to read a tenth of the brightness, so that nothing is bright to it."""
+    blind = replace(brightness, input=replace(brightness.input, std=(2550.0,) * 3))
+    masks = [half_bright(4)[..., 0] // 255, half_bright(6)[..., 0] // 255]
+    files = {"blind": blind, "sharp": brightness}
+    found = measure(files, images_of(4, 6, masks=lambda: iter(masks)), against="sharp", threads=1, seconds=0.02)
+    assert list(found) == ["blind", "sharp"]
+    sharp, other = found["sharp"].measurement, found["blind"].measurement
+    assert (sharp.iou.mean, sharp.iou_drop, sharp.speedup) == (1.0, None, None)
+    assert (other.iou.mean, other.iou_drop.mean, other.worst_decile_iou_drop.mean) == (0.0, 1.0, 1.0)
+    assert other.size_bytes == brightness.path.stat().st_size
+    assert other.speedup.low <= other.speedup.mean <= other.speedup.high
+    assert other.shift_flips.mean == other.jpeg_flips.mean == 0.0
+    np.testing.assert_array_equal(found["sharp"].evaluation.predictions, masks)
+
+
+def test_without_labels_the_answers_of_the_named_file_are_the_masks(brightness):
+    inverted = replace(brightness, input=replace(brightness.input, mean=(255.0,) * 3, std=(-255.0,) * 3))
+    found = measure(
+        {"inverted": inverted, "teacher": brightness}, images_of(4, 4), against="teacher", threads=1, seconds=0.02
+    )
+    assert found["teacher"].measurement.iou.mean == 1.0
+    assert found["inverted"].measurement.iou.mean == 0.0
+
+
+def test_without_images_there_are_bytes_and_latency_alone(brightness):
+    (found,) = measure({"file": brightness}, threads=1, seconds=0.02).values()
+    assert found.evaluation is None
+    assert found.measurement.size_bytes == brightness.size_bytes
+    assert found.measurement.latency.p50_ms > 0
+    assert (found.measurement.iou, found.measurement.speedup) == (None, None)
+
+
+NOTHING = np.zeros((0, 1, 1), np.uint8)
+
+
+def evaluation(iou, **fields):
+    return Evaluation(tuple(iou), NOTHING, **{"boundary_iou": tuple(iou), **fields})
+
+
+def test_every_drop_is_the_bases_minus_this_files():
+    base, ours = evaluation([0.9, 0.8, 0.7]), evaluation([0.8, 0.7, 0.6])
+    measured = accuracy(ours, base, Stability((0.1, 0.3), (0.2, 0.2)))
+    assert measured.per_image_iou == (0.8, 0.7, 0.6)
+    for drop in (measured.iou_drop, measured.boundary_iou_drop, measured.worst_decile_iou_drop):
+        assert drop.mean == pytest.approx(0.1)
+    assert measured.worst_decile_iou.mean == 0.6
+    assert (measured.shift_flips.mean, measured.jpeg_flips.mean) == (0.2, 0.2)
+
+
+def test_without_a_base_or_stability_there_are_none():
+    measured = accuracy(evaluation([0.5]))
+    nothing = (measured.iou_drop, measured.boundary_iou_drop, measured.worst_decile_iou_drop, measured.shift_flips)
+    assert nothing == (None,) * 4
+    assert measured.small_object_recall is None
+
+
+def test_recall_is_of_all_small_objects_together():
+    found = ((True, True, False), (), (False,))
+    assert accuracy(evaluation([1, 1, 1], small_found=found)).small_object_recall.mean == 2 / 4
+
+
+def test_iou_of_a_class_is_over_all_pixels_and_its_interval_that_of_scipy():
+    rng = np.random.default_rng(0)
+    unions = rng.integers(50, 100, (60, 3))
+    intersections = (unions * rng.beta(8, 2, (60, 3))).astype(int)
+    unions[:, 2] = intersections[:, 2] = 0
+    found = class_iou(evaluation([], intersections=intersections, unions=unions), ("background", "disc", "square"))
+    assert found["square"] is None
+    theirs = stats.bootstrap(
+        (intersections[:, 1], unions[:, 1]),
+        lambda part, whole: part.sum() / whole.sum(),
+        n_resamples=5_000,
+        method="percentile",
+        paired=True,
+        vectorized=False,
+        rng=7,
+    ).confidence_interval
+    assert found["disc"].mean == pytest.approx(intersections[:, 1].sum() / unions[:, 1].sum())
+    assert (found["disc"].low, found["disc"].high) == pytest.approx((theirs.low, theirs.high), abs=2e-3)

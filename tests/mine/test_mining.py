@@ -6,18 +6,20 @@ import io
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from compress.cli import main
 from compress.load.model import load
 from compress.load.trace import fold_normalisation
 from compress.mine import answers as answers_module
-from compress.mine.answers import sampled
-from compress.mine.doubt import Doubt, Score
+from compress.mine.answers import opened, sampled
 from compress.mine.mining import Find, mine
 from compress.mine.sheet import COLUMNS, overlay, why
+from compress.mine.uncertainty import Score, Uncertainty
 from compress.quantize.calibration import calibrate
 from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.training import QuantizedNetwork
@@ -78,8 +80,8 @@ def test_a_trained_and_an_exported_model_give_a_table_and_a_sheet(tiny_model, ot
     assert len({Path(row["image"]).stem for row in rows}) == 8
     assert all((folder / row["image"]).is_file() for row in rows)
     for row in rows:
-        assert float(row["doubt"]) == pytest.approx(float(row["unsure"]) + float(row["disagreement"]), abs=1e-3)
-    assert rows[0]["doubt"] == max(row["doubt"] for row in rows)
+        assert float(row["uncertainty"]) == pytest.approx(float(row["unsure"]) + float(row["disagreement"]), abs=1e-3)
+    assert rows[0]["uncertainty"] == max(row["uncertainty"] for row in rows)
     assert [row["apart"] == "" for row in rows] == [True] + 7 * [False]
 
     page = (tmp_path / "out/mine.html").read_text()
@@ -154,7 +156,7 @@ def test_answers_of_any_size_are_picked_pixel_by_pixel():
 
 
 def test_the_overlay_is_clear_where_models_are_sure():
-    image = overlay(Doubt(np.array([[0.0, 1.0, 0.0]]), np.array([[0.0, 0.0, 1.0]]), np.zeros((1, 3))))
+    image = overlay(Uncertainty(np.array([[0.0, 1.0, 0.0]]), np.array([[0.0, 0.0, 1.0]]), np.zeros((1, 3))))
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(image.partition(",")[2]))))
     assert pixels[0, 0, 3] == 0
     assert pixels[0, 1].tolist() == [230, 159, 0, 235]
@@ -204,7 +206,30 @@ def test_a_float_file_needs_its_recipe_for_mean_and_std(tiny_model, folder, tmp_
     assert all(find.score.disagreement < 0.01 for find in found.finds)
 
 
+@pytest.mark.parametrize("last", ["Sigmoid", "Softmax"])
+def test_a_file_of_logits_answers_as_one_of_probabilities(last, tmp_path):
+    channels = 1 if last == "Sigmoid" else 3
+    weight = np.random.default_rng(0).normal(0, 3, (channels, 3, 1, 1)).astype(np.float32)
+    answers = []
+    for name, nodes in (("logits", []), ("map", [helper.make_node(last, ["logits"], ["map"], **AXIS[last])])):
+        ends = [
+            helper.make_tensor_value_info(end, TensorProto.FLOAT, [1, count, 8, 8])
+            for end, count in (("image", 3), (name, channels))
+        ]
+        nodes = [helper.make_node("Conv", ["image", "weight"], ["logits"]), *nodes]
+        graph = helper.make_graph(nodes, name, ends[:1], ends[1:], [numpy_helper.from_array(weight, "weight")])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        helper.set_model_props(model, {"input_mean": "127.5 127.5 127.5", "input_std": "127.5 127.5 127.5"})
+        onnx.save(model, tmp_path / f"{name}.onnx")
+        with opened(tmp_path / f"{name}.onnx") as file:
+            answers.append(file.answer(np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)))
+    np.testing.assert_allclose(*answers, atol=1e-5)
+
+
+AXIS = {"Sigmoid": {}, "Softmax": {"axis": 1}}
+
+
 @pytest.mark.parametrize(("score", "words"), [(Score(0.72, 0.28), "disagree"), (Score(0.8, 0.2), "unsure")])
 def test_two_models_that_give_opposite_answers_are_said_to_disagree(score, words):
     none = np.zeros((1, 1))
-    assert words in why(Find(1, Path("a"), "a", score, None, Doubt(none, none, none)))
+    assert words in why(Find(1, Path("a"), "a", score, None, Uncertainty(none, none, none)))

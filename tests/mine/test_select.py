@@ -1,4 +1,4 @@
-"""Doubtful images of every kind, and no picture twice."""
+"""Uncertain images of every kind, and no picture twice."""
 
 import numpy as np
 import pytest
@@ -16,11 +16,11 @@ def indices(picks):
     return [one.index for one in picks]
 
 
-def test_the_most_doubtful_first_then_doubt_times_distance():
-    """On a line: 0 is most doubtful; 1 lies beside it; 2 is far but less doubtful; 3 farther, hardly doubtful."""
+def test_the_most_uncertain_first_then_uncertainty_times_distance():
+    """On a line: 0 is most uncertain; 1 lies beside it; 2 is far but less uncertain; 3 farther, hardly uncertain."""
     places = np.array([[0.0], [0.1], [4.0], [5.0]], np.float32)
-    doubts = np.array([1.0, 0.9, 0.5, 0.1])
-    picks = pick(doubts, places, pictures(4), 4)
+    uncertainties = np.array([1.0, 0.9, 0.5, 0.1])
+    picks = pick(uncertainties, places, pictures(4), 4)
     # after 0: 0.09, 2.0, 0.5; after 2: 0.09, 0.1 -> 3; then 1
     assert indices(picks) == [0, 2, 3, 1]
     assert [one.apart for one in picks] == [None, 4.0, 1.0, pytest.approx(0.1)]
@@ -40,7 +40,7 @@ def test_flat_pictures_of_one_colour_are_picked_once():
     assert indices(pick(np.ones(3), places, thumbnails, 3)) == [0]
 
 
-def test_images_without_doubt_are_not_worth_a_label():
+def test_images_without_uncertainty_are_not_worth_a_label():
     places = np.arange(3, dtype=np.float32)[:, None]
     assert indices(pick(np.array([0.0, 0.2, 0.0]), places, pictures(3), 3)) == [1]
 

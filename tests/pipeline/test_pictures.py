@@ -7,34 +7,34 @@ import pytest
 from PIL import Image
 
 from compress.errors import DataError
-from compress.pipeline.pictures import PICTURES, open_album
+from compress.pipeline.pictures import PICTURES, open_photographs
 
 
-def test_an_album_is_sorted_by_name_and_keeps_the_shape_of_its_photographs(tmp_path):
+def test_photographs_are_sorted_by_name_and_keep_their_shape(tmp_path):
     for name, value in {"b.png": 200, "a.jpg": 50}.items():
         Image.fromarray(np.full((30, 60, 3), value, np.uint8)).save(tmp_path / name)
     (tmp_path / "LICENCE.txt").write_text("CC0")
-    album = open_album(tmp_path, (16, 16))
-    assert album.names == ("a.jpg", "b.png")
-    assert album.pixels.shape == (2, 16, 16, 3)
-    assert album.pixels[:, 0, 0, 0].tolist() == pytest.approx([50, 200], abs=2)
-    assert Image.open(io.BytesIO(album.photos[0])).size == (60, 30)
+    shown = open_photographs(tmp_path, (16, 16))
+    assert shown.names == ("a.jpg", "b.png")
+    assert shown.pixels.shape == (2, 16, 16, 3)
+    assert shown.pixels[:, 0, 0, 0].tolist() == pytest.approx([50, 200], abs=2)
+    assert Image.open(io.BytesIO(shown.photos[0])).size == (60, 30)
 
 
-def test_an_album_ends_after_as_many_as_a_report_shows(tmp_path):
+def test_photographs_end_after_as_many_as_a_report_shows(tmp_path):
     for number in range(PICTURES + 2):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{number:03}.png")
-    assert len(open_album(tmp_path, (8, 8)).names) == PICTURES
+    assert len(open_photographs(tmp_path, (8, 8)).names) == PICTURES
 
 
 @pytest.mark.parametrize("broken", [None, b"", b"no image"])
-def test_an_empty_album_and_a_broken_photograph_are_named(tmp_path, broken):
+def test_an_empty_folder_and_a_broken_photograph_are_named(tmp_path, broken):
     if broken is not None:
         (tmp_path / "broken.jpg").write_bytes(broken)
     with pytest.raises(DataError, match="no images" if broken is None else r"broken\.jpg"):
-        open_album(tmp_path, (8, 8))
+        open_photographs(tmp_path, (8, 8))
 
 
-def test_a_missing_album_is_named(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(DataError, match="nowhere: no such folder"):
-        open_album(tmp_path / "nowhere", (8, 8))
+        open_photographs(tmp_path / "nowhere", (8, 8))

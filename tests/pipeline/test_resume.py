@@ -165,6 +165,14 @@ def test_flags_that_a_resumed_run_would_not_follow_are_refused(tmp_path, capsys)
     assert "leave out --budget, --keep-float" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "flag", ["--seed=0", "--out=a", "--recipe=a.toml", "--tta=", "--formats=", "--controls", "--sensitivity", "--plan="]
+)
+def test_no_flag_is_ignored_for_being_zero_or_empty(flag, tmp_path, capsys):
+    assert main(["run", "--resume", str(tmp_path), flag]) == 2
+    assert f"leave out {flag.partition('=')[0]}, or start it anew" in capsys.readouterr().err
+
+
 def test_no_model_and_no_folder_is_one_line(capsys):
     assert main(["run", "--budget", "4MB"]) == 2
     assert "compress run MODEL" in capsys.readouterr().err

@@ -93,20 +93,20 @@ def test_the_report_times_the_layers_of_the_onnx_file_and_keeps_its_pictures(fin
 def test_photographs_take_the_place_of_validation_images_in_the_report_and_the_golden_input(
     tiny_model, tiny_data, tmp_path
 ):
-    album, out = tmp_path / "album", tmp_path / "out"
-    album.mkdir()
+    photographs, out = tmp_path / "photographs", tmp_path / "out"
+    photographs.mkdir()
     for name, source in {"b.png": "u01.png", "a.png": "u00.png"}.items():
-        shutil.copy(tiny_data / "unlabelled" / source, album / name)
+        shutil.copy(tiny_data / "unlabelled" / source, photographs / name)
     arguments = ["--budget", "20KB", "--data", str(tiny_data), "--minutes", "0", "--formats", "tflite"]
-    assert main(["run", str(tiny_model), *arguments, "--pictures", str(album), "--out", str(out)]) == 0
-    first = read_image(album / "a.png")
+    assert main(["run", str(tiny_model), *arguments, "--pictures", str(photographs), "--out", str(out)]) == 0
+    first = read_image(photographs / "a.png")
     with np.load(out / "golden.npz") as golden:
         assert np.array_equal(golden["pixels"], first)
     pictures = read_pictures(out / "pictures.npz")
     assert sorted(picture.name for picture in pictures) == ["a.png", "b.png"]
     assert all(picture.reference is None for picture in pictures)
     report = json.loads((out / "report.json").read_text())
-    assert report["recipe"]["report"] == {"pictures": "album"}
+    assert report["recipe"]["report"] == {"pictures": "photographs"}
     assert len(report["measurements"]["tflite"]["per_image_iou"]) == 8  # figures are of the validation images
     assert "07.png" not in (out / "report.html").read_text()
 

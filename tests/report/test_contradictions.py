@@ -94,12 +94,20 @@ def test_a_control_that_is_smaller_and_better_contradicts_nothing_but_a_larger_b
 
 
 def test_one_limit_met_and_another_missed():
-    met = Check("tflite size", 3_900_000, 4_000_000, "bytes", True)
-    missed = Check("tflite latency", 31.0, 20.0, "ms", False)
+    met = Check("tflite", "size", 3_900_000, 4_000_000, True)
+    missed = Check("tflite", "latency", 31.0, 20.0, False)
     assert of_checks(Verdict((met, missed))) == ["TFLite meets its budget for size, but not for latency."]
-    unmeasured = Check("tflite latency", None, 20.0, "ms", False)
-    other = Check("onnx latency", 31.0, 20.0, "ms", False)
+    unmeasured = Check("tflite", "latency", None, 20.0, False)
+    other = Check("onnx", "latency", 31.0, 20.0, False)
     assert of_checks(Verdict((met, unmeasured, other))) == []
+
+
+def test_a_limit_is_named_with_the_file_that_it_is_taken_against():
+    met = Check("tflite", "latency", 0.1, 0.12, True, reference="my teacher.onnx")
+    missed = Check("tflite", "iou_drop", 0.03, 0.01, False, reference="my teacher.onnx")
+    assert of_checks(Verdict((met, missed))) == [
+        "TFLite meets its budget for latency against my teacher.onnx, but not for IoU drop against my teacher.onnx."
+    ]
 
 
 def test_two_runs_with_the_same_images_and_with_others():
@@ -130,6 +138,6 @@ def test_iou_up_and_boundary_iou_down():
 
 
 def test_an_undecided_limit_is_neither_met_nor_missed():
-    met = Check("tflite size", 3_900_000, 4_000_000, "bytes", True)
-    undecided = Check("tflite IoU", 0.86, 0.86, "", False, low=0.84, high=0.88, at_least=True, undecided=True)
+    met = Check("tflite", "size", 3_900_000, 4_000_000, True)
+    undecided = Check("tflite", "iou", 0.86, 0.86, False, low=0.84, high=0.88, undecided=True)
     assert of_checks(Verdict((met, undecided))) == []

@@ -19,7 +19,7 @@ from compress.report.html import render
 from compress.report.pictures import Picture, colour_of, mask_uri, paint, photo_of, photo_uri, pick, read_pictures
 from compress.report.read import earlier_runs, read_record
 from compress.report.record import Earlier, LayerSize, Moment, RunRecord
-from compress.report.summary import table
+from compress.report.summary import table, verdict_line
 from compress.report.write import manifest, write_report
 from compress.runtime.kernels import Kernels
 from compress.runtime.layers import LayerTime
@@ -207,7 +207,7 @@ def test_the_manifest_has_exactly_the_promised_keys_and_bare_file_names():
 def test_a_folder_that_cannot_be_written_is_one_line_and_no_file(tmp_path):
     place = tmp_path / "a-file"
     place.write_text("in the way")
-    with pytest.raises(ExportError, match=r"a-file.report\.json: cannot be written: .*--out"):
+    with pytest.raises(ExportError, match=r"a-file.report\.json: cannot be written: .*choose another folder"):
         write_report(full_record(), [], place)
     assert place.read_text() == "in the way"
 
@@ -511,3 +511,15 @@ def test_further_figures_have_a_row_where_they_were_measured():
     words = Page(render(replace(full_record(), measurements={**measured, "tflite": finer}), [])).words
     assert "Boundary IoU not measured not measured 0.610 [0.600, 0.620]" in words
     assert "Pixels that flip as JPEG not measured not measured 0.020 [0.010, 0.030]" in words
+
+
+@pytest.mark.parametrize(
+    ("name", "onnx", "tflite", "limit"),
+    [("u2net-1mb", 1_195_889, 1_163_000, 1_200_000), ("u2net-4mb", 3_965_410, 3_935_496, 4_000_000)],
+)
+def test_the_checks_of_a_released_report_are_read_by_their_names(name, onnx, tflite, limit):
+    record = read_record(Path(__file__).parent.parent.parent / "export" / name)
+    found = [(check.format, check.metric, check.measured, check.limit) for check in record.verdict.checks]
+    assert found == [("onnx", "size", onnx, limit), ("tflite", "size", tflite, limit)]
+    assert verdict_line(record.verdict.checks[0]) == f"onnx size {onnx:,} of {limit:,} bytes: within budget"
+    assert record.to_json()["verdict"]["checks"][1]["name"] == "tflite size"

@@ -1,15 +1,15 @@
-"""How far models doubt what they see, pixel by pixel and image by image."""
+"""How uncertain models are of what is in an image, pixel by pixel and as a whole."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 _EMPTY = 0.01
-"""Share of an image that an object is taken to have at least, so that an empty image is not all doubt."""
+"""Share of an image that an object is taken to have at least, so that an empty image is not uncertain all over."""
 
 
 @dataclass(frozen=True)
-class Doubt:
+class Uncertainty:
     """Of one image, float32 [H, W] each, from 0 to 1.
 
     unsure        how little the models, each for itself, know the class
@@ -30,12 +30,12 @@ class Score:
     disagreement: float
 
     @property
-    def doubt(self) -> float:
+    def uncertainty(self) -> float:
         return self.unsure + self.disagreement
 
 
-def doubt(probabilities: np.ndarray) -> Doubt:
-    """The doubt of models whose answers are float32 [models, classes, H, W].
+def uncertainty(probabilities: np.ndarray) -> Uncertainty:
+    """The uncertainty of models whose answers are float32 [models, classes, H, W].
 
     The entropy of the mean answer, in units of its largest value, is split as in query by committee (McCallum and
     Nigam 1998) and BALD (Houlsby et al. 2011): the mean entropy of the answers is what the models are unsure of,
@@ -44,7 +44,7 @@ def doubt(probabilities: np.ndarray) -> Doubt:
     mean = probabilities.mean(0)
     unsure = _entropy(probabilities).mean(0)
     disagreement = (_entropy(mean[None])[0] - unsure).clip(0, 1)
-    return Doubt(unsure, disagreement, 1 - mean[0])
+    return Uncertainty(unsure, disagreement, 1 - mean[0])
 
 
 def _entropy(probabilities: np.ndarray) -> np.ndarray:
@@ -52,9 +52,9 @@ def _entropy(probabilities: np.ndarray) -> np.ndarray:
     return -(probabilities * np.log(probabilities.clip(1e-6))).sum(1) / np.log(probabilities.shape[1])
 
 
-def score(doubt: Doubt) -> Score:
-    """Doubtful pixels as a share of those that may be an object: a small object that is all doubt counts as much as
-    a large one."""
-    total = doubt.unsure + doubt.disagreement
-    possible = np.maximum(total, doubt.foreground).sum() + _EMPTY * total.size
-    return Score(float(doubt.unsure.sum() / possible), float(doubt.disagreement.sum() / possible))
+def score(uncertainty: Uncertainty) -> Score:
+    """Uncertain pixels as a share of those that may be an object: a small object that is uncertain all over counts as
+    much as a large one."""
+    total = uncertainty.unsure + uncertainty.disagreement
+    possible = np.maximum(total, uncertainty.foreground).sum() + _EMPTY * total.size
+    return Score(float(uncertainty.unsure.sum() / possible), float(uncertainty.disagreement.sum() / possible))

@@ -1,9 +1,9 @@
-"""Doubt on pixels that can be worked out by hand."""
+"""Uncertainty on pixels that can be worked out by hand."""
 
 import numpy as np
 import pytest
 
-from compress.mine.doubt import Doubt, doubt, score
+from compress.mine.uncertainty import Uncertainty, score, uncertainty
 
 
 def answers(*models):
@@ -24,20 +24,22 @@ def answers(*models):
     ],
 )
 def test_the_entropy_of_the_mean_is_split_into_unsure_and_disagreement(models, unsure, disagreement):
-    found = doubt(answers(*models))
+    found = uncertainty(answers(*models))
     assert found.unsure.item() == pytest.approx(unsure, abs=1e-4)
     assert found.disagreement.item() == pytest.approx(disagreement, abs=1e-4)
 
 
 def test_foreground_is_the_mean_probability_of_all_classes_but_the_first():
-    assert doubt(answers((1, 0, 0), (0.5, 0.25, 0.25))).foreground.item() == pytest.approx(0.25)
+    assert uncertainty(answers((1, 0, 0), (0.5, 0.25, 0.25))).foreground.item() == pytest.approx(0.25)
 
 
 def on_pixels(unsure, disagreement, foreground):
-    return score(Doubt(*(np.array(part, np.float32).reshape(1, -1) for part in (unsure, disagreement, foreground))))
+    return score(
+        Uncertainty(*(np.array(part, np.float32).reshape(1, -1) for part in (unsure, disagreement, foreground)))
+    )
 
 
-def test_an_image_is_scored_by_the_share_of_its_object_that_is_in_doubt():
+def test_an_image_is_scored_by_the_share_of_its_object_that_is_uncertain():
     """200 pixels, 1 % of them is 2; 50 sure of the object, 20 wholly unsure, 10 contradicted."""
     unsure = [0.0] * 50 + [1.0] * 20 + [0.0] * 130
     disagreement = [0.0] * 70 + [1.0] * 10 + [0.0] * 120
@@ -45,15 +47,15 @@ def test_an_image_is_scored_by_the_share_of_its_object_that_is_in_doubt():
     found = on_pixels(unsure, disagreement, foreground)
     assert found.unsure == pytest.approx(20 / 82)
     assert found.disagreement == pytest.approx(10 / 82)
-    assert found.doubt == pytest.approx(30 / 82)
+    assert found.uncertainty == pytest.approx(30 / 82)
 
 
-def test_an_empty_image_of_which_all_are_nearly_sure_is_in_little_doubt():
-    assert on_pixels([0.001] * 100, [0.0] * 100, [0.0001] * 100).doubt < 0.1
+def test_an_empty_image_of_which_all_are_nearly_sure_is_hardly_uncertain():
+    assert on_pixels([0.001] * 100, [0.0] * 100, [0.0001] * 100).uncertainty < 0.1
 
 
-def test_a_small_object_in_doubt_counts_like_a_large_one():
+def test_a_small_uncertain_object_counts_like_a_large_one():
     small = on_pixels([1.0] * 50 + [0.0] * 950, [0.0] * 1000, [0.5] * 50 + [0.0] * 950)
     large = on_pixels([1.0] * 500 + [0.0] * 500, [0.0] * 1000, [0.5] * 500 + [0.0] * 500)
-    assert small.doubt == pytest.approx(50 / 60)
-    assert large.doubt == pytest.approx(500 / 510)
+    assert small.uncertainty == pytest.approx(50 / 60)
+    assert large.uncertainty == pytest.approx(500 / 510)

@@ -1,0 +1,60 @@
+"""The options of `compress run`: what the command line reads, and which setting of the recipe each replaces.
+
+Plain values, so that the command shows its help without importing what reads recipes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LIMITS = "4MB, 20ms, iou>=0.86, ... of each exported file (repeatable)"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One option. `setting` is what it replaces in the recipe, "data.folder" being `folder` in [data]; None: it is no
+    part of the recipe. `instead_of` is a setting that does not count where the flag is given. A flag without `metavar`
+    takes no value."""
+
+    name: str
+    help: str
+    setting: str | None = None
+    metavar: str | None = None
+    type: Callable[[str], Any] = str
+    repeatable: bool = False
+    instead_of: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name in Python: "keep_float" of --keep-float."""
+        return self.name.removeprefix("--").replace("-", "_")
+
+
+def listed(text: str) -> list[str]:
+    return text.split(",")
+
+
+RUN_FLAGS = (
+    Flag(
+        "--resume",
+        "go on with the run in this output folder, until it was trained for --minutes where they are given",
+        metavar="DIR",
+        type=Path,
+    ),
+    Flag("--budget", LIMITS, "budget", "LIMIT", repeatable=True),
+    Flag("--data", "folder with train/ and val/, each images/ and masks/", "data.folder", "DIR", Path),
+    Flag("--unlabelled", "folder of more images, without masks", "data.unlabelled", "DIR", Path),
+    Flag("--pictures", "photographs for the report, not validation images", "report.pictures", "DIR", Path),
+    Flag("--out", "output folder (default: export/NAME)", metavar="DIR", type=Path),
+    Flag("--minutes", "training time (default: the recipe's)", "train.minutes", "N", float, instead_of="train.steps"),
+    Flag("--seed", "seed of every random choice (default: the recipe's)", "seed", "N", int),
+    Flag("--teacher", "model that teaches (repeatable; default: MODEL)", "teacher.models", "FILE", Path, True),
+    Flag("--tta", "of flip, scale: views that each teacher averages (default: none)", "teacher.tta", "LIST", listed),
+    Flag("--plan", "damage; to compare: uniform, magnitude, random (default: damage)", "plan.method", "HOW"),
+    Flag("--controls", "also train, to compare: random pruning, a small network", "controls.run"),
+    Flag("--quantize", "qat trains with int8, ptq calibrates only (default: qat)", "quantize", "HOW"),
+    Flag("--keep-float", "computes in float (repeatable)", "keep_float", "LAYER", repeatable=True),
+    Flag("--sensitivity", "rank layers, keep the worst float if bytes are left", "sensitivity"),
+    Flag("--formats", "of onnx, tflite, ort (default: the recipe's)", "formats", "LIST", listed),
+)

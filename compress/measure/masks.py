@@ -1,0 +1,110 @@
+"""Masks against masks: overlap of regions, overlap of outlines, small objects found. Pure functions.
+
+A mask is class ids, uint8 [H, W], 0 being background; pixels of a reference mask that are `VOID` count for nothing.
+"""
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage, special
+
+from compress.data.images import VOID
+
+DILATION = 0.02
+"""Depth of an outline as a share of the image's diagonal, as the paper on boundary IoU has it."""
+SMALL = 0.01
+"""An object is small that covers less than this share of the image ..."""
+SPECK = 16
+"""... and is larger than a slip of the annotator: pixels."""
+FOUND = 0.5
+"""Share of its pixels that must be predicted as its class for an object to count as found."""
+_EIGHT_NEIGHBOURS = np.ones((3, 3), int)
+
+
+def class_ids(probabilities: np.ndarray, size: tuple[int, ...] | None = None, logits: bool = False) -> np.ndarray:
+    """float32 [classes, h, w] -> the likeliest class of each pixel, uint8 [H, W] at `size` (default: h, w).
+
+    A single channel is the probability of class 1, or its logit. Maps are resized bilinearly before the class is
+    chosen.
+    """
+    if size and size != probabilities.shape[1:]:
+        height, width = size
+        resized = [Image.fromarray(c).resize((width, height), Image.Resampling.BILINEAR) for c in probabilities]
+        probabilities = np.stack([np.asarray(channel) for channel in resized])
+    if len(probabilities) == 1:
+        return (probabilities[0] > (0.0 if logits else 0.5)).astype(np.uint8)
+    return probabilities.argmax(0).astype(np.uint8)
+
+
+def as_probabilities(values: np.ndarray, logits: bool = False) -> np.ndarray:
+    """What a file gives, float32 [classes, h, w], as probabilities: logits by softmax, one channel by sigmoid."""
+    if not logits:
+        return values
+    return special.expit(values) if len(values) == 1 else special.softmax(values, axis=0)
+
+
+def overlap(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels in the intersection and in the union of prediction and mask, of each class, int64 [classes] each."""
+    predicted, labelled = prediction[mask != void], mask[mask != void]
+    both = np.bincount(labelled[predicted == labelled], minlength=classes)[:classes]
+    either = np.bincount(predicted, minlength=classes)[:classes] + np.bincount(labelled, minlength=classes)[:classes]
+    return both, either - both
+
+
+def image_iou(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID) -> float:
+    """Mean intersection over union of the foreground classes (ids from 1) that occur in prediction or mask; 1 where
+    none does."""
+    both, either = overlap(prediction, mask, classes, void)
+    occurs = either[1:] > 0
+    return float(np.mean(both[1:][occurs] / either[1:][occurs])) if occurs.any() else 1.0
+
+
+def boundary(region: np.ndarray, depth: int) -> np.ndarray:
+    """Pixels of `region` (bool [H, W]) within `depth` pixels of its edge or of the image's, bool [H, W].
+
+    As the authors' code has it: what `depth` erosions with a 3x3 square take away, outside of the image counting as
+    background. A pixel stays where the square of 2 * depth + 1 pixels around it is full, so sums over windows do.
+    """
+    width = 2 * depth + 1
+    sums = np.pad(region, depth).astype(np.int32)
+    for axis in (0, 1):
+        total = np.insert(np.cumsum(sums, axis), 0, 0, axis)
+        sums = np.take(total, range(width, total.shape[axis]), axis)
+        sums -= np.take(total, range(total.shape[axis] - width), axis)
+    return region & (sums < width * width)
+
+
+def rim_depth(height: int, width: int) -> int:
+    """Depth of an outline in pixels: 2 % of the diagonal, at least 1."""
+    return max(1, round(DILATION * float(np.hypot(height, width))))
+
+
+def boundary_image_iou(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID) -> float:
+    """Boundary IoU (Cheng et al., CVPR 2021, arXiv 2103.16562): overlap of the outlines of two masks, since mean IoU of
+    large objects hides a coarse one. The mean over classes is that of `image_iou`.
+
+    Void pixels are taken out of both before the outlines are drawn, so that an edge in there counts for nothing.
+    """
+    counted = mask != void
+    depth = rim_depth(*mask.shape)
+    scores = []
+    for id in range(1, classes):
+        predicted, labelled = (prediction == id) & counted, (mask == id) & counted
+        if predicted.any() or labelled.any():
+            ours, theirs = boundary(predicted, depth), boundary(labelled, depth)
+            scores.append(np.count_nonzero(ours & theirs) / np.count_nonzero(ours | theirs))
+    return float(np.mean(scores)) if scores else 1.0
+
+
+def small_objects_found(prediction: np.ndarray, mask: np.ndarray, classes: int) -> tuple[bool, ...]:
+    """For each small object in the mask, whether it was found: a mean over pixels or images does not notice when the
+    small ones go. An object is a connected part of a class, diagonal neighbours touching; background and void are
+    none."""
+    return tuple(found for id in range(1, classes) for found in _found(prediction == id, mask == id))
+
+
+def _found(predicted: np.ndarray, labelled: np.ndarray) -> list[bool]:
+    objects, count = ndimage.label(labelled, _EIGHT_NEIGHBOURS)
+    pixels = np.bincount(objects.ravel(), minlength=count + 1)[1:]
+    hits = np.bincount(objects[predicted], minlength=count + 1)[1:]
+    small = (pixels >= SPECK) & (pixels < SMALL * labelled.size)
+    return (hits[small] / pixels[small] >= FOUND).tolist()
