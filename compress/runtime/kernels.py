@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a gate on sizes alone has no need of numpy
+    from compress.graph.operators.operator import TfliteForm
     from compress.graph.quantized import QuantizedGraph, QuantizedOperator
 
 KEPT = "kept float on purpose"
@@ -15,6 +16,7 @@ TFLITE_REASONS = {
     "QUANTIZE": "changes uint8 to int8 or rounds after a float layer, and computes nothing else",
     "DEQUANTIZE": "stands before a layer that is kept float",
 }
+IN_FLOAT = "TensorFlow Lite has no integer kernel that rounds once, so it runs in float between the same integers"
 NO_XNNPACK = "XNNPACK has no int8 operator for it; TensorFlow Lite's own integer kernel runs it"
 
 
@@ -84,12 +86,16 @@ def tflite_kernels(path: Path, graph: "QuantizedGraph | None" = None) -> Kernels
         return result is not None and result["dtype"].__name__ == "float32" and op["op_name"] != "DEQUANTIZE"
 
     outside = []
+    between = {o.output for o in graph.operators if _tflite_forms(graph, o)[0].in_float} if graph else set()
     for op in plain:
         kept = graph is not None and not graph.is_float and in_float(op)
         if op["index"] in taken and not kept:
             continue
         name = tensors[op["outputs"][0]]["name"] if op["outputs"][0] in tensors else op["index"]
-        reason = KEPT if kept else TFLITE_REASONS.get(op["op_name"], NO_XNNPACK)
+        reason = TFLITE_REASONS.get(op["op_name"], NO_XNNPACK)
+        if kept:
+            layer = str(name).rpartition(".")[0]  # the value has ".float32" behind it, or its place among several
+            name, reason = (layer, IN_FLOAT) if layer in between else (name, KEPT)
         outside.append(f"{name} ({op['op_name']})" + (f": {reason}" if graph else ""))
     codes = _codes(graph) if graph else set()
     integer = sum(op["op_name"] in codes and not in_float(op) for op in plain)
@@ -103,11 +109,11 @@ def _convs(graph: "QuantizedGraph") -> "list[QuantizedOperator]":
 
 def _codes(graph: "QuantizedGraph") -> set[str]:
     """What TFLite calls the convolutions."""
-    return {
-        form.code
-        for operator in _convs(graph)
-        for form in operator.kind.tflite(operator, graph.tensors[operator.inputs[0]], graph.tensors[operator.output])
-    }
+    return {form.code for operator in _convs(graph) for form in _tflite_forms(graph, operator)}
+
+
+def _tflite_forms(graph: "QuantizedGraph", operator: "QuantizedOperator") -> "tuple[TfliteForm, ...]":
+    return operator.kind.tflite(operator, graph.tensors[operator.inputs[0]], graph.tensors[operator.output])
 
 
 def _kept_float(graph: "QuantizedGraph") -> set[str]:

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from integer_reference import GraphBuilder, run_reference
-from operator_cases import u_shape
+from operator_cases import CASES, u_shape
 
 from compress.formats.onnx import to_onnx
 from compress.formats.stored import differences
@@ -91,3 +92,25 @@ def test_of_a_file_alone_operators_are_counted_without_reasons(tmp_path):
     found = onnx_kernels(tmp_path / "model.onnx")
     assert found.convs is None
     assert [line.split()[-1] for line in found.outside] == ["(Resize)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "onnx", "tflite"),
+    [
+        ("leaky_relu", "", ""),
+        ("elu", "Elu", ""),
+        ("silu", "Sigmoid", "LOGISTIC"),
+        ("hardswish", "HardSigmoid", "HARD_SWISH"),
+    ],
+)
+def test_an_operator_without_an_integer_kernel_is_named_with_the_reason(name, onnx, tflite, tmp_path):
+    builder = GraphBuilder()
+    CASES[name](builder)
+    builder.conv(builder.operators[-1].output, 4)
+    graph = builder.graph()
+    for write, kernels, wanted in ((to_onnx, onnx_kernels, onnx), (to_tflite, tflite_kernels, tflite)):
+        path = tmp_path / f"model.{'onnx' if write is to_onnx else 'tflite'}"
+        write(graph, path)
+        outside = [line for line in kernels(path, graph).outside if "QUANTIZE" not in line]
+        assert [line.startswith(f"{name}1 ({wanted}): ") for line in outside[:1]] == [True] * bool(wanted)
+        assert not any("kept float on purpose" in line for line in outside)
