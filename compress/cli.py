@@ -44,7 +44,8 @@ def _run(options: argparse.Namespace, command: str) -> int:
     from compress.report.summary import table
 
     if options.resume:
-        others = {key for key, value in vars(options).items() if value} - {"call", "resume", "minutes", "trust_pickle"}
+        given = {key for key, value in vars(options).items() if value is not None and value is not False}
+        others = given - {"call", "resume", "minutes", "trust_pickle"}
         if others:
             flags = ", ".join(sorted("MODEL" if key == "model" else "--" + key.replace("_", "-") for key in others))
             raise RecipeError(f"--resume goes on with the recipe that the run has: leave out {flags}, or start it anew")

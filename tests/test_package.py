@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import zipfile
@@ -46,3 +47,28 @@ def test_help_names_the_commands():
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "run" in run.stdout.split()
     assert "inspect" in run.stdout.split()
+
+
+IMPORTS = """
+import os
+before = dict(os.environ)
+import pkgutil, importlib, compress
+for module in pkgutil.walk_packages(compress.__path__, "compress."):
+    importlib.import_module(module.name)
+    assert dict(os.environ) == before, module.name
+print(len(list(pkgutil.walk_packages(compress.__path__, "compress."))))
+"""
+
+
+def test_importing_any_module_leaves_the_environment_as_it_was():
+    run = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) > 80
+
+
+def test_what_the_user_says_to_onednn_stays(monkeypatch):
+    from compress.machine import prepare_process
+
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    prepare_process()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
