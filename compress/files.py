@@ -91,7 +91,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        holder = Path(lock.lock_file).read_text(errors="replace") or "unknown"
+        holder = Path(lock.lock_file).read_text(errors="replace")
         log.info("%s: process %s is making it; waiting", path.name, holder)
         lock.acquire()
     try:

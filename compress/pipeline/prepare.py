@@ -64,7 +64,7 @@ def load_teachers(teacher: TeacherSection, model: Trained, trust_pickle: bool = 
 
 
 def prepare(
-    teachers: Sequence[Segmenter], dataset: Dataset, cache: Path, *, tta: Sequence[str], live: bool, seed: int
+    teachers: Sequence[Segmenter], dataset: Dataset, cache: Path, tta: Sequence[str], live: bool, seed: int
 ) -> Prepared:
     """Images, labels and the teachers' maps, from the cache where they are there. `live`: whether the teachers look at
     every view themselves. Raises DataError."""

@@ -74,9 +74,7 @@ def run(
     be used.
     """
     prepare_process()
-    budget = Budget.parse(recipe.budget, [TEACHER])
-    if (size_bytes := budget.size_bytes) is None:
-        raise BudgetError("no budget: give one, such as --budget 4MB")
+    budget, size_bytes = _budget(recipe.budget)
     check_writable(out)
     start = Start(str(model.resolve()), recipe.model_dump(mode="json"), str(recipe.folder.resolve()), command)
     checkpoints = Checkpoints(out / "checkpoints", start, resume)
@@ -92,8 +90,7 @@ def run(
         torch.manual_seed(recipe.seed)
 
     with checkpoints.stage("teacher"):
-        live = recipe.train.live_teacher
-        prepared = prepare(teachers, dataset, cache, tta=recipe.teacher.tta, live=live, seed=recipe.seed)
+        prepared = prepare(teachers, dataset, cache, recipe.teacher.tta, recipe.train.live_teacher, recipe.seed)
     checkpoints.open(_identity(start.recipe, budget, source, small, prepared))
     _forget_partial_files(out)
 
@@ -120,30 +117,23 @@ def run(
             controls = control_files(heavy, small, settings, random, size_bytes, prepared, checkpoints, resume)
 
     with checkpoints.stage("measure"):
-        references = {"teacher": float_file(teachers[0], recipe.name, cache)}
-        if source.identity not in {teacher.identity for teacher in teachers}:
-            references["source"] = float_file(source, recipe.name, cache)
+        references = _references(source, teachers, recipe.name, cache)
         measurements, answers, machine = _measure(
             {**references, **controls}, artifacts, dataset, prepared.images, recipe
         )
         pictures = _shown(album, dataset, references["teacher"], artifacts, answers)
 
-    pairs = zip(artifacts, artifacts[1:])
     record = replace(
-        _record(start, source, dataset, prepared),
+        _with_files(_record(start, source, dataset, prepared), artifacts, answers, graph),
         predicted_bytes=student.plan.predicted_bytes,
         layers=_layers(heavy.network, student.network),
         history=tuple(checkpoints.history.points),
-        artifacts=tuple(artifacts),
-        agreement=min((agreement(answers[a.format], answers[b.format]) for a, b in pairs), default=None),
         parity=parity,
-        kernels={a.format: KERNELS[a.format](a.path, graph) for a in artifacts if a.format in KERNELS},
         measurements={name: found for name, found in measurements.items() if name not in controls},
         controls={name: measurements[name] for name in controls},
         verdict=judge({a.format: measurements[a.format] for a in artifacts}, budget),
         machine=Machine(**machine),
         minutes=checkpoints.minutes,
-        layer_times=_profiled(artifacts),
         earlier=earlier_runs(out, source.sha256),
     )
     write_report(record, pictures, out)
@@ -157,6 +147,14 @@ def resume(out: Path, *, minutes: float | None = None, trust_pickle: bool = Fals
     start = started(out)
     recipe = restored_recipe(start.recipe, Path(start.recipe_folder)).with_flags(minutes=minutes)
     return run(recipe, Path(start.model), out, command=start.command, trust_pickle=trust_pickle, resume=True)
+
+
+def _budget(limits: list[str]) -> tuple[Budget, int]:
+    """The budget, and the bytes that it grants a file. Raises BudgetError."""
+    budget = Budget.parse(limits, [TEACHER])
+    if budget.size_bytes is None:
+        raise BudgetError("no budget: give one, such as --budget 4MB")
+    return budget, budget.size_bytes
 
 
 def _identity(
@@ -201,6 +199,20 @@ def _record(start: Start, source: Trained, dataset: Dataset, prepared: Prepared)
     )
 
 
+def _with_files(
+    record: RunRecord, artifacts: list[Artifact], answers: dict[str, Evaluation], graph: QuantizedGraph
+) -> RunRecord:
+    """The record with what the files are, and how they run here."""
+    pairs = zip(artifacts, artifacts[1:])
+    return replace(
+        record,
+        artifacts=tuple(artifacts),
+        agreement=min((agreement(answers[a.format], answers[b.format]) for a, b in pairs), default=None),
+        kernels={a.format: KERNELS[a.format](a.path, graph) for a in artifacts if a.format in KERNELS},
+        layer_times=_profiled(artifacts),
+    )
+
+
 def _data(dataset: Dataset, prepared: Prepared) -> Data:
     return Data(
         train=len(dataset.train),
@@ -234,6 +246,14 @@ def _golden(image: np.ndarray, artifacts: list[Artifact], out: Path) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, pixels=image, **answers)
     write_whole(out / "golden.npz", buffer.getvalue())
+
+
+def _references(source: Trained, teachers: list[Trained], name: str, cache: Path) -> dict[str, Artifact]:
+    """What the files are measured beside: the first teacher, and the model as it came where it is none of them."""
+    references = {"teacher": float_file(teachers[0], name, cache)}
+    if source.identity not in {teacher.identity for teacher in teachers}:
+        references["source"] = float_file(source, name, cache)
+    return references
 
 
 def float_file(teacher: Segmenter, name: str, cache: Path) -> Artifact:
