@@ -20,18 +20,16 @@ import torch
 from torch import nn
 from variants import Ground, Train, arguments, ground, kept, recipe_of, table
 
-from compress.budget import Budget
 from compress.graph.network import Network
 from compress.load.model import read_module, traced
 from compress.load.trace import fold_normalisation
-from compress.pipeline.checkpoints import Journal
+from compress.pipeline.checkpoints import Checkpoints
 from compress.pipeline.controls import small_network, small_student
 from compress.pipeline.plan import untrained
-from compress.pipeline.student import pruned, taught
-from compress.pipeline.teaching import with_features
+from compress.pipeline.prepare import with_features
+from compress.pipeline.student import StudentSettings, prune, train_student
 from compress.quantize.training import QuantizedNetwork
-from compress.recipe import Recipe
-from compress.train.examples import Lesson
+from compress.train.teacher import Teacher
 
 SEARCHES = 8
 
@@ -57,15 +55,15 @@ def peer(on: Ground) -> Network:
     """The largest student of Torch-Pruning's that fits the budget as an exported file."""
     height, width = on.recipe.model.input_size
     image = torch.zeros(1, 3, height, width)
-    limit = Budget.parse(on.recipe.budget).size_bytes
+    limit, settings = on.budget.size_bytes, StudentSettings.of(on.recipe, on.budget).planning
     assert limit is not None
     low, high, best = 0.0, 0.95, None
     for _ in range(SEARCHES):
         ratio = (low + high) / 2
-        module = globally_pruned(read_module(on.model, on.recipe), image, ratio)
-        student = fold_normalisation(traced(module, on.recipe)[0])
+        module = globally_pruned(read_module(on.model, on.recipe.folder, on.recipe.model.architecture), image, ratio)
+        student = fold_normalisation(traced(module, on.recipe.model, on.recipe.preprocess)[0])
         with TemporaryDirectory() as folder:
-            size = max(artifact.size_bytes for artifact in untrained(student, on.recipe, Path(folder)))
+            size = max(artifact.size_bytes for artifact in untrained(student, settings, Path(folder)))
         logging.info("torch-pruning: ratio %.3f gives %s bytes", ratio, f"{size:,}")
         low, high = (low, ratio) if size <= limit else (ratio, high)
         best = student if size <= limit else best
@@ -74,27 +72,31 @@ def peer(on: Ground) -> Network:
     return best
 
 
-def repaired(on: Ground) -> tuple[Network, Lesson]:
-    """Our student before training, and the lesson with the features of its channels."""
-    lesson, budget = on.material.lesson, Budget.parse(on.recipe.budget)
-    plan, student = pruned(on.heavy, on.recipe, budget, lesson, on.journal("compress"))
-    return student, with_features(lesson, on.heavy, plan, on.recipe)
+def repaired(on: Ground) -> tuple[Network, Teacher]:
+    """Our student before training, and the teacher with the features of its channels."""
+    settings = StudentSettings.of(on.recipe, on.budget)
+    examples, teacher = on.prepared.examples, on.prepared.teacher
+    plan, student = prune(on.heavy, settings, on.budget, examples, teacher, on.checkpoints("compress"))
+    size, seed = settings.distil.size, settings.seed
+    return student, with_features(teacher, on.heavy, plan, examples, settings.features, size, seed)
 
 
 def contestants(on: Ground) -> dict[str, Train]:
-    lesson, designed = on.material.lesson, small_network(on.recipe)
+    examples, teacher, designed = on.prepared.examples, on.prepared.teacher, small_network(on.recipe)
     cut, ours = functools.cache(peer), functools.cache(repaired)
 
-    def compressed(recipe: Recipe, journal: Journal) -> QuantizedNetwork:
-        student, fuller = ours(on)
-        return taught(student, lesson, recipe, journal, lambda: fuller)[1]
+    def compressed(settings: StudentSettings, checkpoints: Checkpoints) -> QuantizedNetwork:
+        student, full = ours(on)
+        return train_student(student, settings, examples, teacher, checkpoints, lambda: full)[1]
 
-    found: dict[str, Train] = {
-        "compress": compressed,
-        "Torch-Pruning": lambda recipe, journal: taught(cut(on), lesson, recipe, journal, lambda: lesson)[1],
-    }
+    def pruned(settings: StudentSettings, checkpoints: Checkpoints) -> QuantizedNetwork:
+        return train_student(cut(on), settings, examples, teacher, checkpoints, lambda: teacher)[1]
+
+    found: dict[str, Train] = {"compress": compressed, "Torch-Pruning": pruned}
     if designed:
-        found[designed.name] = lambda recipe, journal: small_student(designed, recipe, lesson, journal)
+        found[designed.name] = lambda settings, checkpoints: small_student(
+            designed, settings, examples, teacher, checkpoints
+        )
     return found
 
 

@@ -3,14 +3,15 @@
     python benchmarks/throughput.py MODEL.pt RUN [--batch 8] [--turns 50] [--steps 2]
 
 MODEL.pt has its recipe beside it, which says the sizes to train at; the student is that of RUN, an output folder of
-`compress run MODEL.pt`. The step is that of `compress.train.loop`: images and the teacher's maps, doubt and features
-read from memory maps, losses, the optimizer, the average. The bare loop runs the same batches at the same sizes from
-tensors that lie ready. Both take turns; what is reported is images per second, and their ratio.
+`compress run MODEL.pt`. The step is that of `compress.train.loop`: images and the teacher's maps, uncertainty and
+features read from memory maps, losses, the optimizer, the average. The bare loop runs the same batches at the same
+sizes from tensors that lie ready. Both take turns; what is reported is images per second, and their ratio.
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,31 +20,31 @@ import torch
 from int8_speed import float_student
 from torch import Tensor
 
-from compress.graph.channels import find_groups
 from compress.load.model import load
-from compress.load.trace import fold_normalisation
+from compress.machine import prepare_process
 from compress.measure.statistics import bootstrap_mean
-from compress.recipe import Recipe, read_recipe
+from compress.recipe import read_recipe
 from compress.train.device import autocast, best_device, placed
-from compress.train.examples import Lesson
-from compress.train.loop import _Progress
-from compress.train.teacher import teacher_features
+from compress.train.examples import Examples
+from compress.train.loop import Progress
+from compress.train.teacher import StoredTeacher, teacher_features
 from compress.train.views import WHOLE
 
 IMAGES = 32
 DRAWN = 99  # batches: their sizes are all there are, and what is compiled for each of them costs no turn anything
 
 
-def lesson_of(recipe: Recipe, folder: Path) -> Lesson:
-    """Noise: its content changes no time. Half of the images are labelled."""
-    rng, size, classes = np.random.default_rng(0), recipe.model.input_size, len(recipe.model.classes)
-    shapes = {"pixels": (*size, 3), "maps": (classes - 1, *size), "doubt": size, "labels": size}
+def noise(size: tuple[int, int], classes: int, folder: Path) -> tuple[Examples, StoredTeacher]:
+    """Images and maps in files of `folder`; what they hold changes no time. Half of the images are labelled."""
+    rng = np.random.default_rng(0)
+    shapes = {"pixels": (*size, 3), "maps": (classes - 1, *size), "uncertainty": size, "labels": size}
     arrays = {}
     for name, shape in shapes.items():
         count, top = (IMAGES // 2, classes) if name == "labels" else (IMAGES, 256)
         arrays[name] = np.lib.format.open_memmap(folder / name, "w+", np.uint8, (count, *shape))
         arrays[name][:] = rng.integers(0, top, (count, *shape), np.uint8)
-    return Lesson(**arrays, features=None, held_out=(0,), left_out=(), size=recipe.train.size, classes=classes)
+    examples = Examples(arrays["pixels"], arrays["labels"], classes, held_out=(0,), references=arrays["labels"][:1])
+    return examples, StoredTeacher(arrays["maps"], arrays["uncertainty"])
 
 
 def seconds(call) -> float:
@@ -58,18 +59,21 @@ def seconds(call) -> float:
 
 
 def main(options: argparse.Namespace) -> None:
+    prepare_process()
     recipe = read_recipe(options.model.with_suffix(".toml"))
-    heavy = fold_normalisation(load(options.model, recipe).network)
+    heavy = load(options.model, recipe)
     student = float_student(options.run)
     kept = torch.load(options.run / "checkpoints" / "plan.pt", weights_only=True)["kept"]
     device = best_device()
     bare = placed(student)
     with TemporaryDirectory(prefix="compress-") as folder:
-        lesson = lesson_of(recipe, Path(folder))
-        seen = [(index, WHOLE) for index in range(1, IMAGES)]
-        features = teacher_features(heavy, find_groups(heavy), kept, lesson.pixels, seen, lesson.size, Path(folder))
-        lesson = Lesson(**{**vars(lesson), "features": features})
-        progress = _Progress(student, lesson, options.batch, recipe.train.learning_rate, seed=0)
+        examples, teacher = noise(recipe.model.input_size, len(recipe.model.classes), Path(folder))
+        training = replace(recipe.training("distil"), batch=options.batch, seed=0)
+        views = [(index, WHOLE) for index in range(1, IMAGES)]
+        features = teacher_features(
+            heavy.folded, heavy.channels, kept, examples.pixels, views, training.size, Path(folder)
+        )
+        progress = Progress(student, examples, replace(teacher, features=features), training)
         progress.begin()
         shapes: list[torch.Size] = []
         real = progress.net.real
@@ -93,7 +97,7 @@ def main(options: argparse.Namespace) -> None:
 
             return run
 
-        passes(sorted({progress.draw.drawn(device)[0].shape for _ in range(DRAWN)}))()
+        passes(sorted({progress.batches.next(device)[0].shape for _ in range(DRAWN)}))()
         ratios, speeds = [], []
         for turn in range(options.turns + 1):
             shapes.clear()

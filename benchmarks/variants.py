@@ -4,7 +4,8 @@
 
 Every variant is one change to the recipe. Its IoU is that of the exported int8 file on DIR's val images, with a 95 %
 bootstrap interval, beside the difference to the first variant, paired by image. Results are kept in FOLDER variant by
-variant, and what is there is not made again. Minutes mean what they say on a quiet machine only.
+variant; what is there from the same model, images, recipe, budget and minutes is not made again. Minutes mean what they
+say on a quiet machine only.
 """
 
 import argparse
@@ -15,22 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.files import cache_folder
-
 from compress.budget import Budget
 from compress.data.folders import Dataset
 from compress.data.images import read_mask
+from compress.files import cache_folder, cached, identity
 from compress.load.model import Trained, load
+from compress.machine import prepare_process
 from compress.measure.evaluate import evaluate
 from compress.measure.statistics import bootstrap_mean, paired_difference
-from compress.pipeline.checkpoints import Journal, Start
-from compress.pipeline.plan import timed
-from compress.pipeline.student import compress_network
-from compress.pipeline.teaching import Material, dataset_of, prepare, teachers_of
+from compress.pipeline.checkpoints import Checkpoints, Start
+from compress.pipeline.prepare import Prepared, load_teachers, open_data, prepare
+from compress.pipeline.student import StudentSettings, compress_network
 from compress.quantize.convert import quantized_graph
 from compress.quantize.training import QuantizedNetwork
 from compress.recipe import Recipe, read_recipe
-from compress.release.export import exported
+from compress.release.export import export
+
+_VERSION = 1  # raised whenever the same recipe gives another result
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "as shipped": {},
@@ -45,7 +47,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-Train = Callable[[Recipe, Journal], QuantizedNetwork]
+Train = Callable[[StudentSettings, Checkpoints], QuantizedNetwork]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,24 +55,28 @@ class Ground:
     """What all contestants share."""
 
     recipe: Recipe
+    budget: Budget
     model: Path
     heavy: Trained
     dataset: Dataset
-    material: Material
+    prepared: Prepared
     out: Path
 
-    def journal(self, name: str) -> Journal:
+    def checkpoints(self, name: str) -> Checkpoints:
         """A folder of the contestant's own, begun anew."""
         start = Start(str(self.model), self.recipe.model_dump(mode="json"), str(self.recipe.folder), name)
-        journal = Journal(self.out / name.replace(" ", "-"), start, resume=False)
-        journal.opened(name)
-        return journal
+        checkpoints = Checkpoints(self.out / name.replace(" ", "-"), start, resume=False)
+        checkpoints.open(name)
+        return checkpoints
 
 
 def ground(model: Path, recipe: Recipe, out: Path) -> Ground:
-    heavy, dataset = load(model, recipe), dataset_of(recipe)
-    material = prepare(teachers_of(recipe, heavy), dataset, recipe, cache_folder())
-    return Ground(recipe, model, heavy, dataset, material, out)
+    prepare_process()
+    heavy = load(model, recipe)
+    dataset, teachers = open_data(recipe.data, heavy.classes, recipe.seed), load_teachers(recipe.teacher, heavy)
+    live = recipe.train.live_teacher
+    prepared = prepare(teachers, dataset, cache_folder(), recipe.teacher.tta, live, recipe.seed)
+    return Ground(recipe, Budget.parse(recipe.budget), model, heavy, dataset, prepared, out)
 
 
 def varied(recipe: Recipe, changes: dict[str, dict[str, Any]]) -> Recipe:
@@ -80,15 +86,25 @@ def varied(recipe: Recipe, changes: dict[str, dict[str, Any]]) -> Recipe:
 
 def kept(on: Ground, name: str, train: Train, recipe: Recipe) -> dict[str, Any]:
     """Bytes and IoU by image, on val, of the file that a contestant's student is exported to; trained only if the
-    folder has no result of that name."""
-    path = on.out / f"{name.replace(' ', '-')}.json"
-    if not path.exists():
-        journal = on.journal(name)
-        graph = quantized_graph(train(recipe, journal), recipe.name)
-        artifact = exported(graph, timed(recipe), journal.folder)[0]
+    folder has no result of that name from the same model, data, recipe and budget."""
+    key = identity(
+        "variant",
+        _VERSION,
+        name=name,
+        model=on.heavy.identity,
+        data=on.prepared.identity,
+        recipe=recipe.model_dump(mode="json", exclude={"data", "report", "measure"}),
+    )
+
+    def measure(partial: Path) -> None:
+        checkpoints, settings = on.checkpoints(name), StudentSettings.of(recipe, on.budget)
+        graph = quantized_graph(train(settings, checkpoints), recipe.name)
+        artifact = export(graph, settings.files.timed(), checkpoints.folder)[0]
         masks = [read_mask(sample.mask, on.dataset.object_is_255) for sample in on.dataset.val if sample.mask]
-        found = evaluate(artifact, on.material.images, masks, len(recipe.model.classes))
-        path.write_text(json.dumps({"size_bytes": artifact.size_bytes, "iou": found.iou}))
+        found = evaluate(artifact, on.prepared.images, masks, len(recipe.model.classes))
+        partial.write_text(json.dumps({"size_bytes": artifact.size_bytes, "iou": found.iou}))
+
+    path = cached(on.out / f"{name.replace(' ', '-')}-{key[:12]}.json", measure)
     result: dict[str, Any] = json.loads(path.read_text())
     return result
 
@@ -96,9 +112,9 @@ def kept(on: Ground, name: str, train: Train, recipe: Recipe) -> dict[str, Any]:
 def compressed(on: Ground) -> Train:
     """Ours."""
 
-    def train(recipe: Recipe, journal: Journal) -> QuantizedNetwork:
-        budget = Budget.parse(recipe.budget)
-        return compress_network(on.heavy, recipe, budget, on.material.lesson, journal).quantized
+    def train(settings: StudentSettings, checkpoints: Checkpoints) -> QuantizedNetwork:
+        examples, teacher = on.prepared.examples, on.prepared.teacher
+        return compress_network(on.heavy, settings, on.budget, examples, teacher, checkpoints).quantized
 
     return train
 

@@ -1,4 +1,4 @@
-"""How many threads there is work for, and how many a runtime gets."""
+"""How many threads there is work for, how many a runtime gets, and what a process is prepared with."""
 
 import os
 
@@ -10,3 +10,13 @@ def cores() -> int:
 
 THREADS = min(2, cores())
 """As many as a phone has fast cores, but no more than there are here."""
+
+
+def prepare_process() -> None:
+    """For training and for heavy networks in torch; to be called before the first convolution.
+
+    oneDNN compiles each convolution for each size of images, and keeps 1,024 of them unless told otherwise before the
+    first: fewer than a network of a hundred layers has at five sizes, forwards and backwards, so that every step at
+    another size than the last would compile them all anew. What the user's environment says stays.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")

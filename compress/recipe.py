@@ -1,6 +1,7 @@
 """The recipe: TOML beside the model plus flags, parsed once into typed values."""
 
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,6 +20,35 @@ Stage = Literal["tune", "between", "distil", "qat"]
 """A kind of training."""
 Colours = tuple[float, float, float]
 """Of red, green and blue."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train: a number of steps, which gives the same result again, or else minutes of wall-clock."""
+
+    minutes: float = 0.0
+    steps: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.minutes if self.steps is None else self.steps)
+
+    def done(self, minutes: float, steps: int) -> float:
+        """The share of it that is over."""
+        return minutes / self.minutes if self.steps is None else steps / self.steps
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training. `size`: the smaller height and width to train at. `learning_rate`: about the share of its standard
+    deviation by which a step moves an output of a layer. `label_weight`: of what a label says, beside what the teacher
+    says of the same pixel."""
+
+    schedule: Schedule
+    batch: int
+    learning_rate: float
+    size: tuple[int, int]
+    seed: int = 0
+    label_weight: float = 0.5
 
 
 class ModelSection(_Section):
@@ -91,9 +121,9 @@ class PlanSection(_Section):
 class TrainSection(_Section):
     """Training after the repair: `minutes` for distillation and quantization-aware training together, or a number of
     `steps`, which gives the same result whatever the machine's speed. `qat_share` of either is quantization-aware. A
-    learning rate is about the share of its spread by which a step moves an output of a layer. `features`: views of
-    which the heavy model's are computed once. With `live_teacher` it looks at every view itself instead, features
-    included unless `features` is 0: where there is a GPU."""
+    learning rate is about the share of its standard deviation by which a step moves an output of a layer. `features`:
+    views of which the heavy model's are computed once. With `live_teacher` it looks at every view itself instead,
+    features included unless `features` is 0: where there is a GPU."""
 
     minutes: float = Field(6.0, ge=0)
     steps: int | None = Field(None, ge=0)
@@ -187,15 +217,32 @@ class Recipe(_Section):
                 raise ValueError(f"a size of {size[0]}x{size[1]} is empty or larger than model.input_size")
         return self
 
-    def schedule(self, stage: Stage) -> tuple[float, int | None]:
-        """Minutes of one kind of training, or its steps where the recipe states steps; "between" is of one time
-        between two cuts."""
+    def training(self, stage: Stage) -> Training:
+        """One kind of training; "between" is one time between two cuts. Where the recipe states steps, those count. The
+        model itself is tuned on the labels alone."""
+        settings = self.tune if stage == "tune" else self.train
+        return Training(
+            self._schedule(stage),
+            settings.batch,
+            self.train.qat_learning_rate if stage == "qat" else settings.learning_rate,
+            self.train.size,
+            self.seed,
+            label_weight=1.0 if stage == "tune" else Training.label_weight,
+        )
+
+    def _schedule(self, stage: Stage) -> Schedule:
         if stage == "tune":
-            return self.tune.minutes, self.tune.steps
+            return Schedule(self.tune.minutes, self.tune.steps)
         qat = self.train.qat_share if self.quantize == "qat" else 0.0
         before = self.plan.between * (self.plan.cuts - 1)
         share = {"qat": qat, "between": (1 - qat) * self.plan.between, "distil": (1 - qat) * (1 - before)}[stage]
-        return share * self.train.minutes, None if self.train.steps is None else round(share * self.train.steps)
+        steps = None if self.train.steps is None else round(share * self.train.steps)
+        return Schedule(share * self.train.minutes, steps)
+
+    def pruned_at_random(self) -> "Recipe":
+        """The same with channels drawn by lot in one cut, and without a repair."""
+        plan = self.plan.model_copy(update={"method": "random", "cuts": 1})
+        return self.model_copy(update={"plan": plan, "repair": self.repair.model_copy(update={"images": 0})})
 
     def with_flags(self, **flags: Any) -> "Recipe":
         """A copy in which every flag of `compress run` that is not None replaces what the recipe says, each by its

@@ -1,4 +1,5 @@
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -136,3 +137,28 @@ def test_the_light_install_gates_a_release_and_brings_no_torch(tmp_path):
         text=True,
     )
     assert (refused.returncode, "compress-mobile[train]" in refused.stderr) == (2, True)
+
+
+IMPORTS = """
+import os
+before = dict(os.environ)
+import pkgutil, importlib, compress
+for module in pkgutil.walk_packages(compress.__path__, "compress."):
+    importlib.import_module(module.name)
+    assert dict(os.environ) == before, module.name
+print(len(list(pkgutil.walk_packages(compress.__path__, "compress."))))
+"""
+
+
+def test_importing_any_module_leaves_the_environment_as_it_was():
+    run = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) > 80
+
+
+def test_what_the_user_says_to_onednn_stays(monkeypatch):
+    from compress.machine import prepare_process
+
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    prepare_process()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"

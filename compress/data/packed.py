@@ -1,6 +1,5 @@
 """Decoded and resized images in one file, so that each is read once whatever the number of epochs and runs."""
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.data.images import Size, read_all, read_image, read_mask
-from compress.files import content_hash, digest, unwritten
+from compress.files import cached, content_hash, identity
 
 _VERSION = 1  # raised whenever reading or resizing gives other pixels, so that older entries are not met
 
@@ -37,25 +36,21 @@ def _pack(
     kind: str, paths: Sequence[Path], shape: tuple[int, ...], read: Callable[[Path], np.ndarray], cache: Path
 ) -> Packed:
     hashes = list(read_all(content_hash, paths, f"hashing {kind}"))
-    key = digest(_VERSION, kind, shape, hashes)
+    key = identity(kind, _VERSION, shape=shape, images=hashes)
     if not paths:
         return Packed(np.zeros((0, *shape), np.uint8), key)
-    target = cache / f"{kind}-{key}.npy"
-    if not target.exists():
-        _write(target, (len(paths), *shape), read_all(read, paths, f"reading {kind}"))
+    whole = (len(paths), *shape)
+    target = cached(
+        cache / f"{kind}-{key}.npy",
+        lambda path: _write(path, whole, read_all(read, paths, f"reading {kind}")),
+        wanted=f" for {np.prod(whole) / 1e6:.0f} MB",
+    )
     return Packed(np.load(target, mmap_mode="r"), key)
 
 
-def _write(target: Path, shape: tuple[int, ...], arrays: Iterable[np.ndarray]) -> None:
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    try:
-        # In sequence, not through a memory map: on a full disk a write fails, but a mapped page kills the process.
-        with partial.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for array in arrays:
-                file.write(array.tobytes())
-        os.replace(partial, target)
-    except OSError as error:
-        raise unwritten(target.parent, error, f" for {np.prod(shape) / 1e6:.0f} MB") from None
-    finally:
-        partial.unlink(missing_ok=True)
+def _write(path: Path, shape: tuple[int, ...], arrays: Iterable[np.ndarray]) -> None:
+    """In sequence, not through a memory map: on a full disk a write fails, but a mapped page kills the process."""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for array in arrays:
+            file.write(array.tobytes())

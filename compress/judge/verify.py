@@ -1,7 +1,6 @@
 """Are the exported files one and the same int8 network, and the one that was trained?"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,67 +13,13 @@ from compress.formats.npz import read_graph
 from compress.formats.stored import differences
 from compress.graph.quantized import QuantizedGraph, QuantizedOperator
 from compress.measure.masks import class_ids
+from compress.measure.parity import WITHIN_ONE, EndParity, LayerParity, Parity
 from compress.quantize.simulate import simulate, simulate_operator
 from compress.release.export import EXPORTERS
 from compress.release.manifest import changed_files, read_manifest
 from compress.runtime.session import Session, open_model, saturates
 
 GRAPH = Path("checkpoints") / "graph.npz"
-WITHIN_ONE = 0.999
-MEAN_LSB = 1.0
-MASKS = 0.997
-
-
-@dataclass(frozen=True)
-class LayerParity:
-    """One operator of one runtime against exact arithmetic on the very integers that the runtime fed it."""
-
-    layer: str
-    op: str
-    runtime: str
-    within_one: float  # share of values that differ by at most 1
-    largest_lsb: int
-
-    @property
-    def passed(self) -> bool:
-        return self.within_one >= WITHIN_ONE
-
-
-@dataclass(frozen=True)
-class EndParity:
-    """Two ways from the same pixels to the class map: mean and largest difference, and the masks' agreement."""
-
-    pair: str
-    images: int
-    mean_lsb: float
-    largest_lsb: int
-    masks: float
-
-    @property
-    def passed(self) -> bool:
-        return self.mean_lsb <= MEAN_LSB and self.masks >= MASKS
-
-
-@dataclass(frozen=True)
-class Parity:
-    """`stored` lists integers and scales in a file that are not the graph's; `layers` are in execution order;
-    `not_run` says which file this machine cannot run exactly, and why."""
-
-    stored: tuple[str, ...]
-    layers: tuple[LayerParity, ...]
-    ends: tuple[EndParity, ...]
-    not_run: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        parts: tuple[LayerParity | EndParity, ...] = (*self.layers, *self.ends)
-        return not self.stored and all(part.passed for part in parts)
-
-    def first_parting(self) -> LayerParity | None:
-        """The earliest layer that a runtime computes otherwise."""
-        return next((layer for layer in self.layers if not layer.passed), None)
-
-
 IMAGES = 50
 
 

@@ -1,8 +1,6 @@
 """What a model, trained or exported, answers on images, kept in the cache image by image."""
 
-import hashlib
 import io
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ import numpy as np
 
 from compress.data.images import Size, read_all, read_image
 from compress.errors import DataError, MeasureError, RecipeError
-from compress.files import unwritten
+from compress.files import identity, locked, unwritten, written
 from compress.formats.artifact import LOGITS
 from compress.load.model import load
 from compress.measure.masks import as_probabilities
@@ -23,16 +21,16 @@ from compress.runtime.session import OPENERS
 GRID = 160
 """Answers of every model are sampled at this many rows and columns, so that they can be compared."""
 
-_VERSION = "1"
+_VERSION = 2  # raised whenever a model gives other answers on the same image
 
 
 @dataclass(frozen=True)
 class Model:
-    """`key` names what decides its answers. `answer` turns uint8 RGB [H, W, 3] of `size` into probabilities,
+    """`identity` names what decides its answers. `answer` turns uint8 RGB [H, W, 3] of `size` into probabilities,
     float32 [classes, h, w]."""
 
     path: Path
-    key: str
+    identity: str
     size: Size
     classes: int
     answer: Callable[[np.ndarray], np.ndarray]
@@ -52,8 +50,10 @@ def opened(path: Path, trust_pickle: bool = False) -> Iterator[Model]:
 def _trained(path: Path, trust_pickle: bool) -> Model:
     import torch
 
+    from compress.machine import prepare_process
     from compress.train.device import best_device, placed
 
+    prepare_process()
     beside = path.with_suffix(".toml")
     if not beside.is_file():
         raise RecipeError(f"{beside}: no such file; write the model's recipe there")
@@ -67,7 +67,7 @@ def _trained(path: Path, trust_pickle: bool) -> Model:
 
     return Model(
         path,
-        f"{trained.sha256} {recipe.model} {recipe.preprocess}",
+        trained.identity,
         recipe.model.input_size,
         len(trained.classes),
         answer,
@@ -87,7 +87,8 @@ def _exported(path: Path, stack: ExitStack) -> Model:
     def answer(image: np.ndarray) -> np.ndarray:
         return as_probabilities(child.probabilities(image, mean, std), file.output.activation == LOGITS)
 
-    return Model(path, f"{file.sha256} {mean} {std}", file.size, file.classes, answer)
+    key = identity("exported file", 1, sha256=file.sha256, mean=mean, std=std)
+    return Model(path, key, file.size, file.classes, answer)
 
 
 @dataclass(frozen=True)
@@ -113,15 +114,18 @@ def answers(model: Model, images: Mapping[Path, str], cache: Path) -> Answers:
     """The model's answers on `images` (path -> hash of the content), computing those that the cache has not.
 
     Each is kept as soon as it is there, under the content of model and image: an interruption loses one image, and
-    images that are added or taken away cost nothing for the others. Raises DataError, or MeasureError where the
-    runtime dies.
+    images that are added or taken away cost nothing for the others; a second process waits. Raises DataError, or
+    MeasureError where the runtime dies.
     """
-    key = hashlib.sha256(f"{_VERSION} {model.key}".encode()).hexdigest()[:32]
-    kept = Answers(cache / f"answers-{key}")
-    missing = [path for path, image in images.items() if not kept.path(image).exists()]
-    read = read_all(lambda path: read_image(path, model.size), missing, f"{model.path.name} answers")
-    for path, pixels in zip(missing, read, strict=True):
-        _keep(kept.path(images[path]), sampled(model.answer(pixels)))
+    kept = Answers(cache / f"answers-{identity('answers', _VERSION, model=model.identity)}")
+    try:
+        with locked(kept.folder):
+            missing = [path for path, image in images.items() if not kept.path(image).exists()]
+            read = read_all(lambda path: read_image(path, model.size), missing, f"{model.path.name} answers")
+            for path, pixels in zip(missing, read, strict=True):
+                _keep(kept.path(images[path]), sampled(model.answer(pixels)))
+    except OSError as error:
+        raise unwritten(cache, error) from None
     return kept
 
 
@@ -140,12 +144,6 @@ def sampled(probabilities: np.ndarray) -> np.ndarray:
 def _keep(path: Path, maps: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, maps=maps)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written(path) as partial:
         partial.write_bytes(buffer.getvalue())
-        os.replace(partial, path)
-    except OSError as error:
-        raise unwritten(path.parent, error) from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a run has finished, so that it can go on after it was killed at any moment."""
+"""What a run has finished, so that it can go on after it was killed at any time."""
 
 import io
 import json
@@ -14,7 +14,8 @@ import torch
 
 from compress.errors import RecipeError
 from compress.files import write_whole
-from compress.report.record import Moment
+from compress.pipeline.history import History
+from compress.report.record import HistoryPoint
 
 log = logging.getLogger("compress")
 T = TypeVar("T")
@@ -22,6 +23,8 @@ T = TypeVar("T")
 RUN = "run.json"
 TRAINED = ("distil", "ptq", "qat")
 """What a longer training makes anew."""
+
+_KEYS = {"identity", "minutes", "trained", "history", "model", "recipe", "recipe_folder", "command"}
 
 
 @dataclass(frozen=True)
@@ -34,20 +37,19 @@ class Start:
     command: str
 
 
-class Journal:
+class Checkpoints:
     """The folder of checkpoints: each stage's result is a file of its own, written whole and then noted in run.json,
-    with the minutes that it took and the moments of the history that it added."""
+    with the minutes that it took and the points of the history that it added."""
 
     def __init__(self, folder: Path, start: Start, resume: bool):
         self.folder, self.start = folder, start
         self.minutes: dict[str, float] = {}
-        self.moments: list[Moment] = []
-        self.trained = 0.0
-        self.key = ""
+        self.history = History()
+        self.identity = ""
         if resume:
             document = _read(folder)
-            self.minutes, self.trained, self.key = document["minutes"], document["trained"], document["key"]
-            self.moments = [Moment(**moment) for moment in document["moments"]]
+            self.minutes, self.identity = document["minutes"], document["identity"]
+            self.history = History([HistoryPoint(**point) for point in document["history"]], document["trained"])
             if document["recipe"].get("train") != start.recipe.get("train"):
                 self._train_on()
 
@@ -56,22 +58,21 @@ class Journal:
         for stage in TRAINED:
             self.minutes.pop(stage, None)
         (self.folder / "qat.state").unlink(missing_ok=True)
-        self.moments = [moment for moment in self.moments if moment.stage not in TRAINED]
-        self.trained = max((moment.minutes for moment in self.moments), default=0.0)
+        self.history.forget(TRAINED)
 
-    def opened(self, key: str) -> None:
-        """`key` names the model, the recipe and the content of the data. Raises RecipeError when the run that is to go
-        on had another; a new run forgets what an older one left in the folder."""
-        if self.key and self.key != key:
+    def open(self, identity: str) -> None:
+        """`identity` is that of the model, the recipe and the content of the data. Raises RecipeError when the run that
+        is to go on had another; a new run forgets what an older one left in the folder."""
+        if self.identity and self.identity != identity:
             raise RecipeError(
                 f"{self.folder.parent}: the model, the recipe or the images changed since this run began; "
                 "start it anew, without --resume"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.key:
-            for path in (*self.folder.glob("*.pt"), *self.folder.glob("*.state")):
-                path.unlink()
-        self.key = key
+        left = ("*.partial",) if self.identity else ("*.partial", "*.pt", "*.state")
+        for path in (path for pattern in left for path in self.folder.glob(pattern)):
+            path.unlink(missing_ok=True)
+        self.identity = identity
         self._write()
 
     def once(self, name: str, make: Callable[[], T], state: Callable[[T], Any], restore: Callable[[Any], T]) -> T:
@@ -80,7 +81,7 @@ class Journal:
         if name in self.minutes and path.exists():
             log.info("%s: from %s", name, path)
             return restore(torch.load(path, weights_only=True))
-        before, trained = list(self.moments), self.trained
+        points, trained = list(self.history.points), self.history.minutes
         try:
             with self.stage(name):
                 result = make()
@@ -88,9 +89,10 @@ class Journal:
                 torch.save(state(result), buffer)
                 write_whole(path, buffer.getvalue())
         except BaseException:
-            self.moments, self.trained = before, trained
+            self.history.restore(points, trained)
             raise
-        self.minutes[name] = max(self.minutes[name], self.trained - trained)  # some were of a run that was killed
+        # Some of the minutes were of a run that was killed.
+        self.minutes[name] = max(self.minutes[name], self.history.minutes - trained)
         self._write()
         return result
 
@@ -101,17 +103,13 @@ class Journal:
         yield
         self.minutes[name] = (time.monotonic() - start) / 60
 
-    def moment(self, stage: str, iou: float, minutes: float = 0.0, loss: float | None = None) -> None:
-        log.info("%s: IoU %.4f on the held-out images", stage, iou)
-        self.moments.append(Moment(stage, self.trained + minutes, iou, loss))
-
     def _write(self) -> None:
         document = {
-            "key": self.key,
+            "identity": self.identity,
             **asdict(self.start),
             "minutes": self.minutes,
-            "trained": self.trained,
-            "moments": [asdict(moment) for moment in self.moments],
+            "trained": self.history.minutes,
+            "history": [asdict(point) for point in self.history.points],
         }
         write_whole(self.folder / RUN, json.dumps(document, indent=2).encode())
 
@@ -126,12 +124,9 @@ def _read(folder: Path) -> dict[str, Any]:
     path = folder / RUN
     try:
         document = json.loads(path.read_text())
-        if (
-            isinstance(document, dict)
-            and {"key", "minutes", "trained", "moments", "model", "recipe"} <= document.keys()
-        ):
+        if isinstance(document, dict) and document.keys() >= _KEYS:
             return document
-        reason = "it is no record of a run"
+        reason = "it is no record of a run, or one of another version; start the run anew, without --resume"
     except FileNotFoundError:
         reason = "no such file; give --resume the output folder of a run that got as far as its teacher's maps"
     except (OSError, ValueError) as error:

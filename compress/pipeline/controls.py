@@ -1,25 +1,24 @@
 """What the same minutes make of less: a student pruned at random, and a network that was designed small."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from compress.budget import Budget
+from compress.budget import Budget, Limit
 from compress.formats.artifact import Artifact
 from compress.graph.network import Network, Node
-from compress.load.model import Trained, fresh, load
-from compress.load.trace import fold_normalisation
-from compress.pipeline.checkpoints import RUN, Journal
-from compress.pipeline.plan import timed
-from compress.pipeline.student import compress_network, taught
-from compress.pipeline.teaching import random_pixels
+from compress.load.model import Segmenter, fresh, load
+from compress.pipeline.checkpoints import RUN, Checkpoints
+from compress.pipeline.prepare import Prepared, random_pixels
+from compress.pipeline.student import StudentSettings, compress_network, train_student
 from compress.quantize.convert import quantized_graph
 from compress.quantize.training import QuantizedNetwork
 from compress.recipe import Recipe
-from compress.release.export import exported
-from compress.train.examples import Lesson
+from compress.release.export import FileSettings, export
+from compress.train.examples import Examples
+from compress.train.teacher import Teacher
 
 STANDARDISED = 16
 """Images that a network from scratch is standardised on."""
@@ -27,11 +26,12 @@ STANDARDISED = 16
 
 @dataclass(frozen=True)
 class Small:
-    """A network that was designed small: `name` says which, and whether it begins from weights."""
+    """A network that was designed small: `name` says which, and whether it begins from weights. `learning_rate`: of its
+    distillation, where it does not."""
 
     name: str
-    network: Network
-    trained: bool
+    model: Segmenter
+    learning_rate: float | None
 
 
 def small_network(recipe: Recipe, trust_pickle: bool = False) -> Small | None:
@@ -42,55 +42,59 @@ def small_network(recipe: Recipe, trust_pickle: bool = False) -> Small | None:
     own = recipe.model_copy(update={"model": recipe.model.model_copy(update={"architecture": wanted.small})})
     title = wanted.small.split(":")[1]
     if wanted.small_weights:
-        return Small(f"{title} fine-tuned", load(recipe.folder / wanted.small_weights, own, trust_pickle).network, True)
+        return Small(f"{title} fine-tuned", load(recipe.folder / wanted.small_weights, own, trust_pickle), None)
     torch.manual_seed(recipe.seed)
-    return Small(f"{title} from scratch", fresh(own), False)
+    return Small(f"{title} from scratch", fresh(own), wanted.learning_rate)
 
 
 def control_files(
-    heavy: Trained, small: Small | None, recipe: Recipe, size_bytes: int, lesson: Lesson, journal: Journal, resume: bool
+    heavy: Segmenter,
+    small: Small | None,
+    settings: StudentSettings,
+    random: StudentSettings,
+    size_bytes: int,
+    prepared: Prepared,
+    checkpoints: Checkpoints,
+    resume: bool,
 ) -> dict[str, Artifact]:
     """Exported int8 files by what they are, each trained for the run's minutes on the run's data.
 
-    The random student has the run's bytes and learns from the same maps and features, but its channels are drawn by
-    lot, as many of each layer, and nothing is repaired. The small network has no channels of the teacher's: it learns
-    from the maps and the labels.
+    The random student, made by the settings `random`, has the run's bytes and learns from the same maps and features,
+    but its channels are drawn by lot, as many of each layer, and nothing is repaired. The small network has no channels
+    of the teacher's: it learns from the maps and the labels.
     """
-    files = {"random pruning": _random(heavy, recipe, size_bytes, lesson, _journal(journal, "random", resume))}
+    own = _checkpoints(checkpoints, "random", resume)
+    budget = Budget((Limit("size", size_bytes, f"{size_bytes}B"),))
+    examples, teacher = prepared.examples, prepared.teacher
+    student = compress_network(heavy, random, budget, examples, teacher, own)
+    files = {"random pruning": _file(student.quantized, random.files, own.folder)}
     if small:
-        own = _journal(journal, "small", resume)
-        files[small.name] = _file(small_student(small, recipe, lesson, own), recipe, own.folder)
+        own = _checkpoints(checkpoints, "small", resume)
+        files[small.name] = _file(small_student(small, settings, examples, teacher, own), settings.files, own.folder)
     return files
 
 
-def _journal(journal: Journal, name: str, resume: bool) -> Journal:
-    folder = journal.folder / name
-    own = Journal(folder, journal.start, resume and (folder / RUN).exists())
-    own.opened(journal.key)
+def _checkpoints(checkpoints: Checkpoints, name: str, resume: bool) -> Checkpoints:
+    folder = checkpoints.folder / name
+    own = Checkpoints(folder, checkpoints.start, resume and (folder / RUN).exists())
+    own.open(checkpoints.identity)
     return own
 
 
-def _random(heavy: Trained, recipe: Recipe, size_bytes: int, lesson: Lesson, journal: Journal) -> Artifact:
-    plan = recipe.plan.model_copy(update={"method": "random", "cuts": 1})
-    repair = recipe.repair.model_copy(update={"images": 0})
-    own = recipe.model_copy(update={"plan": plan, "repair": repair})
-    student = compress_network(heavy, own, Budget.parse([f"{size_bytes}B"]), lesson, journal)
-    return _file(student.quantized, own, journal.folder)
-
-
-def small_student(small: Small, recipe: Recipe, lesson: Lesson, journal: Journal) -> QuantizedNetwork:
-    """The small network, trained as the recipe trains a student. Raises TrainError."""
-    network, own = fold_normalisation(small.network), recipe
-    if not small.trained:
-        pixels = random_pixels(lesson, STANDARDISED, recipe.train.size, recipe.seed)
+def small_student(
+    small: Small, settings: StudentSettings, examples: Examples, teacher: Teacher, checkpoints: Checkpoints
+) -> QuantizedNetwork:
+    """The small network, trained as a student is. Raises TrainError."""
+    network, own = small.model.folded, settings
+    if small.learning_rate is not None:
+        pixels = random_pixels(examples, STANDARDISED, settings.distil.size, settings.seed)
         network = standardised(network, network.real(pixels))
-        rate = {"learning_rate": recipe.controls.learning_rate}
-        own = recipe.model_copy(update={"train": recipe.train.model_copy(update=rate)})
-    return taught(network, lesson, own, journal, lambda: lesson)[1]
+        own = replace(settings, distil=replace(settings.distil, learning_rate=small.learning_rate))
+    return train_student(network, own, examples, teacher, checkpoints, lambda: teacher)[1]
 
 
-def _file(quantized: QuantizedNetwork, recipe: Recipe, folder: Path) -> Artifact:
-    return exported(quantized_graph(quantized, recipe.name), timed(recipe), folder)[0]
+def _file(quantized: QuantizedNetwork, files: FileSettings, folder: Path) -> Artifact:
+    return export(quantized_graph(quantized, files.card.name), files.timed(), folder)[0]
 
 
 def standardised(net: Network, image: Tensor) -> Network:

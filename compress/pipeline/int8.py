@@ -9,15 +9,13 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from compress.budget import TEACHER, Budget
 from compress.graph.network import Network
-from compress.pipeline.plan import untrained
-from compress.pipeline.teaching import random_pixels
+from compress.pipeline.plan import PlanSettings, untrained
+from compress.pipeline.prepare import random_pixels
 from compress.quantize.calibration import balance, calibrate_each, correct_biases
 from compress.quantize.sensitivity import affordable, rank
 from compress.quantize.training import QuantizedNetwork
-from compress.recipe import Recipe
-from compress.train.examples import Lesson, held_out_iou
+from compress.train.examples import Examples, held_out_iou
 
 log = logging.getLogger("compress")
 
@@ -29,28 +27,32 @@ KEPT_FLOAT = 5
 PERCENTILES = (99.99, 100.0)
 
 
-def calibrated(student: Network, lesson: Lesson, recipe: Recipe) -> tuple[QuantizedNetwork, float]:
+def calibrated(
+    student: Network, examples: Examples, settings: PlanSettings, worst_float_within: int | None = None
+) -> tuple[QuantizedNetwork, float]:
     """The student with int8 ranges from real images, and its IoU on the held-out images: channels balanced or not, and
-    the ranges of one percentile or another, as does best there after its biases were corrected."""
-    sample = random_pixels(lesson, CALIBRATION, recipe.model.input_size, recipe.seed)
+    the ranges of one percentile or another, as does best there after its biases were corrected. Where the bytes
+    `worst_float_within` are given, the layers that suffer most from int8 stay float, as far as the files fit."""
+    sample = random_pixels(examples, CALIBRATION, student.traced_size, settings.seed)
     images = [student.real(one[None]) for one in sample]
-    few = replace(lesson, held_out=lesson.held_out[:CHOSEN_ON])
+    few = replace(examples, held_out=examples.held_out[:CHOSEN_ON], references=examples.references[:CHOSEN_ON])
     tried = []
     for net, how in ((balance(student, images), "balanced"), (student, "given")):
         for percentile, ranges in zip(PERCENTILES, calibrate_each(net, images, PERCENTILES)):
-            quantized = QuantizedNetwork(net, ranges, recipe.keep_float)
+            quantized = QuantizedNetwork(net, ranges, settings.keep_float)
             correct_biases(quantized, quantized.unquantized(), torch.cat(images[:CORRECTED]))
             tried.append((held_out_iou(quantized, few), f"channels as {how}, {percentile} % of values", quantized))
             log.info("ptq: IoU %.4f with %s", *tried[-1][:2])
     _, _, best = max(tried, key=lambda attempt: attempt[0])
-    iou = held_out_iou(best, lesson)
-    if recipe.sensitivity:
-        return _with_worst_float(best, iou, images[:RANKED], lesson, _spare_bytes(student, recipe))
-    return best, iou
+    iou = held_out_iou(best, examples)
+    if worst_float_within is None:
+        return best, iou
+    spare = worst_float_within - _largest_file(student, settings)
+    return _with_worst_float(best, iou, images[:RANKED], examples, spare)
 
 
 def _with_worst_float(
-    quantized: QuantizedNetwork, iou: float, images: list[torch.Tensor], lesson: Lesson, spare_bytes: int
+    quantized: QuantizedNetwork, iou: float, images: list[torch.Tensor], examples: Examples, spare_bytes: int
 ) -> tuple[QuantizedNetwork, float]:
     """With the few layers kept float whose quantization does most damage, as far as the budget has bytes left and if
     that helps on the held-out images."""
@@ -60,7 +62,7 @@ def _with_worst_float(
     chosen = affordable(ranked, spare_bytes, KEPT_FLOAT)
     kept = copy.deepcopy(quantized)
     kept.keep_float = quantized.keep_float | set(chosen)
-    kept_iou = held_out_iou(kept, lesson) if chosen else iou
+    kept_iou = held_out_iou(kept, examples) if chosen else iou
     if kept_iou <= iou:
         log.info("sensitivity: no layer is kept float: %s", "it helps none" if chosen else "none is worth its bytes")
         return quantized, iou
@@ -68,10 +70,6 @@ def _with_worst_float(
     return kept, kept_iou
 
 
-def _spare_bytes(student: Network, recipe: Recipe) -> int:
-    """What the budget has left for layers that are kept float."""
-    budget = Budget.parse(recipe.budget, [TEACHER]).size_bytes
-    if budget is None:
-        return 0
+def _largest_file(student: Network, settings: PlanSettings) -> int:
     with TemporaryDirectory(prefix="compress-") as folder:
-        return budget - max(artifact.size_bytes for artifact in untrained(student, recipe, Path(folder)))
+        return max(artifact.size_bytes for artifact in untrained(student, settings, Path(folder)))

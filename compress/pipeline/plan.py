@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -24,8 +25,7 @@ from compress.prune.widths import LatencyLimit, PrunePlan, choose, plan_of
 from compress.quantize.convert import quantized_graph
 from compress.quantize.placement import place
 from compress.quantize.training import QuantizedNetwork
-from compress.recipe import Recipe
-from compress.release.export import exported
+from compress.release.export import FileSettings, export
 
 log = logging.getLogger("compress")
 
@@ -36,14 +36,27 @@ PLANNED = 0.95
 CANDIDATES = 16
 """Students that the latency model is fitted to."""
 
-SPREAD = (0.4, 1.6)
-"""Their sizes, as shares of the byte budget."""
+SIZES = (0.4, 1.6)
+"""The least and the largest of theirs, as shares of the byte budget."""
 
 AIM = 0.95
 """Share of the latency budget that a plan is made for. Timings of one file differ by 5 % from run to run."""
 
 Timer = Callable[[Mapping[str, Path]], Mapping[str, float]]
 """Files by name -> median milliseconds of one inference, each in a process of its own, taking turns."""
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """How channels are chosen, and what decides the bytes and the speed of a student's files."""
+
+    method: Literal["damage", "uniform", "magnitude", "random"]
+    files: FileSettings
+    keep_float: tuple[str, ...] = ()
+    seed: int = 0
+
+    def timed(self) -> "PlanSettings":
+        return replace(self, files=self.files.timed())
 
 
 def median_ms(files: Mapping[str, Path], seconds: float) -> dict[str, float]:
@@ -58,29 +71,29 @@ def plan_cut(
     net: Network,
     channels: Channels,
     damage: Mapping[str, GroupDamage],
-    recipe: Recipe,
+    settings: PlanSettings,
     budget: Budget,
     macs_share: float,
     *,
     fit_timer: Timer = FIT_TIMER,
     check_timer: Timer = CHECK_TIMER,
 ) -> PrunePlan:
-    """The plan of `recipe.plan.method` within the budget; its `predicted_bytes` are those of the largest real file.
+    """The plan of `settings.method` within the budget; its `predicted_bytes` are those of the largest real file.
 
     Made again where the real file has other bytes than predicted, and once more where it is slower than the limit
     on this machine. Raises BudgetError where no student fits.
     """
     assert budget.size_bytes is not None
     if budget.latency_ms is None:
-        return _within_bytes(net, channels, damage, recipe, budget.size_bytes, macs_share, None)
-    model = latency_model(net, channels, recipe, budget.size_bytes, fit_timer)
+        return _within_bytes(net, channels, damage, settings, budget.size_bytes, macs_share, None)
+    model = latency_model(net, channels, settings, budget.size_bytes, fit_timer)
     workload = Workload(net, channels)
     limit = LatencyLimit(AIM * budget.latency_ms, model)
     for last in (False, True):
-        plan = _within_bytes(net, channels, damage, recipe, budget.size_bytes, macs_share, limit)
+        plan = _within_bytes(net, channels, damage, settings, budget.size_bytes, macs_share, limit)
         predicted = model.predict(workload.total({name: len(kept) for name, kept in plan.kept.items()}))
         with TemporaryDirectory(prefix="compress-") as folder:
-            files = untrained(cut(net, channels, plan.kept), timed(recipe), Path(folder))
+            files = untrained(cut(net, channels, plan.kept), settings.timed(), Path(folder))
             measured = check_timer({"student": files[0].path})["student"]
         log.info("plan: %.1f ms predicted, %.1f ms measured, %g ms allowed", predicted, measured, budget.latency_ms)
         if measured <= budget.latency_ms or last:
@@ -93,19 +106,19 @@ def _within_bytes(
     net: Network,
     channels: Channels,
     damage: Mapping[str, GroupDamage],
-    recipe: Recipe,
+    settings: PlanSettings,
     budget_bytes: int,
     macs_share: float,
     limit: LatencyLimit | None,
 ) -> PrunePlan:
     target, best, before = budget_bytes, None, None
     for _ in range(CORRECTIONS):
-        plan = planned(net, channels, damage, recipe, target, macs_share, limit)
+        plan = planned(net, channels, damage, settings, target, macs_share, limit)
         if before is not None and plan.kept == before.kept:
             break
         before = plan
         with TemporaryDirectory(prefix="compress-") as folder:
-            files = untrained(cut(net, channels, plan.kept), recipe, Path(folder))
+            files = untrained(cut(net, channels, plan.kept), settings, Path(folder))
             real = max(artifact.size_bytes for artifact in files)
         log.info("plan: %s bytes predicted, %s in the largest file", f"{plan.predicted_bytes:,}", f"{real:,}")
         if real <= budget_bytes and (best is None or real > best.predicted_bytes):
@@ -124,13 +137,13 @@ def planned(
     net: Network,
     channels: Channels,
     damage: Mapping[str, GroupDamage],
-    recipe: Recipe,
+    settings: PlanSettings,
     budget_bytes: int,
     macs_share: float,
     limit: LatencyLimit | None = None,
 ) -> PrunePlan:
-    """The plan of `recipe.plan.method` for a predicted size. Only "damage" looks at `damage` and `macs_share`."""
-    if recipe.plan.method == "damage":
+    """The plan of `settings.method` for a predicted size. Only "damage" looks at `damage` and `macs_share`."""
+    if settings.method == "damage":
         return choose(net, channels, damage, budget_bytes, macs_share, limit)
     workload = Workload(net, channels)
 
@@ -142,22 +155,22 @@ def planned(
     controls: dict[str, Callable[[Network, Channels, Fits], PrunePlan]] = {
         "uniform": choose_uniform,
         "magnitude": choose_magnitude,
-        "random": partial(choose_random, seed=recipe.seed),
+        "random": partial(choose_random, seed=settings.seed),
     }
-    return controls[recipe.plan.method](net, channels, fits)
+    return controls[settings.method](net, channels, fits)
 
 
 def latency_model(
-    net: Network, channels: Channels, recipe: Recipe, budget_bytes: int, timer: Timer = FIT_TIMER
+    net: Network, channels: Channels, settings: PlanSettings, budget_bytes: int, timer: Timer = FIT_TIMER
 ) -> LatencyModel:
     """Fitted to the real timings, here, of students with random widths and about the budget's size."""
-    rng = np.random.default_rng(recipe.seed)
+    rng = np.random.default_rng(settings.seed)
     workload = Workload(net, channels)
     every = {group.name: tuple(range(group.width)) for group in channels.groups.values()}
     work, files = [], {}
     with TemporaryDirectory(prefix="compress-") as folder:
         for index in tqdm(range(CANDIDATES), desc="candidates to time", unit="file", delay=1):
-            size = budget_bytes * rng.uniform(*SPREAD)
+            size = budget_bytes * rng.uniform(*SIZES)
             widths = random_widths(
                 channels,
                 workload.pixels,
@@ -167,7 +180,7 @@ def latency_model(
             student = cut(net, channels, plan_of(net, channels, every, widths).kept)
             place_ = Path(folder) / str(index)
             place_.mkdir()
-            files[str(index)] = untrained(student, timed(recipe), place_)[0].path
+            files[str(index)] = untrained(student, settings.timed(), place_)[0].path
             work.append(workload.total(widths))
         times = timer(files)
     model = fit_latency(work, [times[name] for name in files])
@@ -175,13 +188,9 @@ def latency_model(
     return model
 
 
-def untrained(student: Network, recipe: Recipe, folder: Path) -> list[Artifact]:
+def untrained(student: Network, settings: PlanSettings, folder: Path) -> list[Artifact]:
     """Exported files as large and as fast as those that training will lead to: neither depends on the weights."""
     placement = place(student)
     ranges = dict.fromkeys(set(placement.group_of.values()) - set(placement.fixed), (0.0, 1.0))
-    return exported(quantized_graph(QuantizedNetwork(student, ranges, recipe.keep_float), recipe.name), recipe, folder)
-
-
-def timed(recipe: Recipe) -> Recipe:
-    """With the one format that a latency is of: as apps on phones run it."""
-    return recipe.model_copy(update={"formats": ["tflite"] if "tflite" in recipe.formats else recipe.formats[:1]})
+    quantized = QuantizedNetwork(student, ranges, settings.keep_float)
+    return export(quantized_graph(quantized, settings.files.card.name), settings.files, folder)

@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,41 +17,41 @@ import torch
 from compress.budget import TEACHER, Budget, judge
 from compress.data.folders import Dataset
 from compress.errors import BudgetError
-from compress.files import cache_folder, check_writable, write_whole
+from compress.files import cache_folder, cached, check_writable, identity, write_whole
 from compress.formats.artifact import Artifact
 from compress.formats.npz import write_graph
 from compress.formats.onnx import to_onnx
-from compress.graph.channels import find_groups
 from compress.graph.network import Network
+from compress.graph.quantized import QuantizedGraph
 from compress.judge.verify import GRAPH, compare, describe_parity
-from compress.load.model import Trained, load
-from compress.machine import cores
+from compress.load.model import Segmenter, Trained, load
+from compress.machine import cores, prepare_process
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
 from compress.measure.values import Measurement
-from compress.pipeline.checkpoints import Journal, Start, started
-from compress.pipeline.controls import control_files, small_network
+from compress.pipeline.checkpoints import Checkpoints, Start, started
+from compress.pipeline.controls import Small, control_files, small_network
 from compress.pipeline.pictures import Photographs, open_photographs, pictures_of_photographs, pictures_of_validation
-from compress.pipeline.student import compress_network, tuned
-from compress.pipeline.teaching import Material, dataset_of, prepare, taught_by, teachers_of
+from compress.pipeline.prepare import Prepared, load_teachers, open_data, prepare, with_teacher
+from compress.pipeline.student import StudentSettings, compress_network, tune
 from compress.prune.cost import CHANNEL_BYTES
 from compress.prune.widths import check_budget
 from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.placement import check_keep_float
 from compress.recipe import Recipe, restored_recipe
-from compress.release.export import exported
+from compress.release.export import FileSettings, export
 from compress.report.pictures import Picture
 from compress.report.read import earlier_runs
-from compress.report.record import LayerSize, RunRecord
+from compress.report.record import Data, LayerSize, Machine, RunRecord, Source
 from compress.report.write import write_report
 from compress.runtime.kernels import KERNELS
 from compress.runtime.layers import SUFFIXES, LayerTime, layer_times
 from compress.runtime.session import describe, open_model
-from compress.train.loop import Schedule
 
 log = logging.getLogger("compress")
 
 COMPARED = 50
 DURATION = {"minutes", "steps"}
+_FLOAT_FILE = 1  # raised whenever the same network gives another fp32 file
 
 
 def run(
@@ -69,80 +69,68 @@ def run(
     what it has. Raises a CompressError, and writes nothing, when the model, the data, the budget or the folder cannot
     be used.
     """
-    budget = Budget.parse(recipe.budget, [TEACHER])
-    size_bytes = budget.size_bytes
-    if size_bytes is None:
-        raise BudgetError("no budget: give one, such as --budget 4MB")
+    prepare_process()
+    budget, size_bytes = _budget(recipe.budget)
+    check_writable(out)
     start = Start(str(model.resolve()), recipe.model_dump(mode="json"), str(recipe.folder.resolve()), command)
-    journal = Journal(out / "checkpoints", start, resume)
-    cache = cache_folder()
-    with journal.stage("load"):
-        check_writable(out)
-        heavy = load(model, recipe, trust_pickle)
-        check_keep_float(heavy.network, recipe.keep_float)
-        check_budget(heavy.network, find_groups(heavy.network), size_bytes)
-        teachers = teachers_of(recipe, heavy, trust_pickle)
+    checkpoints = Checkpoints(out / "checkpoints", start, resume)
+    cache, settings, tuning = cache_folder(), StudentSettings.of(recipe, budget), recipe.training("tune")
+    with checkpoints.stage("load"):
+        source = load(model, recipe, trust_pickle)
+        check_keep_float(source.network, settings.keep_float)
+        check_budget(source.folded, source.channels, size_bytes)
+        teachers = load_teachers(recipe.teacher, source, trust_pickle)
         small = small_network(recipe, trust_pickle) if recipe.controls.run else None
-        dataset = dataset_of(recipe)
+        dataset = open_data(recipe.data, source.classes, recipe.seed)
         shown = open_photographs(recipe.report.pictures, recipe.model.input_size) if recipe.report.pictures else None
         torch.manual_seed(recipe.seed)
 
-    with journal.stage("teacher"):
-        material = prepare(teachers, dataset, recipe, cache)
-    described = recipe.model_dump_json(exclude={"measure": True, "budget": True, "report": True, "train": DURATION})
-    journal.opened(f"{heavy.sha256} {material.key} {described} {budget}")
+    with checkpoints.stage("teacher"):
+        prepared = prepare(teachers, dataset, cache, recipe.teacher.tta, recipe.train.live_teacher, recipe.seed)
+    checkpoints.open(_identity(start.recipe, budget, source, small, prepared))
+    _forget_partial_files(out)
 
-    if Schedule(*recipe.schedule("tune")):
-        heavy = tuned(heavy, material.lesson, recipe, journal)
-        with journal.stage("tuned teacher"):
-            material = taught_by(heavy.network, material, cache)
-    lesson = material.lesson
-    student = compress_network(heavy, recipe, budget, lesson, journal)
+    heavy: Segmenter = source
+    if tuning.schedule:
+        heavy = tune(source, tuning, prepared.examples, prepared.teacher, checkpoints)
+        with checkpoints.stage("tuned teacher"):
+            prepared = with_teacher(heavy, prepared, cache)
+    student = compress_network(heavy, settings, budget, prepared.examples, prepared.teacher, checkpoints)
 
-    with journal.stage("export"):
+    with checkpoints.stage("export"):
         graph = quantized_graph(student.quantized, recipe.name)
-        artifacts = exported(graph, recipe, out)
-        size = "x".join(map(str, recipe.model.input_size))
-        log.info("export: the files read one image of %s, as model.input_size says, and no other size", size)
-        write_graph(graph, out / GRAPH)
-        _golden(shown.pixels[0] if shown else material.images[0], artifacts, out)
+        artifacts = _export(graph, settings.files, shown.pixels[0] if shown else prepared.images[0], out)
 
-    with journal.stage("verify"):
-        parity = compare(graph, {artifact.format: artifact.path for artifact in artifacts}, material.images[:COMPARED])
+    with checkpoints.stage("verify"):
+        parity = compare(graph, {artifact.format: artifact.path for artifact in artifacts}, prepared.images[:COMPARED])
         log.info("%s", describe_parity(parity))
 
     controls: dict[str, Artifact] = {}
     if recipe.controls.run:
-        with journal.stage("controls"):
-            controls = control_files(heavy, small, recipe, student.plan.predicted_bytes, lesson, journal, resume)
+        with checkpoints.stage("controls"):
+            random = StudentSettings.of(recipe.pruned_at_random(), budget)
+            size_bytes = student.plan.predicted_bytes
+            controls = control_files(heavy, small, settings, random, size_bytes, prepared, checkpoints, resume)
 
-    with journal.stage("measure"):
-        references = {"teacher": _float_file(teachers[0].model, recipe, cache)}
-        if heavy.sha256 not in {teacher.model.sha256 for teacher in teachers}:
-            references["source"] = _float_file(heavy, recipe, cache)
+    with checkpoints.stage("measure"):
+        references = _references(source, teachers, recipe.name, cache)
         measurements, answers, machine = _measure(
-            {**references, **controls}, artifacts, dataset, material.images, recipe
+            {**references, **controls}, artifacts, dataset, prepared.images, recipe
         )
         pictures = _pictures(shown, dataset, references["teacher"], artifacts, answers)
 
-    pairs = zip(artifacts, artifacts[1:])
-    record = RunRecord(
-        **_origin(recipe, heavy, dataset, material, command),
+    record = replace(
+        _with_files(_record(start, source, dataset, prepared), artifacts, answers, graph),
         predicted_bytes=student.plan.predicted_bytes,
         layers=_layers(heavy.network, student.network),
-        history=tuple(journal.moments),
-        artifacts=tuple(artifacts),
-        agreement=min((agreement(answers[a.format], answers[b.format]) for a, b in pairs), default=None),
-        parity=asdict(parity),
-        kernels={a.format: KERNELS[a.format](a.path, graph) for a in artifacts if a.format in KERNELS},
+        history=tuple(checkpoints.history.points),
+        parity=parity,
         measurements={name: found for name, found in measurements.items() if name not in controls},
         controls={name: measurements[name] for name in controls},
         verdict=judge({a.format: measurements[a.format] for a in artifacts}, budget),
-        machine=machine,
-        minutes=journal.minutes,
-        warnings=dataset.warnings,
-        layer_times=_profiled(artifacts),
-        earlier=earlier_runs(out, heavy.sha256),
+        machine=Machine(**machine),
+        minutes=checkpoints.minutes,
+        earlier=earlier_runs(out, source.sha256),
     )
     write_report(record, pictures, out)
     return record
@@ -157,35 +145,91 @@ def resume(out: Path, *, minutes: float | None = None, trust_pickle: bool = Fals
     return run(recipe, Path(start.model), out, command=start.command, trust_pickle=trust_pickle, resume=True)
 
 
-def _origin(recipe: Recipe, heavy: Trained, dataset: Dataset, material: Material, command: str) -> dict[str, Any]:
-    """What went into a run, as its record states it."""
-    lesson = material.lesson
-    return {
-        "name": recipe.name,
-        "version": recipe.version,
-        "command": command,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": recipe.seed,
-        "recipe": _public(recipe),
-        "classes": heavy.classes,
-        "source": {
-            "file": heavy.path.name,
-            "sha256": heavy.sha256,
-            "size_bytes": heavy.size_bytes,
-            "parameters": heavy.parameters,
-        },
-        "tools": _tools(),
-        "data": {
-            "train": len(dataset.train),
-            "val": len(dataset.val),
-            "unlabelled": len(dataset.unlabelled),
-            "held_out": len(lesson.held_out),
-            "left_out": len(lesson.left_out),
-            "doubt": round(float(np.mean([doubt.mean() for doubt in lesson.doubt])) / 255, 4),
-            "reference": dataset.reference,
-            "val_sha256": hashlib.sha256(material.images.tobytes()).hexdigest(),
-        },
-    }
+def _budget(limits: list[str]) -> tuple[Budget, int]:
+    """The budget, and the bytes that it grants a file. Raises BudgetError."""
+    budget = Budget.parse(limits, [TEACHER])
+    if budget.size_bytes is None:
+        raise BudgetError("no budget: give one, such as --budget 4MB")
+    return budget, budget.size_bytes
+
+
+def _identity(
+    recipe: dict[str, Any], budget: Budget, source: Segmenter, small: Small | None, prepared: Prepared
+) -> str:
+    """Of a run: equal where one may go on with what the other has finished. How long it is trained may differ."""
+    decides = {name: value for name, value in recipe.items() if name not in ("measure", "budget", "report")}
+    decides["train"] = {name: value for name, value in recipe["train"].items() if name not in DURATION}
+    return identity(
+        "run",
+        1,
+        recipe=decides,
+        budget=[asdict(limit) for limit in budget.limits],
+        model=source.identity,
+        small=small and small.model.identity,
+        data=prepared.identity,
+    )
+
+
+def _forget_partial_files(out: Path) -> None:
+    """Those that a run which was killed was writing."""
+    for path in out.glob("*.partial"):
+        path.unlink(missing_ok=True)
+
+
+def _record(start: Start, source: Trained, dataset: Dataset, prepared: Prepared) -> RunRecord:
+    """What went into a run; what came out of it is not there yet."""
+    recipe = start.recipe
+    return RunRecord(
+        name=recipe["name"],
+        version=recipe["version"],
+        command=start.command,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=recipe["seed"],
+        recipe=_public(recipe),
+        classes=source.classes,
+        source=Source(source.path.name, source.sha256, source.size_bytes, source.parameters),
+        tools=_tools(),
+        machine=Machine(),
+        data=_data(dataset, prepared),
+        warnings=dataset.warnings,
+    )
+
+
+def _with_files(
+    record: RunRecord, artifacts: list[Artifact], answers: dict[str, Evaluation], graph: QuantizedGraph
+) -> RunRecord:
+    """The record with what the files are, and how they run here."""
+    pairs = zip(artifacts, artifacts[1:])
+    return replace(
+        record,
+        artifacts=tuple(artifacts),
+        agreement=min((agreement(answers[a.format], answers[b.format]) for a, b in pairs), default=None),
+        kernels={a.format: KERNELS[a.format](a.path, graph) for a in artifacts if a.format in KERNELS},
+        layer_times=_profiled(artifacts),
+    )
+
+
+def _data(dataset: Dataset, prepared: Prepared) -> Data:
+    return Data(
+        train=len(dataset.train),
+        val=len(dataset.val),
+        unlabelled=len(dataset.unlabelled),
+        held_out=len(prepared.examples.held_out),
+        left_out=len(prepared.examples.left_out),
+        uncertainty=round(float(np.mean([each.mean() for each in prepared.stored.uncertainty])) / 255, 4),
+        reference=dataset.reference,
+        val_sha256=hashlib.sha256(prepared.images.tobytes()).hexdigest(),
+    )
+
+
+def _export(graph: QuantizedGraph, files: FileSettings, image: np.ndarray, out: Path) -> list[Artifact]:
+    """The files of a run, with what they give for `image`, and the graph that they were written from."""
+    artifacts = export(graph, files, out)
+    size = "x".join(map(str, image.shape[:2]))
+    log.info("export: the files read one image of %s, as model.input_size says, and no other size", size)
+    write_graph(graph, out / GRAPH)
+    _golden(image, artifacts, out)
+    return artifacts
 
 
 def _golden(image: np.ndarray, artifacts: list[Artifact], out: Path) -> None:
@@ -200,12 +244,19 @@ def _golden(image: np.ndarray, artifacts: list[Artifact], out: Path) -> None:
     write_whole(out / "golden.npz", buffer.getvalue())
 
 
-def _float_file(teacher: Trained, recipe: Recipe, cache: Path) -> Artifact:
+def _references(source: Trained, teachers: list[Trained], name: str, cache: Path) -> dict[str, Artifact]:
+    """What the files are measured beside: the first teacher, and the model as it came where it is none of them."""
+    references = {"teacher": float_file(teachers[0], name, cache)}
+    if source.identity not in {teacher.identity for teacher in teachers}:
+        references["source"] = float_file(source, name, cache)
+    return references
+
+
+def float_file(teacher: Segmenter, name: str, cache: Path) -> Artifact:
     """A model as fp32 ONNX, in the cache."""
-    path = cache / f"teacher-{teacher.sha256[:16]}-{recipe.model.output}.onnx"
-    graph = float_graph(teacher.network, recipe.name)
-    if not path.exists():
-        to_onnx(graph, path)
+    graph = float_graph(teacher.network, name)
+    key = identity("fp32 onnx", _FLOAT_FILE, model=teacher.identity, name=name)
+    path = cached(cache / f"teacher-{key}.onnx", lambda partial: to_onnx(graph, partial))
     image = teacher.network.input.attrs
     return describe(
         path,
@@ -262,12 +313,13 @@ def _layers(heavy: Network, student: Network) -> tuple[LayerSize, ...]:
     return tuple(layers)
 
 
-def _public(recipe: Recipe) -> dict[str, object]:
+def _public(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe as it went into the run; folders by name alone, since a report travels."""
-    document = recipe.model_dump(mode="json")
-    for section in ("data", "report"):
-        document[section] = {key: Path(value).name if value else None for key, value in document[section].items()}
-    return document
+    named = {
+        section: {key: Path(value).name if value else None for key, value in recipe[section].items()}
+        for section in ("data", "report")
+    }
+    return recipe | named
 
 
 def _tools() -> dict[str, str]:

@@ -1,32 +1,70 @@
-"""The heavy network -> the student: cut, repaired, distilled, quantized. Every stage is kept in the journal."""
+"""The heavy network -> the student: cut, repaired, distilled, quantized. Every stage is kept in a checkpoint."""
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from compress.budget import Budget
 from compress.errors import DataError
 from compress.graph.channels import find_groups
 from compress.graph.network import Network
-from compress.load.model import Trained
-from compress.load.trace import fold_normalisation
-from compress.pipeline.checkpoints import Journal
+from compress.load.model import Segmenter
+from compress.pipeline.checkpoints import Checkpoints
 from compress.pipeline.int8 import calibrated
-from compress.pipeline.plan import plan_cut, planned
-from compress.pipeline.teaching import random_pixels, with_features
+from compress.pipeline.plan import PlanSettings, plan_cut, planned
+from compress.pipeline.prepare import random_pixels, with_features
 from compress.prune.cost import MACS, Workload, predicted_bytes
 from compress.prune.cut import cut
 from compress.prune.importance import GroupDamage, measure_damage
 from compress.prune.repair import repair
 from compress.prune.widths import PrunePlan
 from compress.quantize.training import QuantizedNetwork
-from compress.recipe import Recipe, Stage
-from compress.train.examples import Lesson, held_out_iou
-from compress.train.loop import Schedule, fit
+from compress.recipe import PlanSection, Recipe, RepairSection, Training
+from compress.release.export import FileSettings
+from compress.train.examples import Examples, held_out_iou
+from compress.train.loop import fit
+from compress.train.teacher import Teacher
 
 log = logging.getLogger("compress")
 Net = TypeVar("Net", bound=Network)
+
+
+@dataclass(frozen=True)
+class StudentSettings:
+    """All that decides a student, but for the heavy model, the budget, the examples and the teacher. `between`,
+    `distil` and `qat` are left out where they last no time; `features`: views of which the heavy model's are compared;
+    `worst_float_within`: bytes up to which the layers that suffer most from int8 stay float, None for no such layer."""
+
+    plan: PlanSection
+    repair: RepairSection
+    between: Training
+    distil: Training
+    qat: Training
+    features: int
+    files: FileSettings
+    keep_float: tuple[str, ...]
+    worst_float_within: int | None
+    seed: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, budget: Budget) -> "StudentSettings":
+        return cls(
+            recipe.plan,
+            recipe.repair,
+            between=recipe.training("between"),
+            distil=recipe.training("distil"),
+            qat=recipe.training("qat"),
+            features=recipe.train.features,
+            files=FileSettings.of(recipe),
+            keep_float=tuple(recipe.keep_float),
+            worst_float_within=(budget.size_bytes or 0) if recipe.sensitivity else None,
+            seed=recipe.seed,
+        )
+
+    @property
+    def planning(self) -> PlanSettings:
+        return PlanSettings(self.plan.method, self.files, self.keep_float, self.seed)
 
 
 @dataclass(frozen=True)
@@ -38,138 +76,190 @@ class Student:
     quantized: QuantizedNetwork
 
 
-def tuned(heavy: Trained, lesson: Lesson, recipe: Recipe, journal: Journal) -> Trained:
-    """The model trained on the labels alone where there are any, and on what its teachers say of all other images; it
-    is what teaches then. Large networks learn more of few labels, and hand it on with images that have none (Chen et
-    al. 2020, arXiv 2006.10029). Raises DataError without a label."""
-    if not len(lesson.labels):
+def tune(
+    heavy: Segmenter, training: Training, examples: Examples, teacher: Teacher, checkpoints: Checkpoints
+) -> Segmenter:
+    """Another segmenter: the model trained on the labels where there are any, and on what its teachers say of all other
+    images. It is what teaches then. Large networks learn more of few labels, and hand it on with images that have none
+    (Chen et al. 2020, arXiv 2006.10029). Raises DataError without a label."""
+    if not len(examples.labels):
         raise DataError("tune: no image to learn from has a label; take [tune] out of the recipe")
-    strict = replace(lesson, label_weight=1.0)
-    network = journal.once(
+    network = checkpoints.once(
         "tune",
-        lambda: _fit(heavy.network, strict, recipe, "tune", journal),
+        lambda: _fit(heavy.network, examples, teacher, training, "tune", checkpoints),
         Network.to_state,
         Network.from_state,
     )
-    return replace(heavy, network=network)
+    return Segmenter(network, heavy.classes)
 
 
-def compress_network(heavy: Trained, recipe: Recipe, budget: Budget, lesson: Lesson, journal: Journal) -> Student:
-    """The student of `heavy` that `recipe` describes, within the budget. Raises BudgetError and TrainError."""
-    plan, network = pruned(heavy, recipe, budget, lesson, journal)
-    network, quantized = taught(network, lesson, recipe, journal, lambda: with_features(lesson, heavy, plan, recipe))
+def compress_network(
+    heavy: Segmenter,
+    settings: StudentSettings,
+    budget: Budget,
+    examples: Examples,
+    teacher: Teacher,
+    checkpoints: Checkpoints,
+) -> Student:
+    """The student of `heavy` within the budget. Raises BudgetError and TrainError."""
+    plan, network = prune(heavy, settings, budget, examples, teacher, checkpoints)
+    network, quantized = train_student(
+        network, settings, examples, teacher, checkpoints, lambda: _full(teacher, heavy, plan, examples, settings)
+    )
     return Student(plan, network, quantized)
 
 
-def pruned(
-    heavy: Trained, recipe: Recipe, budget: Budget, lesson: Lesson, journal: Journal
+def _full(
+    teacher: Teacher, heavy: Segmenter, plan: PrunePlan, examples: Examples, settings: StudentSettings
+) -> Teacher:
+    return with_features(teacher, heavy, plan, examples, settings.features, settings.distil.size, settings.seed)
+
+
+def prune(
+    heavy: Segmenter,
+    settings: StudentSettings,
+    budget: Budget,
+    examples: Examples,
+    teacher: Teacher,
+    checkpoints: Checkpoints,
 ) -> tuple[PrunePlan, Network]:
-    """The plan and the network that is cut to it and repaired, in `recipe.plan.cuts` steps.
+    """The plan and the network that is cut to it and repaired, in as many steps as the plan has cuts.
 
     With more than one the sizes shrink by the same factor each time. The network is repaired towards the heavy one's
     activations after every cut and distilled before the next, which is planned on what it has become (iterative
     pruning, Han et al. 2015, arXiv 1506.02626); so what a cut keeps is always a part of what the one before kept.
     """
-    net = fold_normalisation(heavy.network)
+    net = heavy.folded
     plan = PrunePlan({group.name: tuple(range(group.width)) for group in find_groups(net).groups.values()}, 0)
-    for number in range(1, recipe.plan.cuts + 1):
-        plan, net = _cut_and_repaired(heavy, plan, net, number, recipe, budget, lesson, journal)
+    for number in range(1, settings.plan.cuts + 1):
+        done = number / settings.plan.cuts
+        tag = "" if done == 1 else f"-{number}"
+        plan, inside = _next_cut(heavy, net, plan, done, tag, settings, budget, examples, checkpoints)
+        net = _repaired(heavy, cut(net, find_groups(net), inside), plan, tag, settings, examples, checkpoints)
+        if done < 1 and settings.between.schedule:
+            net = _trained_between(heavy, net, plan, tag, settings, examples, teacher, checkpoints)
     return plan, net
 
 
-def _cut_and_repaired(
-    heavy: Trained,
-    before: PrunePlan,
+def _next_cut(
+    heavy: Segmenter,
     net: Network,
-    number: int,
-    recipe: Recipe,
+    before: PrunePlan,
+    done: float,
+    tag: str,
+    settings: StudentSettings,
     budget: Budget,
-    lesson: Lesson,
-    journal: Journal,
-) -> tuple[PrunePlan, Network]:
-    """Cut `number` of `net`, which has the channels of the plan `before`; distilled too, unless it is the last."""
-    last = number == recipe.plan.cuts
-    tag = "" if last else f"-{number}"
-    groups = find_groups(net)
+    examples: Examples,
+    checkpoints: Checkpoints,
+) -> tuple[PrunePlan, dict[str, tuple[int, ...]]]:
+    """What to keep of `net`, which has the channels of the plan `before`: as a plan of the heavy network's channels,
+    and by group in channels of `net`. `done`: the share of the cuts that are made with this one."""
 
     def chosen() -> PrunePlan:
-        inside = _next_plan(heavy, net, number, recipe, budget, lesson)
+        inside = _next_plan(heavy, net, done, settings, budget, examples)
         kept = {name: tuple(before.kept[name][i] for i in picked) for name, picked in inside.kept.items()}
         return PrunePlan(kept, inside.predicted_bytes)
 
-    plan = journal.once(f"plan{tag}", chosen, asdict, _restored_plan)
+    plan = checkpoints.once(f"plan{tag}", chosen, asdict, _restored_plan)
     inside = {name: tuple(before.kept[name].index(channel) for channel in kept) for name, kept in plan.kept.items()}
-    narrower = cut(net, groups, inside)
+    return plan, inside
 
+
+def _repaired(
+    heavy: Segmenter,
+    narrower: Network,
+    plan: PrunePlan,
+    tag: str,
+    settings: StudentSettings,
+    examples: Examples,
+    checkpoints: Checkpoints,
+) -> Network:
     def repaired() -> Network:
-        journal.moment("cut", held_out_iou(narrower, lesson))
-        if not recipe.repair.images:
+        checkpoints.history.add("cut", held_out_iou(narrower, examples))
+        if not settings.repair.images:
             return narrower
-        pixels = random_pixels(lesson, recipe.repair.images, recipe.repair.size, recipe.seed)
-        channels = find_groups(fold_normalisation(heavy.network))
-        result = repair(heavy.network, narrower, channels, plan.kept, pixels)
-        journal.moment("repair", held_out_iou(result, lesson))
+        pixels = random_pixels(examples, settings.repair.images, settings.repair.size, settings.seed)
+        result = repair(heavy.network, narrower, heavy.channels, plan.kept, pixels)
+        checkpoints.history.add("repair", held_out_iou(result, examples))
         return result
 
-    student = journal.once(f"repair{tag}", repaired, Network.to_state, Network.from_state)
-    if last or not Schedule(*recipe.schedule("between")):
-        return plan, student
+    return checkpoints.once(f"repair{tag}", repaired, Network.to_state, Network.from_state)
 
+
+def _trained_between(
+    heavy: Segmenter,
+    net: Network,
+    plan: PrunePlan,
+    tag: str,
+    settings: StudentSettings,
+    examples: Examples,
+    teacher: Teacher,
+    checkpoints: Checkpoints,
+) -> Network:
     def distilled() -> Network:
-        return _fit(student, with_features(lesson, heavy, plan, recipe), recipe, "between", journal, tag)
+        full = _full(teacher, heavy, plan, examples, settings)
+        return _fit(net, examples, full, settings.between, "between", checkpoints, tag)
 
-    return plan, journal.once(f"between{tag}", distilled, Network.to_state, Network.from_state)
+    return checkpoints.once(f"between{tag}", distilled, Network.to_state, Network.from_state)
 
 
-def _next_plan(heavy: Trained, net: Network, number: int, recipe: Recipe, budget: Budget, lesson: Lesson) -> PrunePlan:
+def _next_plan(
+    heavy: Segmenter, net: Network, done: float, settings: StudentSettings, budget: Budget, examples: Examples
+) -> PrunePlan:
     """In channels of `net`. Of several cuts each saves the same share of the bytes, and of the work, that are left."""
     assert budget.size_bytes is not None
-    whole, groups, done = fold_normalisation(heavy.network), find_groups(net), number / recipe.plan.cuts
-    damage = _damage(heavy.network if number == 1 else net, recipe, lesson)
-    share = min(1.0, recipe.plan.macs_share**done * _macs(whole) / _macs(net))
+    whole, groups, how = heavy.folded, find_groups(net), settings.planning
+    damage = _damage(heavy.network if net is whole else net, settings, examples)
+    share = min(1.0, settings.plan.macs_share**done * _macs(whole) / _macs(net))
     if done == 1:
-        return plan_cut(net, groups, damage, recipe, budget, share)
-    channels = find_groups(whole)
-    whole_bytes = predicted_bytes(whole, channels, {group.name: group.width for group in channels.groups.values()})
+        return plan_cut(net, groups, damage, how, budget, share)
+    widths = {group.name: group.width for group in heavy.channels.groups.values()}
+    whole_bytes = predicted_bytes(whole, heavy.channels, widths)
     size_bytes = round(whole_bytes * (budget.size_bytes / whole_bytes) ** done)
-    return planned(net, groups, damage, recipe, size_bytes, share)
+    return planned(net, groups, damage, how, size_bytes, share)
 
 
-def taught(
-    network: Network, lesson: Lesson, recipe: Recipe, journal: Journal, with_features: Callable[[], Lesson]
+def train_student(
+    network: Network,
+    settings: StudentSettings,
+    examples: Examples,
+    teacher: Teacher,
+    checkpoints: Checkpoints,
+    with_features: Callable[[], Teacher],
 ) -> tuple[Network, QuantizedNetwork]:
-    """The network distilled, and its int8 twin trained on; `with_features` adds what distillation compares inside."""
-    if Schedule(*recipe.schedule("distil")):
+    """The network distilled, and its int8 twin trained on; `with_features` is the teacher of the distillation, with
+    what is compared inside. Raises TrainError."""
+    student = network
+    if settings.distil.schedule:
 
         def distilled() -> Network:
-            with journal.stage("features"):
-                fuller = with_features()
-            return _fit(network, fuller, recipe, "distil", journal)
+            with checkpoints.stage("features"):
+                full = with_features()
+            return _fit(network, examples, full, settings.distil, "distil", checkpoints)
 
-        student = journal.once("distil", distilled, Network.to_state, Network.from_state)
-    else:
-        student = network
+        student = checkpoints.once("distil", distilled, Network.to_state, Network.from_state)
 
     def int8() -> QuantizedNetwork:
-        result, iou = calibrated(student, lesson, recipe)
-        journal.moment("ptq", iou)
+        result, iou = calibrated(student, examples, settings.planning, settings.worst_float_within)
+        checkpoints.history.add("ptq", iou)
         return result
 
-    quantized = journal.once("ptq", int8, QuantizedNetwork.to_state, QuantizedNetwork.from_state)
-    if not Schedule(*recipe.schedule("qat")):
+    quantized = checkpoints.once("ptq", int8, QuantizedNetwork.to_state, QuantizedNetwork.from_state)
+    if not settings.qat.schedule:
         return student, quantized
-    return student, journal.once(
+    return student, checkpoints.once(
         "qat",
-        lambda: _fit(quantized, lesson, recipe, "qat", journal),
+        lambda: _fit(quantized, examples, teacher, settings.qat, "qat", checkpoints),
         QuantizedNetwork.to_state,
         QuantizedNetwork.from_state,
     )
 
 
-def _damage(net: Network, recipe: Recipe, lesson: Lesson) -> dict[str, GroupDamage]:
-    if recipe.plan.method != "damage":
+def _damage(net: Network, settings: StudentSettings, examples: Examples) -> dict[str, GroupDamage]:
+    plan = settings.plan
+    if plan.method != "damage":
         return {}
-    pixels = random_pixels(lesson, recipe.plan.images, recipe.plan.size, recipe.seed + 1)
+    pixels = random_pixels(examples, plan.images, plan.size, settings.seed + 1)
     return measure_damage(net, find_groups(net), [net.real(one[None]) for one in pixels])
 
 
@@ -185,24 +275,21 @@ def _restored_plan(state: dict[str, Any]) -> PrunePlan:
 
 def _fit(
     net: Net,
-    lesson: Lesson,
-    recipe: Recipe,
-    stage: Stage,
-    journal: Journal,
+    examples: Examples,
+    teacher: Teacher,
+    training: Training,
+    stage: str,
+    checkpoints: Checkpoints,
     tag: str = "",
 ) -> Net:
-    settings = recipe.tune if stage == "tune" else recipe.train
-    state = journal.folder / f"{stage}{tag}.state"
     best = fit(
         net,
-        lesson,
-        schedule=Schedule(*recipe.schedule(stage)),
-        batch=settings.batch,
-        learning_rate=recipe.train.qat_learning_rate if stage == "qat" else settings.learning_rate,
-        seed=recipe.seed,
+        examples,
+        teacher,
+        training,
         desc=stage + tag,
-        on_check=lambda minutes, iou, loss: journal.moment(stage, iou, minutes, loss),
-        state=state,
+        on_check=lambda minutes, iou, loss: checkpoints.history.add(stage, iou, minutes, loss),
+        state=checkpoints.folder / f"{stage}{tag}.state",
     )
-    journal.trained = journal.moments[-1].minutes
+    checkpoints.history.end_training()
     return best

@@ -1,5 +1,6 @@
 """The formats that a graph can be written in."""
 
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,41 @@ from compress.formats.onnx import to_onnx
 from compress.formats.ort import to_ort
 from compress.formats.tflite import to_tflite
 from compress.graph.quantized import QuantizedGraph
-from compress.recipe import Recipe
+from compress.recipe import Colours, Recipe
 from compress.runtime.session import describe
 
 EXPORTERS = {"onnx": to_onnx, "ort": to_ort, "tflite": to_tflite}
 
 
-def exported(graph: QuantizedGraph, recipe: Recipe, folder: Path) -> list[Artifact]:
-    """model.onnx and so on in `folder`, in each of the recipe's formats; ONNX files read what `onnx_input` says.
-    Raises ExportError."""
-    card = Card(
-        recipe.name, recipe.version, recipe.description, recipe.author, recipe.licence, tuple(recipe.model.classes)
-    )
-    reads = recipe.preprocess.of_pixels() if recipe.onnx_input == "float32" else None
+@dataclass(frozen=True)
+class FileSettings:
+    """Which files to write. `card` is what they say of themselves; `reads`: mean and std, of 0..255 pixels, of what an
+    ONNX or ORT file with a float32 input reads, None where it reads the pixels."""
+
+    card: Card
+    formats: tuple[str, ...]
+    reads: tuple[Colours, Colours] | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "FileSettings":
+        card = Card(
+            recipe.name, recipe.version, recipe.description, recipe.author, recipe.licence, tuple(recipe.model.classes)
+        )
+        reads = recipe.preprocess.of_pixels() if recipe.onnx_input == "float32" else None
+        return cls(card, tuple(recipe.formats), reads)
+
+    def timed(self) -> "FileSettings":
+        """With the one format that a latency is of: as apps on phones run it."""
+        return replace(self, formats=("tflite",) if "tflite" in self.formats else self.formats[:1])
+
+
+def export(graph: QuantizedGraph, settings: FileSettings, folder: Path) -> list[Artifact]:
+    """Writes model.onnx and so on to `folder`, in each of the formats. Raises ExportError."""
+    reads = settings.reads
     writers: dict[str, Any] = {**EXPORTERS, "onnx": partial(to_onnx, reads=reads), "ort": partial(to_ort, reads=reads)}
     artifacts = []
-    for name in recipe.formats:
+    for name in settings.formats:
         path = folder / f"model.{name}"
-        writers[name](graph, path, card=card)
+        writers[name](graph, path, card=settings.card)
         artifacts.append(describe(path, activation=graph.operators[-1].op))
     return artifacts

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from compress.measure.values import Interval, Measurement
-from compress.report.record import LayerSize, Moment
+from compress.report.record import HistoryPoint, LayerSize
 from compress.runtime.layers import LayerTime
 
 LAYERS_SHOWN = 40
@@ -168,16 +168,16 @@ def times_by_layer(times: Sequence[LayerTime]) -> dict[str, Any] | None:
     }
 
 
-def curve(history: Sequence[Moment], teacher: Measurement) -> dict[str, Any] | None:
+def curve(history: Sequence[HistoryPoint], teacher: Measurement) -> dict[str, Any] | None:
     """IoU against training time."""
-    moments = [moment for moment in history if math.isfinite(moment.iou)]
-    if not moments:
+    known = [point for point in history if math.isfinite(point.iou)]
+    if not known:
         return None
     level = teacher.iou.mean if teacher.iou and math.isfinite(teacher.iou.mean) else None
-    heights = [moment.iou for moment in moments] + ([level] if level is not None else [])
+    heights = [point.iou for point in known] + ([level] if level is not None else [])
     low = max(0.0, math.floor(min(heights) * 10 - 0.5) / 10)
     high = min(1.0, math.ceil(max(heights) * 10 + 0.2) / 10)
-    width = max(moment.minutes for moment in moments) or 1.0
+    width = max(point.minutes for point in known) or 1.0
 
     def x(minutes: float) -> float:
         return round(100 * minutes / width, 2)
@@ -185,12 +185,12 @@ def curve(history: Sequence[Moment], teacher: Measurement) -> dict[str, Any] | N
     def y(iou: float) -> float:
         return round(100 * (high - iou) / (high - low), 2)
 
-    points = [{"x": x(each.minutes), "y": y(each.iou), "stage": each.stage, "text": _moment(each)} for each in moments]
+    points = [{"x": x(each.minutes), "y": y(each.iou), "stage": each.stage, "text": _words(each)} for each in known]
     return {
         "points": points,
         "lines": _lines(points),
         "marks": _marks(points),
-        "best": _best(moments),
+        "best": _best(known),
         "x_ticks": [(x(tick), f"{tick:g}") for tick in _ticks(0, width)],
         "y_ticks": [(y(tick), f"{tick:.2g}") for tick in _ticks(low, high)],
         "teacher": None if level is None else {"y": y(level), "text": f"{level:.3f}"},
@@ -217,10 +217,10 @@ def _marks(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return marks
 
 
-def _best(moments: Sequence[Moment]) -> list[dict[str, str]]:
-    stages = dict.fromkeys(moment.stage for moment in moments)
-    best = {stage: max(moment.iou for moment in moments if moment.stage == stage) for stage in stages}
-    counts = {stage: sum(moment.stage == stage for moment in moments) for stage in stages}
+def _best(known: Sequence[HistoryPoint]) -> list[dict[str, str]]:
+    stages = dict.fromkeys(point.stage for point in known)
+    best = {stage: max(point.iou for point in known if point.stage == stage) for stage in stages}
+    counts = {stage: sum(point.stage == stage for point in known) for stage in stages}
     return [
         {
             "stage": stage,
@@ -231,9 +231,9 @@ def _best(moments: Sequence[Moment]) -> list[dict[str, str]]:
     ]
 
 
-def _moment(moment: Moment) -> str:
-    loss = "" if moment.loss is None else f", loss {moment.loss:.4g}"
-    return f"{_STAGES.get(moment.stage, moment.stage)}: IoU {moment.iou:.3f} at {moment.minutes:.1f} min{loss}"
+def _words(point: HistoryPoint) -> str:
+    loss = "" if point.loss is None else f", loss {point.loss:.4g}"
+    return f"{_STAGES.get(point.stage, point.stage)}: IoU {point.iou:.3f} at {point.minutes:.1f} min{loss}"
 
 
 def _ticks(low: float, high: float) -> list[float]:

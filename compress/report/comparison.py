@@ -8,7 +8,7 @@ from compress.measure.values import Measurement
 from compress.report import charts
 from compress.report.charts import Dot
 from compress.report.contradictions import FLOAT, between_runs, iou_gain, relative_speed, tail_gain
-from compress.report.html import TITLES, Cell, dot_of, environment, iou_cell, same_images, times
+from compress.report.html import TITLES, Cell, dot_of, environment, iou_cell, times
 from compress.report.record import RunRecord
 from compress.report.summary import NOT_MEASURED, headline, megabytes
 
@@ -41,8 +41,8 @@ def render_comparison(runs: Mapping[str, RunRecord]) -> str:
                 )
                 for name, run in runs.items()
             ],
-            apart=[name for name, run in runs.items() if not same_images(run.data, first.data)],
-            teachers=[name for name, run in runs.items() if run.source.get("sha256") != first.source.get("sha256")],
+            apart=[name for name, run in runs.items() if not run.data.same_images(first.data)],
+            teachers=[name for name, run in runs.items() if run.source.sha256 != first.source.sha256],
             rows=_rows(runs),
             dots=dots,
             trade_off=charts.trade_off(dots),
@@ -58,9 +58,9 @@ def contradictions_of(runs: Mapping[str, RunRecord]) -> list[str]:
     return [
         f"{other}: {sentence}"
         for other, run in others
-        if run.source.get("sha256") == first.source.get("sha256")
+        if run.source.sha256 == first.source.sha256
         for sentence in between_runs(
-            run.measurements, first.measurements, name, same_images=same_images(run.data, first.data)
+            run.measurements, first.measurements, name, same_images=run.data.same_images(first.data)
         )
     ]
 
@@ -88,7 +88,7 @@ def _rows(runs: Mapping[str, RunRecord]) -> list[dict[str, Any]]:
             measured, base = run.measurements.get(format), first.measurements.get(format)
             if measured is None:
                 continue
-            paired = run is not first and base is not None and same_images(run.data, first.data)
+            paired = run is not first and base is not None and run.data.same_images(first.data)
             cells = [
                 _size(measured, base if run is not first else None),
                 times(measured.speedup),
@@ -116,7 +116,7 @@ def _settings(runs: Mapping[str, RunRecord]) -> list[tuple[str, list[str]]]:
             **{f"version of {name}": version for name, version in run.tools.items()},
             "seed": str(run.seed),
             "created": run.created,
-            "cpu": str(run.machine.get("cpu", "")),
+            "cpu": run.machine.cpu,
         }
         for run in runs.values()
     ]

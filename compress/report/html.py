@@ -1,7 +1,8 @@
 """report.html: one file with its style, charts and images inside, readable offline, on a phone, by day and night."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,7 @@ from compress.report import charts
 from compress.report.charts import Dot
 from compress.report.contradictions import FLOAT, between_runs, in_run
 from compress.report.pictures import IGNORED, Picture, colour_of, mask_uri, photo_uri, size_of
-from compress.report.record import Earlier, RunRecord
+from compress.report.record import Data, Earlier, Machine, RunRecord, Source
 from compress.report.summary import (
     NOT_MEASURED,
     columns,
@@ -81,15 +82,9 @@ def contradictions(record: RunRecord) -> list[str]:
     sentences = in_run(record.measurements, record.verdict, record.controls)
     for last in record.earlier[-1:]:
         name = f"the run of {_day(last.created)}"
-        same = same_images(record.data, last.data)
+        same = record.data.same_images(last.data)
         sentences += between_runs(record.measurements, last.measurements, name, same_images=same)
     return sentences
-
-
-def same_images(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
-    """Whether two runs were surely measured on the same validation images, against the same kind of masks."""
-    keys = ("val_sha256", "reference")
-    return bool(ours.get("val_sha256")) and all(ours.get(key) == theirs.get(key) for key in keys)
 
 
 def dots_of(record: RunRecord) -> list[Dot]:
@@ -261,10 +256,10 @@ def _facts(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
     """Tables of how the run was made."""
     groups: list[tuple[str, dict[str, Any]]] = [
         ("Run", {"created": record.created, "seed": record.seed}),
-        ("Source", record.source),
-        ("Data", record.data),
+        ("Source", _known(record.source)),
+        ("Data", _known(record.data)),
         ("Minutes per stage", {stage: f"{minutes:.1f}" for stage, minutes in record.minutes.items()}),
-        ("Machine", record.machine),
+        ("Machine", _known(record.machine)),
         ("Versions", record.tools),
     ]
     return [
@@ -272,6 +267,11 @@ def _facts(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
         for title, group in groups
         if group
     ]
+
+
+def _known(value: Source | Data | Machine) -> dict[str, Any]:
+    """What an older report did not say is left out."""
+    return {key: each for key, each in asdict(value).items() if each not in (None, "")}
 
 
 def _plain(value: Any) -> str:

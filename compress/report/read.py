@@ -27,7 +27,7 @@ def read_record(folder: Path) -> RunRecord:
         document = json.loads(path.read_text())
         if not isinstance(document, dict) or document.get("schema") != 1:
             raise DataError(f"{path}: not a report that compress run wrote; name its output folder")
-        return _adapter().validate_python(_finite(_with_fields(document)))
+        return _adapter().validate_python(_renamed(_finite(_with_fields(document))))
     except FileNotFoundError:
         raise DataError(f"{path}: no such report; name an output folder of compress run") from None
     except OSError as error:
@@ -46,7 +46,7 @@ def earlier_runs(folder: Path, teacher_sha256: str) -> tuple[Earlier, ...]:
         last = read_record(folder)
     except DataError:
         return ()
-    if last.source.get("sha256") != teacher_sha256:
+    if last.source.sha256 != teacher_sha256:
         return ()
     measurements = {
         name: replace(each, latency=each.latency and replace(each.latency, samples_ms=()))
@@ -55,13 +55,19 @@ def earlier_runs(folder: Path, teacher_sha256: str) -> tuple[Earlier, ...]:
     return (*last.earlier, Earlier(last.created, last.data, measurements))[-EARLIER:]
 
 
+def _renamed(document: dict[str, Any]) -> dict[str, Any]:
+    """With today's words for what older versions called otherwise."""
+    for holder in (document, *document.get("earlier", ())):
+        if isinstance(data := holder.get("data"), dict) and "doubt" in data:
+            data["uncertainty"] = data.pop("doubt")
+    return document
+
+
 def _finite(value: Any) -> Any:
-    """Without the moments and the intervals that were not finite, which JSON holds as null."""
+    """Without the points of the history and the intervals that were not finite, which JSON holds as null."""
     if isinstance(value, list):
-        moments = (
-            item for item in value if not isinstance(item, dict) or "stage" not in item or item["iou"] is not None
-        )
-        return [_finite(item) for item in moments]
+        known = (item for item in value if not isinstance(item, dict) or "stage" not in item or item["iou"] is not None)
+        return [_finite(item) for item in known]
     if isinstance(value, dict):
         inside = {key: _finite(item) for key, item in value.items()}
         return None if value.keys() == {"mean", "low", "high"} and None in value.values() else inside

@@ -7,6 +7,7 @@ from typing import Any
 
 from compress.budget import Verdict
 from compress.formats.artifact import Artifact
+from compress.measure.parity import Parity
 from compress.measure.values import Measurement
 from compress.runtime.kernels import Kernels
 from compress.runtime.layers import LayerTime
@@ -24,14 +25,58 @@ def plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A point of the run's history: IoU against the teacher's or the labels' masks on the images
+class HistoryPoint:
+    """IoU of the network while it was made, against the teacher's or the labels' masks on the images
     held out of training for choosing the best checkpoint."""
 
     stage: str  # "tune" (the heavy model), "cut", "repair", "between" (two cuts), "distil", "ptq", "qat"
     minutes: float  # of training so far; 0 before it starts
     iou: float
     loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """The file of the heavy model, by its name alone."""
+
+    file: str
+    sha256: str
+    size_bytes: int
+    parameters: int | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the files were measured. `load`: the load average when that began."""
+
+    cpu: str = ""
+    cores: int | None = None
+    load: float | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """Counts of images to learn from, with masks (train) and without (unlabelled), and to measure on (val). Of those to
+    learn from, `held_out` choose the best copy, and on `left_out` the teacher says nothing. None: not known.
+
+    uncertainty  of the teacher, mean over the pixels to learn from, 0 to 1
+    reference    what IoU is against: "labels" or "teacher"
+    val_sha256   of the pixels to measure on
+    """
+
+    train: int | None = None
+    val: int | None = None
+    unlabelled: int | None = None
+    held_out: int | None = None
+    left_out: int | None = None
+    uncertainty: float | None = None
+    reference: str | None = None
+    val_sha256: str | None = None
+
+    def same_images(self, other: "Data") -> bool:
+        """Whether both were surely measured on the same images, against the same kind of masks."""
+        ours, theirs = ((data.val_sha256, data.reference) for data in (self, other))
+        return bool(self.val_sha256) and ours == theirs
 
 
 @dataclass(frozen=True)
@@ -48,7 +93,7 @@ class Earlier:
     """What an earlier run of the same teacher measured, without its latency samples."""
 
     created: str
-    data: dict[str, Any]
+    data: Data
     measurements: dict[str, Measurement]
 
 
@@ -59,20 +104,20 @@ class RunRecord:
     command: str
     created: str  # ISO 8601, UTC
     seed: int
-    recipe: dict[str, Any]
+    recipe: dict[str, Any]  # as it was written then, to be read by people: no later version need understand it
     classes: tuple[str, ...]
-    source: dict[str, Any]  # file, sha256, size_bytes, parameters
+    source: Source
     tools: dict[str, str]  # package -> version
-    machine: dict[str, Any]  # cpu, cores, load average at the start of measuring
-    data: dict[str, Any]  # train, val, unlabelled: counts; reference: "labels" or "teacher"; val_sha256 of the images
-    predicted_bytes: int
-    layers: tuple[LayerSize, ...]
-    history: tuple[Moment, ...]
-    artifacts: tuple[Artifact, ...]
-    agreement: float | None  # share of mask pixels on which the two formats agree, on val
-    parity: dict[str, Any] | None  # compress.judge.verify.Parity: stored integers, layer by layer, end to end
-    measurements: dict[str, Measurement]  # "teacher", then one per format
-    verdict: Verdict
+    machine: Machine
+    data: Data
+    predicted_bytes: int = 0
+    layers: tuple[LayerSize, ...] = ()
+    history: tuple[HistoryPoint, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+    agreement: float | None = None  # share of mask pixels on which the two formats agree, on val
+    parity: Parity | None = None
+    measurements: dict[str, Measurement] = field(default_factory=dict)  # "teacher", then one per format
+    verdict: Verdict = Verdict(())
     minutes: dict[str, float] = field(default_factory=dict)  # stage -> wall-clock minutes
     warnings: tuple[str, ...] = ()
     kernels: dict[str, Kernels] = field(default_factory=dict)  # by format: what each runtime runs it with

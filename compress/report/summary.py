@@ -17,7 +17,7 @@ def table(record: RunRecord, report: Path | None = None) -> str:
         rows.append([name, _size(measured), _latency(measured), _speedup(measured), interval(measured.iou)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    if record.data.get("reference") == "teacher":
+    if record.data.reference == "teacher":
         lines.append("IoU is agreement with the teacher's masks: there are no labels.")
     lines += ["", *(verdict_line(check) for check in record.verdict.checks), f"verdict: {headline(record.verdict)}"]
     if report is not None:

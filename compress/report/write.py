@@ -56,13 +56,13 @@ def write_comparison(folders: Sequence[Path], page: Path) -> list[str]:
 
 def manifest(record: RunRecord) -> dict[str, Any]:
     """What an app must know to use the files: their names, sums, inputs and outputs."""
-    source = {key: record.source[key] for key in ("file", "sha256", "size_bytes")}
+    source = record.source
     return {
         "schema": 1,
         "name": record.name,
         "version": record.version,
         "classes": list(record.classes),
-        "source": source | {"file": Path(source["file"]).name},
+        "source": {"file": Path(source.file).name, "sha256": source.sha256, "size_bytes": source.size_bytes},
         "files": [_entry(artifact) for artifact in record.artifacts],
         "tools": record.tools,
     }

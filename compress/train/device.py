@@ -3,7 +3,6 @@
 import copy
 import ctypes
 import functools
-import os
 import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,11 +14,6 @@ from torch import Tensor, nn
 Module = TypeVar("Module", bound=nn.Module)
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # as malloc.h has them
-
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
-"""oneDNN compiles each convolution for each size of images, and keeps 1,024 of them unless told otherwise before the
-first: fewer than a network of a hundred layers has at five sizes, forwards and backwards, so that every step at another
-size than the last would compile them all anew."""
 
 
 def best_device() -> torch.device:

@@ -29,12 +29,12 @@ class Natural(torch.optim.Optimizer):
     The weights that a cut and a repair leave are of very different sizes, and what a convolution reads is strongly
     correlated; so one rate for all weights is too much for some directions and next to nothing for others. Here the
     gradient is multiplied by the inverse of the covariance of the layer's inputs, taken from real images, and channels
-    count relative to their spread; a bias is moved so that it means the level of its output, whatever the mean of the
-    inputs. Differently from the paper the covariance is one over channels times one over the kernel's positions, with
-    the variances along their common eigenvectors as they are (EKFAC: George et al. 2018, arXiv 1806.03884), which makes
-    a step several times cheaper; and the step has a length: averaged over steps, divided by the root mean square of the
-    gradient in the same norm, as Adam does it for every weight alone, times `lr`: about the share of its spread by
-    which a step moves an output.
+    count relative to how much they vary; a bias is moved so that it means the level of its output, whatever the mean of
+    the inputs. Differently from the paper the covariance is one over channels times one over the kernel's positions,
+    with the variances along their common eigenvectors as they are (EKFAC: George et al. 2018, arXiv 1806.03884), which
+    makes a step several times cheaper; and the step has a length: averaged over steps, divided by the root mean square
+    of the gradient in the same norm, as Adam does it for every weight alone, times `lr`: about the share of its
+    standard deviation by which a step moves an output.
     """
 
     def __init__(self, net: Network, learning_rate: float):
@@ -69,45 +69,49 @@ class Natural(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         rate, steps = (self.param_groups[0][name] for name in ("lr", "steps"))
         steps.add_(1)
-        pace = rate / (1 - MOMENTUM**steps), 1 - SCALE**steps
+        corrected = rate / (1 - MOMENTUM**steps), 1 - SCALE**steps
         for node in self.net.weighted():
             weight, bias = self.net.weight(node.name), self.net.bias(node.name)
             if weight.grad is not None and bias.grad is not None:
-                self._step(node, (weight, weight.grad), (bias, bias.grad), pace)
+                self._step(node, (weight, weight.grad), (bias, bias.grad), corrected)
         for parameter in self.others:
-            if (slope := parameter.grad) is not None:
-                length, (average,) = self._averaged(parameter, slope.square().mean(), [slope], pace)
+            if (gradient := parameter.grad) is not None:
+                length, (average,) = self._averaged(parameter, gradient.square().mean(), [gradient], corrected)
                 parameter.sub_(SHARE * length * average)
 
     def _step(
-        self, node: Node, weights: tuple[Tensor, Tensor], biases: tuple[Tensor, Tensor], pace: tuple[Tensor, Tensor]
+        self,
+        node: Node,
+        weights: tuple[Tensor, Tensor],
+        biases: tuple[Tensor, Tensor],
+        corrected: tuple[Tensor, Tensor],
     ) -> None:
         """Of one convolution, each with its gradient. The bias' share of the direction is that of the level, which has
         a variance of 1."""
         (weight, by_weight), (bias, by_bias) = weights, biases
         moments = self.moments[node.name]
-        level = by_bias.reshape(moments.spread.shape) * moments.spread
-        slope = (by_output(node, by_weight) * moments.spread).addcmul_(level, moments.mean, value=-1)
-        direction = moments.whitened(slope)
-        power = (_dot(slope, direction) + _dot(level, level)) / bias.numel()
-        length, (change, shift) = self._averaged(weight, power, [direction, level], pace)
-        length = length * moments.spread
+        level = by_bias.reshape(moments.std.shape) * moments.std
+        gradient = (by_output(node, by_weight) * moments.std).addcmul_(level, moments.mean, value=-1)
+        direction = moments.whitened(gradient)
+        power = (_dot(gradient, direction) + _dot(level, level)) / bias.numel()
+        length, (change, shift) = self._averaged(weight, power, [direction, level], corrected)
+        length = length * moments.std
         change, shift = change * length, shift * length
         weight.sub_(from_output(node, change, weight))
         bias.sub_((shift - (change * moments.mean).sum((2, 3), keepdim=True)).flatten())
 
     def _averaged(
-        self, key: Tensor, power: Tensor, directions: list[Tensor], pace: tuple[Tensor, Tensor]
+        self, key: Tensor, power: Tensor, directions: list[Tensor], corrected: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """The averages of `directions` over steps, and what to multiply them by, so that they have the rate's length
-        for each output where the steps agree. `pace`: the rate, over the share of its weights that an average has been
-        given after so few steps, and that share of `power`'s."""
+        for each output where the steps agree. `corrected`: the rate, over the share of its weights that an average has
+        been given after so few steps, and that share of `power`'s."""
         state = self.state[key]
         if not state:
             state.update(average=[torch.zeros_like(each) for each in directions], power=torch.zeros_like(power))
         torch._foreach_lerp_(state["average"], directions, 1 - MOMENTUM)
         state["power"].lerp_(power, 1 - SCALE)
-        rate, share = pace
+        rate, share = corrected
         size = (state["power"] / share).sqrt() + 1e-20
         return rate / size, state["average"]
 
@@ -120,20 +124,20 @@ def _dot(one: Tensor, other: Tensor) -> Tensor:
 class _Moments:
     """Of one convolution, by group of filters: the `mean` of its inputs, [G, 1, k, c]; their covariance as eigenvectors
     over channels, [G, c, c], and over the positions of the kernel, [G, k, k], with `inverse` [G, 1, k, c] of the
-    variances along them; and the standard deviation of its outputs, `spread` [G, o, 1, 1]."""
+    variances along them; and the standard deviation of its outputs, `std` [G, o, 1, 1]."""
 
     mean: Tensor
     channels: Tensor
     positions: Tensor
     inverse: Tensor
-    spread: Tensor
+    std: Tensor
 
-    def whitened(self, slope: Tensor) -> Tensor:
+    def whitened(self, gradient: Tensor) -> Tensor:
         """[G, o, k, c] times the covariance's inverse."""
-        turned = (slope.flatten(1, 2) @ self.channels).reshape(slope.shape)
+        turned = (gradient.flatten(1, 2) @ self.channels).reshape(gradient.shape)
         scaled = (self.positions.mT[:, None] @ turned) * self.inverse
         back = self.positions[:, None] @ scaled
-        return (back.flatten(1, 2) @ self.channels.mT).reshape(slope.shape)
+        return (back.flatten(1, 2) @ self.channels.mT).reshape(gradient.shape)
 
 
 class _Sums:
@@ -169,11 +173,11 @@ class _Sums:
         turned = torch.einsum("gca,gctdu,gda->gatu", channels, four, channels)
         _, positions = _axes((turned / (values.clamp_min(0)[:, :, None, None] + ridge)).mean(1))
         variances = torch.einsum("gtb,gatu,gub->gab", positions, turned, positions).clamp_min(0)
-        spread = (self.squares / self.count - (self.outputs / self.count).square()).clamp_min(0).sqrt()
-        spread = spread.clamp_min(0.05 * float(spread.mean()) + 1e-12)
+        std = (self.squares / self.count - (self.outputs / self.count).square()).clamp_min(0).sqrt()
+        std = std.clamp_min(0.05 * float(std.mean()) + 1e-12)
         inverse = (1 / (variances[..., None] + ridge)).reshape(groups, 1, -1, kernel).mT
         mean = mean.reshape(groups, 1, -1, kernel).mT
-        return _Moments(mean.contiguous(), channels, positions, inverse.contiguous(), spread.reshape(groups, -1, 1, 1))
+        return _Moments(mean.contiguous(), channels, positions, inverse.contiguous(), std.reshape(groups, -1, 1, 1))
 
 
 def _axes(covariance: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,5 @@
-"""What the student learns from: the teacher's soft maps, computed once, and its features."""
+"""What the student learns from: a teacher whose maps and features are computed once, or one that looks at each view."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -9,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -18,8 +17,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from compress.data.packed import Packed
-from compress.errors import DataError
-from compress.files import digest, unwritten, write_whole
+from compress.files import cached, identity, unwritten, written
 from compress.graph.channels import Channels
 from compress.graph.network import Network
 from compress.prune.cut import kept_channels
@@ -34,7 +32,7 @@ FEATURE_BYTES = 4_000_000_000
 
 TTA = ("flip", "scale")
 SCALE = 0.75
-_VERSION = "3"
+_VERSION = 4  # raised whenever the same teachers give other maps of the same images
 
 
 @dataclass(frozen=True)
@@ -42,15 +40,77 @@ class Features:
     """The teacher's values at the student's channels, for views of some of the images.
 
     images  index of the image of each view, int64 [n]
-    views   what is seen of it
+    views   the part of it that was looked at
     values  by tensor, float16 [n, C, h, w]
-    spread  by tensor, standard deviation by channel, float32 [1, C, 1, 1]
+    std     by tensor, standard deviation by channel, float32 [1, C, 1, 1]
     """
 
     images: Tensor
     views: Sequence[View]
     values: Mapping[str, np.ndarray]
-    spread: Mapping[str, Tensor]
+    std: Mapping[str, Tensor]
+
+
+class Teacher(Protocol):
+    """What a step of training asks of a teacher.
+
+    features  those that are stored, of views that are drawn again and again; None where there are none
+    std       by tensor, standard deviation of its features by channel, float32 [1, C, 1, 1]
+    """
+
+    @property
+    def features(self) -> Features | None: ...
+
+    @property
+    def std(self) -> Mapping[str, Tensor]: ...
+
+    def batch(
+        self, indices: Tensor, views: Sequence[View], size: tuple[int, int], rows: Tensor | None, device: torch.device
+    ) -> list[Tensor]:
+        """What is stored of some views of the images `indices`, at `size`; `rows`: which of the stored features."""
+
+    def targets(self, pixels: Tensor, *stored: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """uint8 [n, H, W, 3], and what `batch` gave for it -> as `joined`, [n, classes, H, W], and the features by
+        tensor."""
+
+
+@dataclass(frozen=True)
+class StoredTeacher:
+    """A teacher whose answers were computed once for every image.
+
+    maps         probabilities of every class but the first, uint8 [N, classes - 1, H, W]
+    uncertainty  of each pixel, uint8 [N, H, W], 255 being no idea at all
+    """
+
+    maps: np.ndarray
+    uncertainty: np.ndarray
+    features: Features | None = None
+
+    @property
+    def std(self) -> Mapping[str, Tensor]:
+        return self.features.std if self.features else {}
+
+    def predicted(self, indices: Tensor) -> Tensor:
+        """Of whole images, [n, classes, H, W] in 0..1: the probabilities of every class but the first, then the
+        uncertainty."""
+        picked = indices.numpy()
+        maps, uncertainty = torch.from_numpy(self.maps[picked]), torch.from_numpy(self.uncertainty[picked])
+        return torch.cat([maps, uncertainty[:, None]], 1).float() / 255
+
+    def batch(
+        self, indices: Tensor, views: Sequence[View], size: tuple[int, int], rows: Tensor | None, device: torch.device
+    ) -> list[Tensor]:
+        maps = self.predicted(indices).to(device).split(1)
+        parts = [torch.cat([view.of(one, size) for one, view in zip(maps, views)])]
+        if self.features is not None and rows is not None:
+            picked = [values[rows.numpy()] for values in self.features.values.values()]
+            parts += [torch.from_numpy(values).to(device) for values in picked]
+        return parts
+
+    def targets(self, pixels: Tensor, *stored: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        predicted, *values = stored
+        features = self.features if values else None
+        return predicted, dict(zip(features.values, values, strict=True)) if features else {}
 
 
 @dataclass(frozen=True)
@@ -62,13 +122,13 @@ class LiveTeacher:
     members  each teacher's copy where training runs
     heavy    of the network whose features are compared, the same
     index    by tensor, the channels that the student has, int64 [C]
-    spread   by tensor, standard deviation by channel, float32 [1, C, 1, 1]
     """
 
     members: Mapping[Network, Network]
     heavy: Network | None = None
     index: Mapping[str, Tensor] = field(default_factory=dict)
-    spread: Mapping[str, Tensor] = field(default_factory=dict)
+    std: Mapping[str, Tensor] = field(default_factory=dict)
+    features: Features | None = None
 
     @classmethod
     def of(cls, teachers: Sequence[Network]) -> "LiveTeacher":
@@ -77,17 +137,22 @@ class LiveTeacher:
     def with_features(
         self, heavy: Network, channels: Channels, kept: Mapping[str, tuple[int, ...]], pixels: Tensor
     ) -> "LiveTeacher":
-        """One that gives the features of `heavy` too, whose spread is that on some images, uint8 [N, H, W, 3]."""
+        """One that gives the features of `heavy` too, whose standard deviation is that on some images, uint8
+        [N, H, W, 3]."""
         device, names = best_device(), feature_tensors(heavy)
         index = {name: torch.as_tensor(kept_channels(name, channels, kept), device=device) for name in names}
         one = replace(self, heavy=self.members[heavy] if heavy in self.members else placed(heavy), index=index)
-        _, values = one.sees(pixels.to(device))
+        _, values = one.targets(pixels.to(device))
         variances = {name: value.var((0, 2, 3), correction=0, keepdim=True) for name, value in values.items()}
-        return replace(one, spread={name: each.clamp_min(1e-6).sqrt() for name, each in variances.items()})
+        return replace(one, std={name: each.clamp_min(1e-6).sqrt() for name, each in variances.items()})
+
+    def batch(
+        self, indices: Tensor, views: Sequence[View], size: tuple[int, int], rows: Tensor | None, device: torch.device
+    ) -> list[Tensor]:
+        return []
 
     @torch.no_grad()
-    def sees(self, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """uint8 [N, H, W, 3] -> as `joined`, [N, classes, H, W], and the features by tensor, float32."""
+    def targets(self, pixels: Tensor, *stored: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         heavy = self.heavy
         with autocast(pixels.device):
             values = {} if heavy is None else heavy.run(heavy.real(pixels, torch.channels_last), keep=self.index)
@@ -102,51 +167,49 @@ class LiveTeacher:
 def teacher_maps(
     teachers: Sequence[Network], images: Packed, key: str, cache: Path, tta: Sequence[str] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the teachers see in each image: the probabilities of every class but the first, uint8
-    [N, classes - 1, H, W], 255 being certain, and their doubt, uint8 [N, H, W], 255 being no idea.
+    """What the teachers say of each image: the probabilities of every class but the first, uint8
+    [N, classes - 1, H, W], 255 being certain, and their uncertainty, uint8 [N, H, W], 255 being no idea.
 
-    Kept in the cache under a key of the images' content, `key`, which names the teachers, and `tta`; an interrupted
-    computation goes on where it stopped, and an image that the same teachers saw in another set costs nothing. Raises
-    DataError on a full disk, or when another process is computing the same.
+    Kept in the cache under what they were made from; `key` is the teachers' identity. An interrupted computation goes
+    on where it stopped, a second process waits for the first, and an image that the same teachers had in another set
+    costs nothing. Raises DataError on a full disk.
     """
     count, height, width = images.array.shape[:3]
     shape = (count, teachers[0].shapes()[teachers[0].output][1], height, width)
-    target = cache / f"maps-{digest(_VERSION, key, sorted(tta), shape[1:])}-{digest(images.key)}.u8"
-    if not target.exists():
-        _compute_maps([placed(net) for net in teachers], tta, images.array, target, int(np.prod(shape[1:])))
+    of_teachers = identity("maps", _VERSION, teachers=key, tta=sorted(tta), shape=shape[1:])
+    target = cache / f"maps-{of_teachers}-{images.key}.u8"
+    map_bytes = int(np.prod(shape[1:]))
+    cached(
+        target, lambda partial: _compute_maps(teachers, tta, images.array, target, partial, map_bytes), resumable=True
+    )
     stored = np.memmap(target, np.uint8, mode="r", shape=shape)
     return stored[:, :-1], stored[:, -1]
 
 
 def _compute_maps(
-    teachers: Sequence[Network], tta: Sequence[str], images: np.ndarray, target: Path, map_bytes: int
+    teachers: Sequence[Network], tta: Sequence[str], images: np.ndarray, target: Path, partial: Path, map_bytes: int
 ) -> None:
-    partial = target.with_suffix(".partial")
-    try:
-        with partial.open("ab") as file, torch.no_grad():
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            done = os.path.getsize(partial) // map_bytes
-            file.truncate(done * map_bytes)
-            seen, hashes = _seen(target, map_bytes), []
-            for index, image in enumerate(tqdm(images, desc="teacher's maps", unit="image", delay=1)):
-                hashes.append(hashlib.sha256(image.tobytes()).hexdigest())
-                if index < done:
-                    continue
-                if hashes[index] in seen:
-                    file.write(seen[hashes[index]].tobytes())
-                    continue
-                pixels = torch.from_numpy(image[None].copy())
-                views = [view for net in teachers for view in _views(net, pixels, tta)]
-                file.write((joined(torch.cat(views)) * 255).round().byte().numpy().tobytes())
-        write_whole(target.with_suffix(".json"), json.dumps(hashes).encode())
-        os.replace(partial, target)
-    except BlockingIOError:
-        raise DataError(f"{partial}: another run is computing the same; wait for it") from None
-    except OSError as error:
-        raise unwritten(target.parent, error) from None
+    """Adds to `partial` what is missing; the images' hashes lie beside `target`, for `_known`."""
+    members = [placed(net) for net in teachers]
+    with partial.open("ab") as file, torch.no_grad():
+        done = os.path.getsize(partial) // map_bytes
+        file.truncate(done * map_bytes)
+        known, hashes = _known(target, map_bytes), []
+        for index, image in enumerate(tqdm(images, desc="teacher's maps", unit="image", delay=1)):
+            hashes.append(hashlib.sha256(image.tobytes()).hexdigest())
+            if index < done:
+                continue
+            if hashes[index] in known:
+                file.write(known[hashes[index]].tobytes())
+                continue
+            pixels = torch.from_numpy(image[None].copy())
+            views = [view for net in members for view in _views(net, pixels, tta)]
+            file.write((joined(torch.cat(views)) * 255).round().byte().numpy().tobytes())
+    with written(target.with_suffix(".json")) as listed:
+        listed.write_text(json.dumps(hashes))
 
 
-def _seen(target: Path, map_bytes: int) -> dict[str, np.ndarray]:
+def _known(target: Path, map_bytes: int) -> dict[str, np.ndarray]:
     """The maps of finished files of the same teachers, uint8 [map_bytes] by the sha256 of the image's pixels."""
     found: dict[str, np.ndarray] = {}
     for hashes in target.parent.glob(f"{target.stem.rsplit('-', 1)[0]}-*.json"):
@@ -161,26 +224,26 @@ def _views(net: Network, pixels: Tensor, tta: Sequence[str]) -> list[Tensor]:
     image = net.real(pixels)
     size = (image.shape[2], image.shape[3])
 
-    def seen(view: Tensor) -> Tensor:
-        device = net.weight(net.weighted()[0].name).device
+    def answer(view: Tensor) -> Tensor:
+        device = net.device
         with autocast(device):
             return net(view.to(device, memory_format=torch.channels_last)).float().cpu()
 
-    views = [seen(image)]
+    views = [answer(image)]
     if "flip" in tta:
-        views.append(seen(image.flip(3)).flip(3))
+        views.append(answer(image.flip(3)).flip(3))
     if "scale" in tta:
         smaller = [max(32, round(SCALE * side / 32) * 32) for side in size]
         view = F.interpolate(image, smaller, mode="bilinear", antialias=True)
-        views.append(F.interpolate(seen(view), size, mode="bilinear"))
+        views.append(F.interpolate(answer(view), size, mode="bilinear"))
     return views
 
 
 def joined(members: Tensor) -> Tensor:
     """Probabilities [M, ..., classes, H, W] of M members -> [..., classes, H, W]: those of every class but the first,
-    then doubt.
+    then the uncertainty.
 
-    The members' logits are averaged. Doubt, from 0 to 1, is the larger of how far the likeliest class is from
+    The members' logits are averaged. The uncertainty, from 0 to 1, is the larger of how far the likeliest class is from
     certain and of how far the members are apart: twice their mean total variation from the average.
     """
     logits = members.clamp(1e-5, 1).log()
@@ -189,6 +252,12 @@ def joined(members: Tensor) -> Tensor:
     unsure = (1 - mean.amax(-3, keepdim=True)) * classes / (classes - 1)
     apart = (members / members.sum(-3, keepdim=True) - mean).abs().sum(-3, keepdim=True).mean(0)
     return torch.cat([mean[..., 1:, :, :], torch.maximum(unsure, apart).clamp(max=1)], -3)
+
+
+def all_classes(predicted: Tensor) -> Tensor:
+    """The probabilities in what `joined` gives, and before them that of the first class, [n, classes, H, W]."""
+    others = predicted[:, :-1]
+    return torch.cat([(1 - others.sum(1, keepdim=True)).clamp_min(0), others], 1)
 
 
 def feature_tensors(net: Network) -> list[str]:
@@ -206,22 +275,22 @@ def teacher_features(
     channels: Channels,
     kept: Mapping[str, tuple[int, ...]],
     images: np.ndarray,
-    seen: Sequence[tuple[int, View]],
+    looked_at: Sequence[tuple[int, View]],
     size: tuple[int, int],
     folder: Path,
 ) -> Features:
-    """Features of what is `seen` of which images, at `size`; as many as `FEATURE_BYTES` hold. They lie in files of
-    `folder` that have no name, and are gone with them. Raises DataError on a full disk."""
+    """Features of views of the images of these indices, at `size`; as many as `FEATURE_BYTES` hold. They lie in files
+    of `folder` that have no name, and are gone with them. Raises DataError on a full disk."""
     names = feature_tensors(teacher)
     heavy, device = placed(teacher), best_device()
     index = {name: kept_channels(name, channels, kept) for name in names}
-    limit, shapes = len(seen), {}
+    limit, shapes = len(looked_at), {}
     sums = {name: torch.zeros(()) for name in names}
     squares = {name: torch.zeros(()) for name in names}
     try:
         with torch.no_grad(), ExitStack() as stack:
             files = {name: stack.enter_context(TemporaryFile(dir=folder)) for name in names}
-            for count, (i, view) in enumerate(tqdm(seen, desc="teacher's features", unit="image", delay=1)):
+            for count, (i, view) in enumerate(tqdm(looked_at, desc="teacher's features", unit="image", delay=1)):
                 if count >= limit:
                     break
                 pixels = view.of_pixels(torch.from_numpy(images[i : i + 1].copy()), size)
@@ -234,12 +303,13 @@ def teacher_features(
                     shapes[name] = value.shape[1:]
                     files[name].write(value.half().contiguous().numpy().tobytes())
                 limit = min(limit, FEATURE_BYTES // sum(2 * shape.numel() for shape in shapes.values()))
-            count = min(limit, len(seen))
+            count = min(limit, len(looked_at))
             stored = {name: np.memmap(files[name], np.float16, "r", shape=(count, *shapes[name])) for name in names}
     except OSError as error:
         raise unwritten(folder, error) from None
-    spread = {n: (squares[n] / count - (sums[n] / count).square()).clamp_min(1e-6).sqrt().float() for n in names}
-    return Features(torch.tensor([i for i, _ in seen[:count]]), [view for _, view in seen[:count]], stored, spread)
+    std = {n: (squares[n] / count - (sums[n] / count).square()).clamp_min(1e-6).sqrt().float() for n in names}
+    picked = looked_at[:count]
+    return Features(torch.tensor([i for i, _ in picked]), [view for _, view in picked], stored, std)
 
 
 def pooled(value: Tensor) -> Tensor:
@@ -265,5 +335,5 @@ class _BlockMean(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (count, channels, height, width), (down, across) = gradient.shape, ctx.block
         rows = (gradient / (down * across)).permute(0, 2, 3, 1)[:, :, None, :, None]
-        spread = rows.expand(count, height, down, width, across, channels)
-        return spread.reshape(count, height * down, width * across, channels).permute(0, 3, 1, 2), None
+        whole = rows.expand(count, height, down, width, across, channels)
+        return whole.reshape(count, height * down, width * across, channels).permute(0, 3, 1, 2), None

@@ -1,4 +1,4 @@
-"""Random parts of images, each mirrored or not: what a step sees of an image, and of its target."""
+"""Random parts of images, each mirrored or not: what a step gets of an image, and of its target."""
 
 from typing import NamedTuple
 
@@ -16,14 +16,14 @@ class View(NamedTuple):
     mirrored: bool
 
     def of(self, values: Tensor, size: tuple[int, int]) -> Tensor:
-        """[N, C, H, W] -> what of it is seen, at `size`, antialiased."""
+        """[N, C, H, W] -> the part that is in view, at `size`, antialiased."""
         part = values[:, :, self.rows, self.columns]
         if tuple(part.shape[2:]) != tuple(size):
             part = F.interpolate(part, size, mode="bilinear", antialias=True)
         return part.flip(3) if self.mirrored else part
 
     def of_pixels(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
-        """uint8 [N, H, W, 3] -> the same of what is seen, at `size`."""
+        """uint8 [N, H, W, 3] -> the same part of the pixels, at `size`."""
         part = shrink(pixels[:, self.rows, self.columns], size)
         return part.flip(2) if self.mirrored else part
 

@@ -8,7 +8,7 @@ from operator_cases import u_shape
 
 from compress.judge.verify import compare
 from compress.recipe import Recipe
-from compress.release.export import exported
+from compress.release.export import FileSettings, export
 from compress.runtime.kernels import onnx_kernels
 from compress.runtime.local import Child
 from compress.runtime.session import open_model
@@ -29,7 +29,11 @@ def write(folder, onnx_input):
         }
     )
     folder.mkdir()
-    return builder.graph(), builder.image[0].transpose(1, 2, 0), exported(builder.graph(), recipe, folder)
+    return (
+        builder.graph(),
+        builder.image[0].transpose(1, 2, 0),
+        export(builder.graph(), FileSettings.of(recipe), folder),
+    )
 
 
 def test_the_file_and_its_manifest_state_mean_and_std_of_0_to_255(tmp_path):

@@ -31,7 +31,7 @@ def test_controls_are_exported_measured_and_reported(tiny_model, tiny_data, reci
         assert 0 <= control["iou"]["low"] <= control["iou"]["mean"] <= control["iou"]["high"] <= 1
         assert len(control["per_image_iou"]) == 8
     assert report["controls"]["random pruning"]["size_bytes"] <= report["measurements"]["tflite"]["size_bytes"]
-    assert {moment["stage"] for moment in report["history"]} == {"cut", "repair", "distil", "ptq", "qat"}
+    assert {point["stage"] for point in report["history"]} == {"cut", "repair", "distil", "ptq", "qat"}
 
 
 @pytest.mark.parametrize(

@@ -6,25 +6,20 @@ import torch
 from tiny import TinyNet
 
 from compress.budget import Budget
+from compress.formats.metadata import Card
 from compress.graph.channels import find_groups
 from compress.load.trace import trace
-from compress.pipeline.plan import CANDIDATES, latency_model, plan_cut, planned, untrained
+from compress.pipeline.plan import CANDIDATES, PlanSettings, latency_model, plan_cut, planned, untrained
 from compress.prune.cost import Workload
 from compress.prune.cut import cut
 from compress.prune.importance import measure_damage
-from compress.recipe import Recipe
+from compress.release.export import FileSettings
 
-FIELDS = {
-    "name": "tiny",
-    "model": {"architecture": "tiny.py:TinyNet", "classes": ["background", "disc", "square"], "input_size": (64, 64)},
-    "plan": {"images": 2, "size": (64, 64)},
-    "repair": {"size": (64, 64)},
-    "train": {"size": (64, 64)},
-}
+FILES = FileSettings(Card("tiny", labels=("background", "disc", "square")), ("onnx", "tflite"))
 
 
-def recipe(method: str = "damage") -> Recipe:
-    return Recipe.model_validate({**FIELDS, "plan": {**FIELDS["plan"], "method": method}})
+def settings(method: str = "damage", seed: int = 0) -> PlanSettings:
+    return PlanSettings(method, FILES, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +43,9 @@ def largest(net, channels, plan, one, folder) -> int:
 @pytest.mark.parametrize("method", ["damage", "uniform", "magnitude", "random"])
 def test_every_method_meets_the_bytes_of_the_real_files(tiny, method, tmp_path):
     net, channels, damage = tiny
-    plan = plan_cut(net, channels, damage, recipe(method), Budget.parse(["22KB"]), 1.0)
+    plan = plan_cut(net, channels, damage, settings(method), Budget.parse(["22KB"]), 1.0)
     assert 0.75 * 22_000 < plan.predicted_bytes <= 22_000
-    assert plan.predicted_bytes == largest(net, channels, plan, recipe(), tmp_path)
+    assert plan.predicted_bytes == largest(net, channels, plan, settings(), tmp_path)
 
 
 def test_the_model_is_fitted_to_students_around_the_budget(tiny):
@@ -61,7 +56,7 @@ def test_the_model_is_fitted_to_students_around_the_budget(tiny):
         timed.extend(path.stat().st_size for path in files.values())
         return dict.fromkeys(files, 1.0)
 
-    model = latency_model(net, channels, recipe(), 25_000, timer)
+    model = latency_model(net, channels, settings(), 25_000, timer)
     assert len(timed) == CANDIDATES
     assert min(timed) < 25_000 < max(timed)
     assert np.ptp(timed) > 8_000
@@ -79,23 +74,23 @@ def test_a_student_that_is_slower_than_predicted_is_planned_once_more(tiny, tmp_
         return {"student": checks[-1]}
 
     budget = Budget.parse(["40KB", "25ms"])
-    plan = plan_cut(net, channels, damage, recipe(), budget, 1.0, fit_timer=kilobytes_as_ms, check_timer=slower)
+    plan = plan_cut(net, channels, damage, settings(), budget, 1.0, fit_timer=kilobytes_as_ms, check_timer=slower)
     assert len(checks) == 2
     assert checks[0] > 25
     assert checks[1] <= 25
-    assert largest(net, channels, plan, recipe(), tmp_path) < 0.9 * 25_000
+    assert largest(net, channels, plan, settings(), tmp_path) < 0.9 * 25_000
 
 
 def test_a_control_meets_the_latency_too(tiny):
     net, channels, damage = tiny
     budget = Budget.parse(["40KB", "20ms"])
     timers = {"fit_timer": kilobytes_as_ms, "check_timer": kilobytes_as_ms}
-    plan = plan_cut(net, channels, damage, recipe("uniform"), budget, 1.0, **timers)
+    plan = plan_cut(net, channels, damage, settings("uniform"), budget, 1.0, **timers)
     assert plan.predicted_bytes < 24_000
 
 
 def test_random_channels_are_drawn_with_the_recipes_seed(tiny):
     net, channels, damage = tiny
-    one, other = (recipe("random").model_copy(update={"seed": seed}) for seed in (0, 1))
+    one, other = (settings("random", seed) for seed in (0, 1))
     plans = [planned(net, channels, damage, chosen, 25_000, 1.0) for chosen in (one, one, other)]
     assert plans[0] == plans[1] != plans[2]

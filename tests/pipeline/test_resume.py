@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from compress.cli import main
-from compress.pipeline.checkpoints import Journal, Start
+from compress.pipeline.checkpoints import Checkpoints, Start
 
 BEFORE = ["tune", "tuned teacher", "plan", "repair", "features"]
 STAGES = [*BEFORE, "distil", "ptq", "qat", "export", "verify", "measure"]
@@ -97,39 +97,53 @@ def test_other_images_or_another_model_are_no_reason_to_go_on(model, tiny_data, 
 
 
 def test_a_longer_training_keeps_what_came_before_it(tmp_path):
-    def journal(minutes, resume):
+    def checkpoints(minutes, resume):
         start = Start("model.pt", {"train": {"minutes": minutes}}, "recipe", "command")
-        return Journal(tmp_path, start, resume)
+        return Checkpoints(tmp_path, start, resume)
 
-    first = journal(1, False)
-    first.opened("key")
+    first = checkpoints(1, False)
+    first.open("identity")
     for stage, at in (("repair", 0.0), ("between-1", 0.5), ("distil", 1.0), ("ptq", 0.0), ("qat", 1.5)):
-        first.once(stage, partial(first.moment, stage, 0.5, at), lambda _: 1, lambda _: None)
+        first.once(stage, partial(first.history.add, stage, 0.5, at), lambda _: 1, lambda _: None)
         (tmp_path / f"{stage}.state").touch()
-    first.trained = 1.5
-    assert [*journal(1, True).minutes] == ["repair", "between-1", "distil", "ptq", "qat"]
-    longer = journal(2, True)
-    longer.opened("key")
+    first.history.minutes = 1.5
+    assert [*checkpoints(1, True).minutes] == ["repair", "between-1", "distil", "ptq", "qat"]
+    longer = checkpoints(2, True)
+    longer.open("identity")
     assert [*longer.minutes] == ["repair", "between-1"]
-    assert [moment.stage for moment in longer.moments] == ["repair", "between-1"]
-    assert longer.trained == 0.5
+    assert [point.stage for point in longer.history.points] == ["repair", "between-1"]
+    assert longer.history.minutes == 0.5
     assert (tmp_path / "distil.state").exists()
     assert not (tmp_path / "qat.state").exists()
 
 
 def test_a_stage_takes_the_minutes_that_it_trained_before_a_kill_too(tmp_path):
-    journal = Journal(tmp_path, Start("model.pt", {}, "recipe", "command"), False)
-    journal.opened("key")
-    journal.trained = 1.0
+    checkpoints = Checkpoints(tmp_path, Start("model.pt", {}, "recipe", "command"), False)
+    checkpoints.open("identity")
+    checkpoints.history.minutes = 1.0
 
-    def distil():  # goes on from a state of 59 minutes, and ends a moment later
-        journal.moment("distil", 0.5, 60.0)
-        journal.trained = 61.0
+    def distil():  # goes on from a state of 59 minutes, and ends a second later
+        checkpoints.history.add("distil", 0.5, 60.0)
+        checkpoints.history.end_training()
 
-    journal.once("distil", distil, lambda _: 1, lambda _: None)
-    journal.once("ptq", lambda: None, lambda _: 1, lambda _: None)
-    assert journal.minutes["distil"] == 60.0
-    assert 0 <= journal.minutes["ptq"] < 1
+    checkpoints.once("distil", distil, lambda _: 1, lambda _: None)
+    checkpoints.once("ptq", lambda: None, lambda _: 1, lambda _: None)
+    assert checkpoints.minutes["distil"] == 60.0
+    assert 0 <= checkpoints.minutes["ptq"] < 1
+
+
+def test_a_stage_that_fails_leaves_no_trace_in_the_history(tmp_path):
+    checkpoints = Checkpoints(tmp_path, Start("model.pt", {}, "recipe", "command"), False)
+    checkpoints.open("identity")
+
+    def fails():
+        checkpoints.history.add("distil", 0.5, 60.0)
+        checkpoints.history.end_training()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.once("distil", fails, lambda _: 1, lambda _: None)
+    assert (checkpoints.history.points, checkpoints.history.minutes) == ([], 0.0)
 
 
 @pytest.mark.slow
@@ -145,7 +159,7 @@ def test_a_finished_run_trains_on_from_where_its_distillation_was(model, tiny_da
     assert stages == ["tune", "plan", "repair"]
     long = read_report(out)
     trained = {
-        name: [moment for moment in report["history"] if moment["stage"] == "distil"]
+        name: [point for point in report["history"] if point["stage"] == "distil"]
         for name, report in {"short": short, "long": long}.items()
     }
     assert trained["long"][: len(trained["short"])] == trained["short"]

@@ -53,8 +53,8 @@ def test_the_student_still_segments(finished):
 def test_history_has_cut_repair_distillation_and_qat_in_order(finished):
     _, out = finished
     history = json.loads((out / "report.json").read_text())["history"]
-    assert list(dict.fromkeys(moment["stage"] for moment in history)) == ["cut", "repair", "distil", "ptq", "qat"]
-    minutes = [moment["minutes"] for moment in history]
+    assert list(dict.fromkeys(point["stage"] for point in history)) == ["cut", "repair", "distil", "ptq", "qat"]
+    minutes = [point["minutes"] for point in history]
     assert minutes == sorted(minutes)
 
 

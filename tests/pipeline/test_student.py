@@ -10,10 +10,10 @@ from compress.budget import Budget
 from compress.errors import DataError, RecipeError
 from compress.files import cache_folder
 from compress.load.model import load
-from compress.pipeline.checkpoints import Journal, Start
-from compress.pipeline.student import pruned, tuned
-from compress.pipeline.teaching import dataset_of, prepare, taught_by, teachers_of
-from compress.recipe import read_recipe
+from compress.pipeline.checkpoints import Checkpoints, Start
+from compress.pipeline.prepare import load_teachers, open_data, prepare, with_teacher
+from compress.pipeline.student import StudentSettings, prune, tune
+from compress.recipe import Schedule, read_recipe
 from compress.train.examples import held_out_iou
 
 BUDGET = Budget.parse(["20KB"])
@@ -25,7 +25,7 @@ def with_plan(recipe, **plan):
 
 @pytest.fixture(scope="module")
 def prepared(tiny_model, tiny_data, tmp_path_factory):
-    """A recipe of three cuts with two steps of training between them, the heavy model and the material."""
+    """A recipe of three cuts with two steps of training between them, the heavy model and what there is to learn."""
     tmp = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPRESS_CACHE", str(tmp))
@@ -33,22 +33,27 @@ def prepared(tiny_model, tiny_data, tmp_path_factory):
         train = recipe.train.model_copy(update={"steps": 20})
         recipe = with_plan(recipe.model_copy(update={"train": train}), cuts=3)
         heavy = load(tiny_model, recipe)
-        material = prepare(teachers_of(recipe, heavy), dataset_of(recipe), recipe, cache_folder())
-    return recipe, heavy, material
+        teachers, dataset = load_teachers(recipe.teacher, heavy), open_data(recipe.data, heavy.classes, recipe.seed)
+        data = prepare(teachers, dataset, cache_folder(), tta=(), live=False, seed=recipe.seed)
+    return recipe, heavy, data
 
 
-def journal(folder, resume=False) -> Journal:
-    return Journal(folder, Start("", {}, "", ""), resume)
+def opened(folder, resume=False) -> Checkpoints:
+    checkpoints = Checkpoints(folder, Start("", {}, "", ""), resume)
+    checkpoints.open("identity")
+    return checkpoints
+
+
+def pruned(recipe, heavy, data, checkpoints):
+    return prune(heavy, StudentSettings.of(recipe, BUDGET), BUDGET, data.examples, data.teacher, checkpoints)
 
 
 @pytest.fixture(scope="module")
 def stepwise(prepared, tmp_path_factory):
-    recipe, heavy, material = prepared
     folder = tmp_path_factory.mktemp("steps")
-    book = journal(folder)
-    book.opened("key")
-    plan, net = pruned(heavy, recipe, BUDGET, material.lesson, book)
-    return folder, book, plan, net
+    checkpoints = opened(folder)
+    plan, net = pruned(*prepared, checkpoints)
+    return folder, checkpoints, plan, net
 
 
 def test_every_cut_keeps_a_part_of_what_the_one_before_kept(stepwise):
@@ -61,23 +66,27 @@ def test_every_cut_keeps_a_part_of_what_the_one_before_kept(stepwise):
 
 
 def test_it_is_repaired_after_every_cut_and_distilled_before_the_next(stepwise):
-    _, book, _, _ = stepwise
-    stages = [moment.stage for moment in book.moments]
+    _, checkpoints, _, _ = stepwise
+    stages = [point.stage for point in checkpoints.history.points]
     once = [stage for stage, before in zip(stages, [None, *stages]) if stage != before]
     assert once == ["cut", "repair", "between"] * 2 + ["cut", "repair"]
 
 
 def test_the_student_in_steps_has_the_plans_channels_and_still_segments(prepared, stepwise):
-    _, heavy, material = prepared
+    _, heavy, data = prepared
     _, _, plan, net = stepwise
     assert net.weight("deep").shape[0] == len(plan.kept["deep"]) < 48
-    assert held_out_iou(net, material.lesson) > 0.6 * held_out_iou(heavy.network, material.lesson)
+    assert held_out_iou(net, data.examples) > 0.6 * held_out_iou(heavy.network, data.examples)
 
 
 def test_steps_take_their_training_from_the_distillation(prepared):
     recipe = prepared[0]
-    assert recipe.schedule("between")[1] == 2
-    assert recipe.schedule("distil")[1] + 2 * 2 == with_plan(recipe, cuts=1).schedule("distil")[1] == 20
+
+    def steps(recipe, stage):
+        return recipe.training(stage).schedule.steps
+
+    assert steps(recipe, "between") == 2
+    assert steps(recipe, "distil") + 2 * 2 == steps(with_plan(recipe, cuts=1), "distil") == 20
 
 
 def test_cuts_that_leave_no_training_at_the_end_are_refused(prepared, tmp_path):
@@ -89,59 +98,64 @@ def test_cuts_that_leave_no_training_at_the_end_are_refused(prepared, tmp_path):
 
 
 def test_a_run_that_stopped_after_the_second_cut_goes_on_to_the_same_student(prepared, stepwise):
-    recipe, heavy, material = prepared
     folder, _, plan, net = stepwise
     for name in ("plan", "repair"):
         (folder / f"{name}.pt").unlink()
-    book = journal(folder, resume=True)
-    book.opened("key")
-    again_plan, again = pruned(heavy, recipe, BUDGET, material.lesson, book)
+    again_plan, again = pruned(*prepared, opened(folder, resume=True))
     assert again_plan == plan
     assert all(torch.equal(again.weight(node.name), net.weight(node.name)) for node in net.weighted())
 
 
 def test_without_images_to_repair_with_the_cut_network_stays_as_it_is(prepared, tmp_path):
-    recipe, heavy, material = prepared
+    recipe, heavy, data = prepared
     repair = recipe.repair.model_copy(update={"images": 0})
     recipe = with_plan(recipe.model_copy(update={"repair": repair}), cuts=1, method="random")
-    book = journal(tmp_path)
-    book.opened("key")
-    plan, net = pruned(heavy, recipe, BUDGET, material.lesson, book)
+    checkpoints = opened(tmp_path)
+    plan, net = pruned(recipe, heavy, data, checkpoints)
     head = heavy.network.weight("head")[:, list(plan.kept["merge"])]
     assert torch.equal(net.weight("head"), head)
-    assert [moment.stage for moment in book.moments] == ["cut"]
+    assert [point.stage for point in checkpoints.history.points] == ["cut"]
 
 
 @pytest.fixture(scope="module")
 def relabelled(prepared, tmp_path_factory):
     """Labels that call what the model sees as class 2 class 1, and the model tuned on them."""
-    recipe, heavy, material = prepared
-    labels = material.lesson.labels
-    lesson = replace(material.lesson, labels=np.where(labels == 2, np.uint8(1), labels))
-    recipe = recipe.model_copy(update={"tune": recipe.tune.model_copy(update={"steps": 60, "learning_rate": 2e-2})})
-    book = journal(tmp_path_factory.mktemp("tune"))
-    book.opened("key")
-    return heavy, replace(material, lesson=lesson), tuned(heavy, lesson, recipe, book), book
+    recipe, heavy, data = prepared
+    labels = data.examples.labels
+    labels = np.where(labels == 2, np.uint8(1), labels)
+    examples = replace(data.examples, labels=labels, references=labels[list(data.examples.held_out)])
+    training = replace(recipe.training("tune"), schedule=Schedule(steps=60), learning_rate=2e-2)
+    checkpoints = opened(tmp_path_factory.mktemp("tune"))
+    better = tune(heavy, training, examples, data.teacher, checkpoints)
+    return heavy, replace(data, examples=examples), better, checkpoints
 
 
 def test_a_model_that_is_tuned_follows_the_labels_where_it_and_they_differ(relabelled):
-    heavy, material, better, book = relabelled
-    before, after = (held_out_iou(one.network, material.lesson) for one in (heavy, better))
+    heavy, data, better, checkpoints = relabelled
+    before, after = (held_out_iou(one.network, data.examples) for one in (heavy, better))
     assert after > before + 0.05
-    assert after == pytest.approx(book.moments[-1].iou, abs=1e-6)
-    assert {moment.stage for moment in book.moments} == {"tune"}
+    assert after == pytest.approx(checkpoints.history.points[-1].iou, abs=1e-6)
+    assert {point.stage for point in checkpoints.history.points} == {"tune"}
 
 
-def test_what_the_tuned_model_sees_is_what_is_taught_then(relabelled, tmp_path):
-    _, material, better, _ = relabelled
-    lesson = taught_by(better.network, material, tmp_path).lesson
-    seen = better.network(better.network.real(torch.from_numpy(lesson.pixels[:1].copy())))
-    assert np.abs(lesson.maps[0] / 255 - seen[0, 1:].detach().numpy()).mean() < 0.005  # bfloat16, and bytes
-    assert np.abs(lesson.maps[0] / 255 - material.lesson.maps[0] / 255).mean() > 0.02
+def test_a_tuned_model_is_another_one_with_its_own_identity_and_its_own_channels(relabelled):
+    heavy, _, better, _ = relabelled
+    assert better.identity != heavy.identity
+    assert not hasattr(better, "sha256")  # it is in no file that anybody gave
+    assert torch.equal(better.folded.weight("head"), better.network.weight("head"))
+    assert not torch.equal(better.folded.weight("head"), heavy.folded.weight("head"))
+
+
+def test_what_the_tuned_model_says_is_what_is_learned_then(relabelled, tmp_path):
+    _, data, better, _ = relabelled
+    maps, pixels = with_teacher(better, data, tmp_path).stored.maps, data.examples.pixels
+    found = better.network(better.network.real(torch.from_numpy(pixels[:1].copy())))
+    assert np.abs(maps[0] / 255 - found[0, 1:].detach().numpy()).mean() < 0.005  # bfloat16, and bytes
+    assert np.abs(maps[0] / 255 - data.stored.maps[0] / 255).mean() > 0.02
 
 
 def test_without_a_label_there_is_nothing_to_tune_on(prepared, tmp_path):
-    recipe, heavy, material = prepared
-    lesson = replace(material.lesson, labels=material.lesson.labels[:0])
+    recipe, heavy, data = prepared
+    examples = replace(data.examples, labels=data.examples.labels[:0])
     with pytest.raises(DataError, match="no image to learn from has a label"):
-        tuned(heavy, lesson, recipe, journal(tmp_path))
+        tune(heavy, recipe.training("tune"), examples, data.teacher, opened(tmp_path))

@@ -8,13 +8,14 @@ from test_report import Page, full_record
 from compress.cli import main
 from compress.measure.values import Interval
 from compress.report.comparison import names_of
+from compress.report.record import Data
 from compress.report.write import write_report
 
 
 @pytest.fixture
 def runs(tmp_path):
     """Folders of two runs on the same images: the second is a quarter smaller, and 0.1 IoU worse."""
-    first = replace(full_record(), data={"reference": "labels", "val_sha256": "ab"})
+    first = replace(full_record(), data=Data(reference="labels", val_sha256="ab"))
     worse = replace(
         first.measurements["tflite"], size_bytes=2_934_258, iou=Interval(0.7, 0.68, 0.72), per_image_iou=(0.7,) * 100
     )
@@ -50,7 +51,9 @@ def test_runs_are_compared_paired_by_image_with_contradictions_first(runs, tmp_p
 
 
 def test_other_images_and_another_teacher_are_named_and_not_compared(runs, tmp_path, capsys):
-    other = replace(full_record(), data={"reference": "labels"}, source={**full_record().source, "sha256": "ef" * 32})
+    other = replace(
+        full_record(), data=Data(reference="labels"), source=replace(full_record().source, sha256="ef" * 32)
+    )
     (tmp_path / "other").mkdir()
     write_report(other, [], tmp_path / "other")
     page, printed = compared([runs[0], tmp_path / "other"], tmp_path / "both.html", capsys)

@@ -18,7 +18,7 @@ from compress.report.charts import Dot, trade_off
 from compress.report.html import render
 from compress.report.pictures import Picture, colour_of, mask_uri, paint, photo_of, photo_uri, pick, read_pictures
 from compress.report.read import earlier_runs, read_record
-from compress.report.record import Earlier, LayerSize, Moment, RunRecord
+from compress.report.record import Data, Earlier, HistoryPoint, LayerSize, Machine, RunRecord, Source
 from compress.report.summary import table, verdict_line
 from compress.report.write import manifest, write_report
 from compress.runtime.kernels import Kernels
@@ -56,17 +56,17 @@ def full_record() -> RunRecord:
         seed=0,
         recipe={"name": "u2net", "train": {"minutes": 6.0}},
         classes=("<b>sky & sea</b>", "object"),
-        source={"file": "models/u2net.pt", "sha256": "cd" * 32, "size_bytes": 176_000_000, "parameters": 43_981_000},
+        source=Source("models/u2net.pt", "cd" * 32, 176_000_000, 43_981_000),
         tools={"python": "3.11.7", "onnx": "1.23.2"},
-        machine={"cpu": "a CPU", "cores": 2, "load_average": 0.4},
-        data={"train": 400, "val": 100, "unlabelled": 240, "reference": "labels"},
+        machine=Machine("a CPU", 2, 0.4),
+        data=Data(400, 100, 240, reference="labels"),
         predicted_bytes=4_000_000,
         layers=(LayerSize("first", 1_000_000, 10_000, 64, 16), LayerSize("last", 28, 15, 1, 1)),
         history=(
-            Moment("cut", 0, 0.332),
-            Moment("repair", 0, 0.741),
-            Moment("distil", 3, 0.8, 0.1),
-            Moment("qat", 6, 0.81),
+            HistoryPoint("cut", 0, 0.332),
+            HistoryPoint("repair", 0, 0.741),
+            HistoryPoint("distil", 3, 0.8, 0.1),
+            HistoryPoint("qat", 6, 0.81),
         ),
         artifacts=(artifact("onnx", 4_100_000), artifact("tflite", 3_912_344)),
         agreement=0.9961,
@@ -90,8 +90,8 @@ def bare_record() -> RunRecord:
         verdict=judge({"onnx": Measurement()}, Budget.parse(["4MB"])),
         minutes={},
         warnings=(),
-        data={},
-        machine={},
+        data=Data(),
+        machine=Machine(),
         predicted_bytes=0,
     )
 
@@ -156,7 +156,7 @@ def test_report_json_holds_the_record_with_file_names_for_paths(tmp_path):
 
 
 def test_report_json_stays_valid_json_when_a_loss_was_not_finite(tmp_path):
-    write_report(replace(full_record(), history=(Moment("qat", 1, 0.5, float("nan")),)), [], tmp_path)
+    write_report(replace(full_record(), history=(HistoryPoint("qat", 1, 0.5, float("nan")),)), [], tmp_path)
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -277,7 +277,7 @@ def test_an_artifact_that_was_not_measured_has_a_column_of_its_own():
 
 @pytest.mark.parametrize("reference", ["labels", "teacher"])
 def test_agreement_with_the_teacher_is_called_so_only_where_there_are_no_labels(reference):
-    record = replace(full_record(), data={"reference": reference})
+    record = replace(full_record(), data=Data(reference=reference))
     said = "agreement with the teacher, not accuracy"
     assert (said in Page(render(record, [])).words) == (reference == "teacher")
     assert ("agreement with the teacher" in table(record)) == (reference == "teacher")
@@ -289,9 +289,9 @@ def test_the_curve_puts_minutes_across_and_iou_upwards():
     assert dots == ["M0.0 83.5 h.001", "M0.0 32.38 h.001", "M50.0 25.0 h.001", "M100.0 23.75 h.001"]
 
 
-def test_a_history_of_one_moment_or_of_perfect_ones_still_draws():
+def test_a_history_of_one_point_or_of_perfect_ones_still_draws():
     for iou in (0.0, 0.5, 1.0):
-        record = replace(bare_record(), history=(Moment("cut", 0, iou),))
+        record = replace(bare_record(), history=(HistoryPoint("cut", 0, iou),))
         dots = [values["d"] for _, values in Page(render(record, [])).tags if "dot" in (values.get("class") or "")]
         assert len(dots) == 1
 
@@ -418,7 +418,9 @@ def test_the_trade_off_plot_has_teacher_student_controls_and_earlier_runs():
     record = replace(
         full_record(),
         controls={"no <repair>": replace(measured["tflite"], iou=Interval(0.5, 0.45, 0.55), latency=None)},
-        earlier=(Earlier("2026-11-20T10:00:00Z", {}, {"tflite": replace(measured["tflite"], size_bytes=5_000_000)}),),
+        earlier=(
+            Earlier("2026-11-20T10:00:00Z", Data(), {"tflite": replace(measured["tflite"], size_bytes=5_000_000)}),
+        ),
     )
     page = Page(render(record, []))
     titles = [values["title"] for tag, values in page.tags if tag == "i" and "title" in values]
@@ -478,7 +480,9 @@ def test_a_rebuilt_report_is_the_same(tmp_path):
 
 
 def test_a_record_comes_back_from_json(tmp_path):
-    record = replace(full_record(), artifacts=(), history=(*full_record().history, Moment("qat", 7, float("nan"))))
+    record = replace(
+        full_record(), artifacts=(), history=(*full_record().history, HistoryPoint("qat", 7, float("nan")))
+    )
     write_report(record, [], tmp_path)
     assert read_record(tmp_path) == replace(record, history=full_record().history)
 
@@ -523,3 +527,50 @@ def test_the_checks_of_a_released_report_are_read_by_their_names(name, onnx, tfl
     assert found == [("onnx", "size", onnx, limit), ("tflite", "size", tflite, limit)]
     assert verdict_line(record.verdict.checks[0]) == f"onnx size {onnx:,} of {limit:,} bytes: within budget"
     assert record.to_json()["verdict"]["checks"][1]["name"] == "tflite size"
+
+
+EXPORT = Path(__file__).parent.parent.parent / "export"
+
+
+@pytest.mark.parametrize("release", ["u2net-1mb", "u2net-4mb"])
+def test_the_committed_reports_are_still_read_and_shown(release, tmp_path):
+    document = json.loads((EXPORT / release / "report.json").read_text())
+    record = read_record(EXPORT / release)
+    assert record.source.sha256 == document["source"]["sha256"]
+    assert record.data.uncertainty == document["data"]["doubt" if "doubt" in document["data"] else "uncertainty"]
+    assert record.data.val_sha256 == document["data"]["val_sha256"]
+    assert record.machine.cores == document["machine"]["cores"]
+    assert len(record.parity.layers) == len(document["parity"]["layers"])
+    assert record.parity.passed
+    assert main(["report", str(EXPORT / release), "--out", str(tmp_path / "page.html")]) == 0
+    words = Page((tmp_path / "page.html").read_text()).words
+    assert f"uncertainty {record.data.uncertainty}" in words
+    assert "Weights, biases, scales and zero points are equal in every file." in words
+
+
+def test_the_committed_reports_are_still_compared(tmp_path):
+    both = [str(EXPORT / name) for name in ("u2net-4mb", "u2net-1mb")]
+    assert main(["report", *both, "--out", str(tmp_path / "page.html")]) == 0
+    assert "Made from another teacher than u2net-4mb: u2net-1mb." in Page((tmp_path / "page.html").read_text()).words
+
+
+def test_what_an_older_report_called_doubt_is_its_uncertainty_in_earlier_runs_too(tmp_path):
+    old = replace(full_record(), data=replace(full_record().data, uncertainty=0.25))
+    write_report(old, [], tmp_path)
+    write_report(replace(old, earlier=earlier_runs(tmp_path, "cd" * 32)), [], tmp_path)
+    text = (tmp_path / "report.json").read_text()
+    assert text.count('"uncertainty": 0.25') == 2
+    (tmp_path / "report.json").write_text(text.replace('"uncertainty"', '"doubt"'))
+    record = read_record(tmp_path)
+    assert record.data.uncertainty == record.earlier[0].data.uncertainty == 0.25
+
+
+def test_the_keys_of_a_report_stay_what_readers_outside_know():
+    document = full_record().to_json()
+    assert {"source", "tools", "machine", "data", "parity", "measurements", "history"} <= document.keys()
+    assert document["schema"] == 1
+    assert set(document["source"]) == {"file", "sha256", "size_bytes", "parameters"}
+    assert set(document["machine"]) == {"cpu", "cores", "load"}
+    counts = {"train", "val", "unlabelled", "held_out", "left_out"}
+    assert set(document["data"]) == counts | {"uncertainty", "reference", "val_sha256"}
+    assert set(document["history"][0]) == {"stage", "minutes", "iou", "loss"}

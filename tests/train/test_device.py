@@ -35,7 +35,8 @@ def test_a_processor_with_avx512_alone_trains_in_float32(monkeypatch):
 
 TWICE = """
 import torch
-import compress.train.device
+from compress.machine import prepare_process
+prepare_process()
 for turn in range(2):
     print("turn", flush=True)
     for width in range(3, 1103):

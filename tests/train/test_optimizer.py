@@ -40,14 +40,14 @@ def test_the_first_step_is_that_of_numpy():
     with torch.no_grad():
         values = net.run(IMAGES, keep=net.by_name)
     given = values[net.by_name[name].inputs[0]].numpy().astype(float).transpose(1, 0, 2, 3).reshape(6, -1)
-    spread = values[name].numpy().astype(float).transpose(1, 0, 2, 3).reshape(2, -1).std(1)
+    std = values[name].numpy().astype(float).transpose(1, 0, 2, 3).reshape(2, -1).std(1)
     mean, centred = given.mean(1, keepdims=True), given - given.mean(1, keepdims=True)
     ridge = DAMPING * np.mean(given**2)
     inverse = np.linalg.inv(centred @ centred.T / given.shape[1] + ridge * np.eye(6))
-    levels = spread[:, None] * net.bias(name).grad.numpy()[:, None]  # a change of an output's mean
-    slopes = spread[:, None] * net.weight(name).grad.numpy().reshape(2, 6) - levels * mean.T
-    length = np.sqrt(((slopes @ inverse * slopes).sum() + (levels**2).sum()) / 2)
-    change, level = (-0.01 * spread[:, None] * part / length for part in (slopes @ inverse, levels))
+    levels = std[:, None] * net.bias(name).grad.numpy()[:, None]  # a change of an output's mean
+    gradients = std[:, None] * net.weight(name).grad.numpy().reshape(2, 6) - levels * mean.T
+    length = np.sqrt(((gradients @ inverse * gradients).sum() + (levels**2).sum()) / 2)
+    change, level = (-0.01 * std[:, None] * part / length for part in (gradients @ inverse, levels))
     optimizer.step()
     moved, risen = (net.weight(name).detach().numpy() - weight[..., 0], net.bias(name).detach().numpy() - bias[:, 0])
     np.testing.assert_allclose(moved.reshape(2, 6), change, rtol=2e-3, atol=1e-6)
@@ -64,13 +64,13 @@ def test_inputs_whose_channels_and_positions_vary_apart_are_whitened_exactly():
     sums.first = 5 * torch.from_numpy(mean.T[None]).float()
     sums.second = 5 * torch.from_numpy((covariance + mean @ mean.T)[None]).float()
     sums.outputs, sums.squares = torch.zeros(6), torch.full((6,), 20.0)
-    moments, slope = sums.moments(), rng.normal(size=(27, 6))
+    moments, gradient = sums.moments(), rng.normal(size=(27, 6))
     ridge = DAMPING * np.mean(np.diag(covariance + mean @ mean.T))
-    expected = np.linalg.solve(covariance + ridge * np.eye(27), slope)
-    by_output = torch.from_numpy(slope.T.reshape(1, 6, 3, 9)).float().mT  # positions before channels
+    expected = np.linalg.solve(covariance + ridge * np.eye(27), gradient)
+    by_output = torch.from_numpy(gradient.T.reshape(1, 6, 3, 9)).float().mT  # positions before channels
     whitened = moments.whitened(by_output).mT.reshape(6, 27)
     np.testing.assert_allclose(whitened, expected.T, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(moments.spread.flatten(), 2.0)
+    np.testing.assert_allclose(moments.std.flatten(), 2.0)
 
 
 @pytest.mark.parametrize("gain", [0.01, 30.0])

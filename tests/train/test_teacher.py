@@ -1,12 +1,16 @@
 """Teacher's maps and features: computed once, and no stale entry is ever met."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from tiny import TinyNet
 
 from compress.data.packed import Packed
-from compress.errors import DataError
 from compress.graph.channels import find_groups
 from compress.load.trace import fold_normalisation, trace
 from compress.train.device import autocast, best_device, placed
@@ -29,17 +33,17 @@ def images():
 
 
 def test_maps_are_the_teachers_probabilities_without_the_first_class(net, images, tmp_path):
-    maps, doubt = teacher_maps([net], images, "model", tmp_path)
+    maps, uncertainty = teacher_maps([net], images, "model", tmp_path)
     with torch.no_grad(), autocast(best_device()):  # in the arithmetic that the device is fast in
         views = [placed(net)(net.real(torch.from_numpy(one[None]))) for one in images.array]
     probabilities = torch.cat(views).float().numpy()
     probabilities /= probabilities.sum(1, keepdims=True)  # which rounding to bfloat16 leaves near 1
     assert maps.shape == (5, 2, 32, 32)
     np.testing.assert_allclose(maps / 255, probabilities[:, 1:], atol=0.5 / 255 + 1e-4)
-    np.testing.assert_allclose(doubt / 255, 1.5 * (1 - probabilities.max(1)), atol=0.5 / 255 + 1e-4)
+    np.testing.assert_allclose(uncertainty / 255, 1.5 * (1 - probabilities.max(1)), atol=0.5 / 255 + 1e-4)
 
 
-def test_two_teachers_average_their_logits_and_doubt_what_they_disagree_on():
+def test_two_teachers_average_their_logits_and_are_uncertain_where_they_disagree():
     sure = torch.tensor([0.1, 0.9]).reshape(1, 2, 1, 1)
     same = joined(torch.cat([sure, sure]))
     np.testing.assert_allclose(same.flatten(), [0.9, 0.2], atol=1e-5)
@@ -101,16 +105,37 @@ def test_another_model_or_other_images_never_meet_a_stale_map(net, images, tmp_p
     assert len(list(tmp_path.glob("maps-*.u8"))) == 3
 
 
-def test_a_second_run_on_the_same_maps_is_told_to_wait(net, images, tmp_path):
-    import fcntl
+TESTS = str(Path(__file__).parent.parent)
+MAPS = """
+import logging, sys, numpy as np, torch
+from pathlib import Path
+from tiny import TinyNet
+from compress.data.packed import Packed
+from compress.load.trace import fold_normalisation, trace
+from compress.train.teacher import teacher_maps
+logging.basicConfig(format="%(message)s", level=logging.INFO)
+torch.manual_seed(0)
+net = fold_normalisation(trace(TinyNet().eval(), (32, 32), 0, 3, (0.5,) * 3, (0.25,) * 3)[0])
+pixels = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3)).astype(np.uint8)
+Path(sys.argv[1], sys.argv[2]).touch()
+while not (Path(sys.argv[1], "0").exists() and Path(sys.argv[1], "1").exists()):
+    pass
+maps, _ = teacher_maps([net], Packed(pixels, "many"), "model", Path(sys.argv[1]))
+print(maps.tobytes()[:1000].hex())
+"""
 
-    teacher_maps([net], images, "model", tmp_path)
-    target = next(tmp_path.glob("maps-*.u8"))
-    target.unlink()
-    with target.with_suffix(".partial").open("ab") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="another run"):
-            teacher_maps([net], images, "model", tmp_path)
+
+def test_two_runs_on_the_same_maps_both_get_them_and_compute_them_once(tmp_path):
+    command = [sys.executable, "-c", MAPS, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([TESTS, os.environ.get("PYTHONPATH", "")])}
+    both = [
+        subprocess.Popen([*command, name], stdout=subprocess.PIPE, env=environment, text=True) for name in ("0", "1")
+    ]
+    said = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert said[0] == said[1] != ""
+    assert len(list(tmp_path.glob("maps-*.u8"))) == 1
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_features_are_the_teachers_values_at_kept_channels(net, images, tmp_path):
@@ -127,7 +152,7 @@ def test_features_are_the_teachers_values_at_kept_channels(net, images, tmp_path
     found = torch.from_numpy(features.values[name].copy()).float()
     torch.testing.assert_close(found, wanted, atol=ATOL, rtol=ATOL)
     torch.testing.assert_close(
-        features.spread[name], wanted.std((0, 2, 3), correction=0, keepdim=True), atol=ATOL, rtol=ATOL
+        features.std[name], wanted.std((0, 2, 3), correction=0, keepdim=True), atol=ATOL, rtol=ATOL
     )
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
 

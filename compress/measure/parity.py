@@ -1,0 +1,57 @@
+"""How near the exported files are to exact arithmetic, and to each other: values that a report keeps."""
+
+from dataclasses import dataclass
+
+WITHIN_ONE = 0.999
+MEAN_LSB = 1.0
+MASKS = 0.997
+
+
+@dataclass(frozen=True)
+class LayerParity:
+    """One operator of one runtime against exact arithmetic on the very integers that the runtime fed it."""
+
+    layer: str
+    op: str
+    runtime: str
+    within_one: float  # share of values that differ by at most 1
+    largest_lsb: int
+
+    @property
+    def passed(self) -> bool:
+        return self.within_one >= WITHIN_ONE
+
+
+@dataclass(frozen=True)
+class EndParity:
+    """Two ways from the same pixels to the class map: mean and largest difference, and the masks' agreement."""
+
+    pair: str
+    images: int
+    mean_lsb: float
+    largest_lsb: int
+    masks: float
+
+    @property
+    def passed(self) -> bool:
+        return self.mean_lsb <= MEAN_LSB and self.masks >= MASKS
+
+
+@dataclass(frozen=True)
+class Parity:
+    """`stored` lists integers and scales in a file that are not the graph's; `layers` are in execution order;
+    `not_run` says which file this machine cannot run exactly, and why."""
+
+    stored: tuple[str, ...]
+    layers: tuple[LayerParity, ...]
+    ends: tuple[EndParity, ...]
+    not_run: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        parts: tuple[LayerParity | EndParity, ...] = (*self.layers, *self.ends)
+        return not self.stored and all(part.passed for part in parts)
+
+    def first_parting(self) -> LayerParity | None:
+        """The earliest layer that a runtime computes otherwise."""
+        return next((layer for layer in self.layers if not layer.passed), None)

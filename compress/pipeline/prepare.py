@@ -1,0 +1,133 @@
+"""Folders of images and the teachers -> what the student learns from and is measured on."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compress.data.folders import Dataset, open_dataset, open_unlabelled
+from compress.data.packed import Packed, pack_images, pack_masks
+from compress.errors import DataError, ModelError
+from compress.files import cache_folder, identity
+from compress.load.model import Segmenter, Trained, load
+from compress.prune.widths import PrunePlan
+from compress.recipe import DataSection, TeacherSection, read_recipe
+from compress.train.examples import Examples, hopeless, references_of
+from compress.train.teacher import LiveTeacher, StoredTeacher, Teacher, teacher_features, teacher_maps
+from compress.train.views import random_view, shrink
+
+HELD_OUT = 48
+DEVIATION = 32
+"""Images that the standard deviation of a live teacher's features is taken from."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run learns from and is measured on.
+
+    packed    the images to learn from
+    stored    what the teachers say of each of them
+    teacher   that, or the teachers themselves
+    images    those to measure on, uint8 [N, H, W, 3]
+    identity  of the content of everything read
+    """
+
+    packed: Packed
+    examples: Examples
+    stored: StoredTeacher
+    teacher: Teacher
+    images: np.ndarray
+    identity: str
+
+
+def open_data(data: DataSection, classes: Sequence[str], seed: int) -> Dataset:
+    """Raises DataError."""
+    if data.folder:
+        return open_dataset(data.folder, classes, data.unlabelled)
+    if data.unlabelled:
+        return open_unlabelled(data.unlabelled, classes, seed)
+    raise DataError("no images: give --data DIR with train/ and val/, or --unlabelled DIR with photographs")
+
+
+def load_teachers(teacher: TeacherSection, model: Trained, trust_pickle: bool = False) -> list[Trained]:
+    """The model itself, or the recipe's teachers. Raises ModelError where one has other classes or another size."""
+    teachers = []
+    for path in teacher.models:
+        one = load(path, read_recipe(path.with_suffix(".toml")), trust_pickle)
+        if one.classes != model.classes or one.network.traced_size != model.network.traced_size:
+            raise ModelError(f"{path}: its recipe has other classes or another input size than the model's")
+        teachers.append(one)
+    return teachers or [model]
+
+
+def prepare(
+    teachers: Sequence[Segmenter], dataset: Dataset, cache: Path, tta: Sequence[str], live: bool, seed: int
+) -> Prepared:
+    """Images, labels and the teachers' maps, from the cache where they are there. `live`: whether the teachers look at
+    every view themselves. Raises DataError."""
+    size, samples = teachers[0].network.traced_size, [*dataset.train, *dataset.unlabelled]
+    packed = pack_images([sample.image for sample in samples], size, cache)
+    masks = [sample.mask for sample in dataset.train if sample.mask]
+    labels = pack_masks(masks, size, cache, dataset.object_is_255)
+    val = pack_images([sample.image for sample in dataset.val], size, cache)
+    names = [teacher.identity for teacher in teachers]
+    nets = [teacher.network for teacher in teachers]
+    stored = StoredTeacher(*teacher_maps(nets, packed, " ".join(names), cache, tta))
+    candidates = range(len(masks) or len(samples))
+    count = min(HELD_OUT, len(samples) // 5, len(candidates))
+    held_out = sorted(random.Random(seed).sample(candidates, max(1, count)))
+    examples = Examples(
+        packed.array,
+        labels.array,
+        len(teachers[0].classes),
+        tuple(held_out),
+        references_of(held_out, labels.array, stored),
+        hopeless(stored.maps, stored.uncertainty, len(masks)),
+    )
+    key = identity("data", 1, images=packed.key, labels=labels.key, val=val.key, teachers=names, tta=sorted(tta))
+    return Prepared(packed, examples, stored, LiveTeacher.of(nets) if live else stored, val.array, key)
+
+
+def with_teacher(teacher: Segmenter, before: Prepared, cache: Path) -> Prepared:
+    """The same, with another teacher: its maps, computed here, or itself where teachers look at every view."""
+    if isinstance(before.teacher, LiveTeacher):
+        return replace(before, teacher=LiveTeacher.of([teacher.network]))
+    stored = StoredTeacher(*teacher_maps([teacher.network], before.packed, teacher.identity, cache))
+    left_out = hopeless(stored.maps, stored.uncertainty, len(before.examples.labels))
+    return replace(before, examples=replace(before.examples, left_out=left_out), stored=stored, teacher=stored)
+
+
+def random_pixels(examples: Examples, count: int, size: tuple[int, int], seed: int) -> torch.Tensor:
+    """Images to learn from at `size`, uint8 [count or fewer, H, W, 3]."""
+    used = examples.trained_on()
+    picked = random.Random(seed).sample(used, min(count, len(used)))
+    return torch.cat([shrink(torch.from_numpy(examples.pixels[i : i + 1].copy()), size) for i in picked])
+
+
+def with_features(
+    teacher: Teacher,
+    heavy: Segmenter,
+    plan: PrunePlan,
+    examples: Examples,
+    count: int,
+    size: tuple[int, int],
+    seed: int,
+) -> Teacher:
+    """The teacher with the heavy model's features too, at the channels that the plan keeps: of a random part of `count`
+    of the images at `size`; a live teacher gives them with every view. The same teacher where `count` is 0."""
+    used = examples.trained_on()
+    picked = random.Random(seed).sample(used, min(count, len(used)))
+    if not picked:
+        return teacher
+    if isinstance(teacher, LiveTeacher):
+        pixels = random_pixels(examples, DEVIATION, size, seed)
+        return teacher.with_features(heavy.network, heavy.channels, plan.kept, pixels)
+    assert isinstance(teacher, StoredTeacher)
+    generator = torch.Generator().manual_seed(seed)
+    height, width = examples.pixels.shape[1:3]
+    views = [(i, random_view(height, width, generator)) for i in picked]
+    features = teacher_features(heavy.network, heavy.channels, plan.kept, examples.pixels, views, size, cache_folder())
+    return replace(teacher, features=features)

@@ -1,0 +1,75 @@
+"""How far a network's answers are from what it should learn."""
+
+import functools
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compress.graph.network import Network
+from compress.train.device import autocast
+from compress.train.examples import blended
+from compress.train.teacher import Teacher, pooled
+
+FEATURE_WEIGHT = 1.0
+OVERLAP_WEIGHT = 1.0
+EDGE_WEIGHT = 4.0
+EDGE_REACH = 2
+
+
+def batch_loss(
+    net: Network, teacher: Teacher, label_weight: float, pixels: Tensor, labels: Tensor, *stored: Tensor
+) -> Tensor:
+    """Of a batch as `Batches.next` gives it, on its device."""
+    predicted, wanted = teacher.targets(pixels, *stored)
+    target = blended(predicted, labels, label_weight)
+    last = net.by_name[net.output]
+    with autocast(pixels.device):
+        made = net.run(net.real(pixels, torch.channels_last), keep={last.inputs[0], *wanted})
+    logits, probabilities = made[last.inputs[0]].float(), made[net.output].float()
+    loss = map_loss(logits, probabilities, target[:, :-1], target[:, -1:], last.op)
+    if wanted:
+        loss = loss + FEATURE_WEIGHT * feature_loss(made, wanted, teacher.std)
+    return loss
+
+
+def feature_loss(values: Mapping[str, Tensor], wanted: Mapping[str, Tensor], std: Mapping[str, Tensor]) -> Tensor:
+    """How far the values are from those that are `wanted`, in squares of their standard deviation."""
+    losses = []
+    for name, feature in wanted.items():
+        apart = pooled(values[name]).float() - feature.float()
+        losses.append((apart / std[name].to(apart.device)).square().mean())
+    return torch.stack(losses).mean()
+
+
+def map_loss(logits: Tensor, probabilities: Tensor, target: Tensor, certainty: Tensor, activation: str) -> Tensor:
+    """Cross entropy against soft targets [N, classes, H, W], and one minus the soft IoU of the foreground classes.
+
+    Each pixel of the cross entropy weighs as much as its target is certain, [N, 1, H, W], and more near an edge of the
+    target, which is where a small network loses most and where few pixels are.
+    """
+    if activation == "softmax":
+        entropy = -(target * F.log_softmax(logits, 1)).sum(1, keepdim=True)
+    else:
+        entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1, keepdim=True)
+    weight = certainty + EDGE_WEIGHT * edges(target[:, 1:])
+    ours, theirs = probabilities[:, 1:], target[:, 1:]
+    overlap = (ours * theirs).sum((2, 3)) + 1.0
+    union = (ours + theirs - ours * theirs).sum((2, 3)) + 1.0
+    return (weight * entropy).sum() / weight.sum() + OVERLAP_WEIGHT * (1 - overlap / union).mean()
+
+
+def edges(target: Tensor) -> Tensor:
+    """How much a target changes within EDGE_REACH pixels: that of the class that changes most, [N, 1, H, W] in 0..1."""
+    return (_highest(target) + _highest(-target)).amax(1, keepdim=True)
+
+
+def _highest(values: Tensor) -> Tensor:
+    """Within EDGE_REACH pixels: as F.max_pool2d, which also notes where they are, and takes ten times as long."""
+    for dim, padding in ((2, (0, 0, EDGE_REACH, EDGE_REACH)), (3, (EDGE_REACH, EDGE_REACH))):
+        padded = F.pad(values, padding, value=-math.inf)
+        shifted = [padded.narrow(dim, start, values.shape[dim]) for start in range(2 * EDGE_REACH + 1)]
+        values = functools.reduce(torch.maximum, shifted)
+    return values
