@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"compress: {error}{_flag_for(error, options)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("compress: stopped; what is finished is kept: go on with compress run --resume DIR", file=sys.stderr)
+        kept = "; what is finished is kept: go on with compress run --resume DIR" if options.call is _run else ""
+        print(f"compress: stopped{kept}", file=sys.stderr)
         return 130
 
 

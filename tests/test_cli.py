@@ -192,6 +192,19 @@ def test_a_resumed_run_is_not_told_to_give_out_which_it_refuses(tmp_path, capsys
     assert "--out" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [(["bench", "a.onnx"], "compress.judge.bench.bench"), (["run", "--resume", "a"], "compress.pipeline.run.resume")],
+)
+def test_a_stopped_command_says_how_a_run_goes_on_where_it_is_a_run(command, place, capsys, monkeypatch):
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, stopped)
+    assert main(command) == 130
+    assert ("run --resume DIR" in capsys.readouterr().err) == (command[0] == "run")
+
+
 def test_python_runs_the_package_as_the_command():
     done = subprocess.run([sys.executable, "-m", "compress", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()[0]) == (0, "compress")
