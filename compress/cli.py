@@ -9,12 +9,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from compress.errors import CompressError, WriteError
 from compress.flags import LIMITS, RUN_FLAGS
 
 _NO_TORCH = "this command needs torch, which the light install leaves out: pip install 'compress-mobile[train]'"
+_MODEL = "file that torch.save(model.state_dict()) wrote"
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"compress: {_NO_TORCH}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("compress: stopped; what is finished is kept: go on with compress run --resume DIR", file=sys.stderr)
+        kept = "; what is finished is kept: go on with compress run --resume DIR" if options.call is _run else ""
+        print(f"compress: stopped{kept}", file=sys.stderr)
         return 130
 
 
@@ -205,21 +208,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"compress {version('compress-mobile')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_inspect, _add_verify, _add_bench, _add_gate, _add_report, _add_mine, _add_run):
+        add(commands)
+    return parser
 
-    file_help = "file that torch.save(model.state_dict()) wrote"
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--recipe", type=Path, help="TOML recipe (default: beside the model)")
-    common.add_argument("--trust-pickle", action="store_true", help="also load a whole pickled module, which is code")
 
-    inspect = commands.add_parser("inspect", parents=[common], help="say what a model is and what can be pruned")
+def _reads_a_model() -> argparse.ArgumentParser:
+    """The options of the commands that read a trained model."""
+    reads = argparse.ArgumentParser(add_help=False)
+    reads.add_argument("--recipe", type=Path, help="TOML recipe (default: beside the model)")
+    reads.add_argument("--trust-pickle", action="store_true", help="also load a whole pickled module, which is code")
+    return reads
+
+
+def _add_inspect(commands: _Commands) -> None:
+    inspect = commands.add_parser(
+        "inspect", parents=[_reads_a_model()], help="say what a model is and what can be pruned"
+    )
     inspect.set_defaults(call=_inspect)
-    inspect.add_argument("model", type=Path, metavar="MODEL", help=file_help)
+    inspect.add_argument("model", type=Path, metavar="MODEL", help=_MODEL)
 
+
+def _add_verify(commands: _Commands) -> None:
     verify = commands.add_parser("verify", help="show that the files of a run are one and the same int8 network")
     verify.set_defaults(call=_verify)
     verify.add_argument("folder", type=Path, metavar="DIR", help="output folder of compress run")
     verify.add_argument("--images", type=Path, metavar="DIR", help="compare on 50 of these (default: golden.npz)")
 
+
+def _add_bench(commands: _Commands) -> None:
     bench = commands.add_parser("bench", help="measure any TFLite, ONNX or ORT files, side by side")
     bench.set_defaults(call=_bench)
     bench.add_argument("files", type=Path, nargs="+", metavar="FILE", help=".tflite, .onnx or .ort")
@@ -237,6 +254,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--std", type=_numbers, metavar="R,G,B", help="of a float32 input")
     bench.add_argument("--json", action="store_true", help="print JSON, with every sample, in place of a table")
 
+
+def _add_gate(commands: _Commands) -> None:
     gate = commands.add_parser("gate", help="say whether exported files keep to a budget, for CI")
     gate.set_defaults(call=_gate)
     gate.add_argument("target", type=Path, metavar="DIR|FILE", help="output folder of compress run, or a file")
@@ -249,6 +268,8 @@ def _parser() -> argparse.ArgumentParser:
     gate.add_argument("--markdown", metavar="FILE", help="write it as a Markdown summary")
     gate.add_argument("--base", type=Path, metavar="FILE", help="report.json of the base branch, to state the change")
 
+
+def _add_report(commands: _Commands) -> None:
     report = commands.add_parser("report", help="write the report of a run anew, or compare several runs on one page")
     report.set_defaults(call=_report)
     report.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="output folders; the first is the base")
@@ -256,6 +277,8 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE", help="default: DIR/report.html; of several: comparison.html"
     )
 
+
+def _add_mine(commands: _Commands) -> None:
     mine = commands.add_parser("mine", help="find the images that are most worth a human's labelling")
     mine.set_defaults(call=_mine)
     model = "a .pt with its recipe beside it, or an exported file"
@@ -268,15 +291,18 @@ def _parser() -> argparse.ArgumentParser:
     mine.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for mine.csv and mine.html")
     mine.add_argument("--trust-pickle", action="store_true", help="also load a whole pickled module, which is code")
 
-    run = commands.add_parser("run", parents=[common], help="compress a model to a budget, export and measure it")
+
+def _add_run(commands: _Commands) -> None:
+    run = commands.add_parser(
+        "run", parents=[_reads_a_model()], help="compress a model to a budget, export and measure it"
+    )
     run.set_defaults(call=_run)
-    run.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=file_help)
+    run.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=_MODEL)
     for flag in RUN_FLAGS:
         takes: dict[str, Any] = {"action": "store_true", "default": None}
         if flag.metavar:
             takes = {"type": flag.type, "metavar": flag.metavar, "action": "append" if flag.repeatable else "store"}
         run.add_argument(flag.name, help=flag.help, **takes)
-    return parser
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from compress.cli import main
+from compress.errors import WriteError
 
 
 @pytest.fixture
@@ -180,6 +181,28 @@ def test_a_full_disk_names_no_flag_that_verify_has_not(capsys, monkeypatch):
     line = capsys.readouterr().err.splitlines()[-1]
     assert "No space left" in line
     assert "--" not in line
+
+
+def test_a_resumed_run_is_not_told_to_give_out_which_it_refuses(tmp_path, capsys, monkeypatch):
+    def full(out, **options):
+        raise WriteError(f"{out}: cannot be written; choose another folder")
+
+    monkeypatch.setattr("compress.pipeline.run.resume", full)
+    assert main(["run", "--resume", str(tmp_path)]) == 2
+    assert "--out" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [(["bench", "a.onnx"], "compress.judge.bench.bench"), (["run", "--resume", "a"], "compress.pipeline.run.resume")],
+)
+def test_a_stopped_command_says_how_a_run_goes_on_where_it_is_a_run(command, place, capsys, monkeypatch):
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, stopped)
+    assert main(command) == 130
+    assert ("run --resume DIR" in capsys.readouterr().err) == (command[0] == "run")
 
 
 def test_python_runs_the_package_as_the_command():

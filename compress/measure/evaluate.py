@@ -87,17 +87,16 @@ def measure(
     evaluations = evaluate_each(files, images, first=against, threads=threads) if images else {}
     found = {}
     for name, artifact in files.items():
-        compared = against is not None and name != against
+        base = None if name == against else against
         measurement = Measurement()
         if images is not None:
             stable = stability(artifact, images.pixels(artifact.size), threads=threads)
-            base = evaluations[against] if against is not None and compared else None
-            measurement = accuracy(evaluations[name], base, stable)
+            measurement = accuracy(evaluations[name], evaluations[base] if base else None, stable)
         measurement = replace(
             measurement,
             size_bytes=artifact.size_bytes,
             latency=latency[name],
-            speedup=speedup(latency[against], latency[name]) if against is not None and compared else None,
+            speedup=speedup(latency[base], latency[name]) if base else None,
         )
         found[name] = Measured(measurement, evaluations.get(name))
     return found
