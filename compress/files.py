@@ -45,7 +45,7 @@ def written(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file of an output folder. Raises ExportError where the folder cannot be written or the disk is full."""
+    """Write a file of an output folder. Raises WriteError where the folder cannot be written or the disk is full."""
     try:
         with written(path) as partial:
             partial.write_bytes(data)
