@@ -135,9 +135,9 @@ class _Writer:
         """A float32 input that becomes `image`: its real value is scale * (std * x + mean - zero point)."""
         assert image.scale is not None
         name = f"{image.name}_float32"
-        slope = np.float32(image.scale * np.array(std)).reshape(1, -1, 1, 1)
+        factor = np.float32(image.scale * np.array(std)).reshape(1, -1, 1, 1)
         offset = np.float32(image.scale * (np.array(mean) - image.zero_point - 128)).reshape(1, -1, 1, 1)
-        scaled = self.node("Mul", [name, self.constant(slope)])
+        scaled = self.node("Mul", [name, self.constant(factor)])
         real = self.node("Add", [scaled, self.constant(offset)])
         self.node("QuantizeLinear", [real, *self.scale_of(image)])
         self.nodes[-1].output[0] = image.name

@@ -128,8 +128,8 @@ class Network(nn.Module):
                 size = (image.shape[2], image.shape[3])
                 values[node.name] = self.compute(node, [values[name] for name in node.inputs], size)
                 if visit:
-                    seen = visit(node, self.decode(node.name, values[node.name]))
-                    values[node.name] = self.encode(node.name, seen)
+                    given = visit(node, self.decode(node.name, values[node.name]))
+                    values[node.name] = self.encode(node.name, given)
             if node.name in keep or node.name == self.output:
                 kept[node.name] = self.decode(node.name, values[node.name])
             for name in node.inputs:

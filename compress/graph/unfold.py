@@ -14,7 +14,7 @@ class Taps:
     def __init__(self, node: Node, weight: Tensor):
         a, self.kernel = node.attrs, weight.shape[2:]
         self.dilation = a.dilation
-        self.transposed = node.weights.spreads
+        self.transposed = node.weights.transposed
         self.apart = a.stride if self.transposed else (1, 1)
         self.stride = (1, 1) if self.transposed else a.stride
         reach = [d * (k - 1) for d, k in zip(self.dilation, self.kernel)]
@@ -52,7 +52,7 @@ def by_output(node: Node, weight: Tensor) -> Tensor:
     """Convolution weights -> [G, o, k, c], k being the positions of the kernel: the same memory where that is in the
     order of `torch.channels_last`."""
     groups = node.attrs.groups
-    if node.weights.spreads:
+    if node.weights.transposed:
         parts = weight.flip(2, 3).reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
     else:
         parts = weight.unflatten(0, (groups, -1))
@@ -62,7 +62,7 @@ def by_output(node: Node, weight: Tensor) -> Tensor:
 def from_output(node: Node, rows: Tensor, like: Tensor) -> Tensor:
     """The inverse of `by_output`."""
     parts = rows.transpose(2, 3).unflatten(3, like.shape[2:])
-    if node.weights.spreads:
+    if node.weights.transposed:
         return parts.transpose(1, 2).flip(3, 4).reshape(like.shape)
     return parts.flatten(0, 1)
 

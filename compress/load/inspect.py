@@ -39,5 +39,5 @@ def describe_model(trained: Trained) -> str:
 
 def _positions(node: Node, shapes: dict[str, tuple[int, int, int, int]]) -> int:
     """A convolution's filter is applied at every output pixel and channel, a transposed one's at every input's."""
-    _, channels, height, width = shapes[node.inputs[0] if node.weights.spreads else node.name]
+    _, channels, height, width = shapes[node.inputs[0] if node.weights.transposed else node.name]
     return channels * height * width

@@ -121,11 +121,11 @@ class _Walk:
 
     def _batch_norm(self, node: torch.fx.Node, a: Mapping[str, Any]) -> None:
         """Folded into the convolution before it, where nothing else reads that."""
-        centre, spread = self.tensors[a["running_mean"].name], self.tensors[a["running_var"].name]
-        scale = 1 / torch.sqrt(spread + a["eps"])
+        mean, variance = self.tensors[a["running_mean"].name], self.tensors[a["running_var"].name]
+        scale = 1 / torch.sqrt(variance + a["eps"])
         if a["weight"] is not None:
             scale = scale * self.tensors[a["weight"].name]
-        shift = -centre * scale
+        shift = -mean * scale
         if a["bias"] is not None:
             shift = shift + self.tensors[a["bias"].name]
         source = self.nodes[-1]

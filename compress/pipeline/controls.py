@@ -106,10 +106,10 @@ def standardised(net: Network, image: Tensor) -> Network:
     def standardise(node: Node, value: Tensor) -> Tensor:
         if not node.kind.weights:
             return value
-        mean, spread = value.mean((0, 2, 3)), value.std((0, 2, 3)).clamp_min(1e-5)
+        mean, deviation = value.mean((0, 2, 3)), value.std((0, 2, 3)).clamp_min(1e-5)
         weight, bias = weights[node.name]
-        weights[node.name] = node.scale_outputs(weight, 1 / spread), (bias - mean) / spread
-        return (value - mean.reshape(1, -1, 1, 1)) / spread.reshape(1, -1, 1, 1)
+        weights[node.name] = node.scale_outputs(weight, 1 / deviation), (bias - mean) / deviation
+        return (value - mean.reshape(1, -1, 1, 1)) / deviation.reshape(1, -1, 1, 1)
 
     with torch.no_grad():
         net.run(image, visit=standardise)

@@ -93,8 +93,8 @@ class Workload:
         depthwise, taps = is_depthwise(node, weight), weight.shape[2] * weight.shape[3]
         inputs = weight.shape[1] if node.attrs.groups > 1 else self.channels.width(node.inputs[0], widths)
         weights = inputs * taps * self.channels.width(node.name, widths) / 1e6
-        # a transposed convolution spreads every input, not every output, over its taps
-        positions = self.pixels[node.inputs[0] if node.weights.spreads else node.name]
+        # a transposed convolution multiplies every input, not every output, with its taps
+        positions = self.pixels[node.inputs[0] if node.weights.transposed else node.name]
         macs = positions * weights
         return [(2 if depthwise else 1 if taps == 1 else 0, macs), (3, self._moved(node, widths)), (6, weights)]
 

@@ -127,8 +127,8 @@ def _collect(
     for index, chunk in enumerate(chunks):
         picked = torch.randperm(height * width, generator=generator)[:positions]
         rows, columns = picked // width, picked % width
-        seen = taps.at(light.chunks[node.inputs[0]][index], rows, columns)
-        places[index].copy_(by_group(seen.flatten(1, 2), groups))
+        inputs = taps.at(light.chunks[node.inputs[0]][index], rows, columns)
+        places[index].copy_(by_group(inputs.flatten(1, 2), groups))
         value = chunk[:, outputs][:, :, rows, columns].float()
         result = value if rectifier is None else rectifier.kind.compute([value], rectifier.attrs)
         if skip:

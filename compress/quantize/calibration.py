@@ -31,7 +31,7 @@ def calibrate_each(net: Network, images: Sequence[Tensor], percentiles: Sequence
     sums: list[dict[str, list[tuple[float, float]]]] = [{} for _ in percentiles]
     with torch.no_grad():
         for image in tqdm(images, desc="calibration", unit="image", delay=1):
-            seen: list[Ranges] = [{} for _ in percentiles]
+            found: list[Ranges] = [{} for _ in percentiles]
             for name, value in net.run(image, keep=wanted).items():
                 if name not in wanted:
                     continue
@@ -39,11 +39,11 @@ def calibrate_each(net: Network, images: Sequence[Tensor], percentiles: Sequence
                 counts = [max(1, round(flat.numel() * (1 - percentile / 100))) for percentile in percentiles]
                 highest = torch.topk(flat, max(counts)).values
                 lowest = torch.topk(flat, max(counts), largest=False).values
-                for bounds, count in zip(seen, counts):
+                for bounds, count in zip(found, counts):
                     low, high = float(lowest[count - 1]), float(highest[count - 1])
                     known = bounds.get(group, (low, high))
                     bounds[group] = (min(low, known[0]), max(high, known[1]))
-            for all_, bounds in zip(sums, seen):
+            for all_, bounds in zip(sums, found):
                 for group, pair in bounds.items():
                     all_.setdefault(group, []).append(pair)
     return [
@@ -136,7 +136,7 @@ def _reading_convs(net: Network, conv: Node) -> list[tuple[Node, int]]:
                 continue
             if node.kind.weights:
                 weight = net.weight(node.name)
-                if node.attrs.groups > 1 and (node.weights.spreads or not is_depthwise(node, weight)):
+                if node.attrs.groups > 1 and (node.weights.transposed or not is_depthwise(node, weight)):
                     return []
                 found.append((node, offset))
             elif not node.kind.homogeneous:

@@ -206,7 +206,7 @@ CONV_TRANSPOSE = Operator(
     compute=_conv_transpose,
     onnx=_conv_transpose_onnx,
     tflite=_conv_transpose_tflite,
-    weights=Weights(outputs=1, inputs=0, spreads=True),
+    weights=Weights(outputs=1, inputs=0, transposed=True),
     onnx_float="onnxruntime has no integer kernel for it; its int8 weights are computed with in float",
     fuses=True,
 )

@@ -84,12 +84,12 @@ FromAten = Callable[[Call], Attributes | str]
 
 @dataclass(frozen=True)
 class Weights:
-    """The axes of output and input channels in an operator's weight, and whether it spreads each input over its kernel
-    (a transposed convolution) instead of gathering it for each output."""
+    """The axes of output and input channels in an operator's weight, and whether the operator is a transposed one, which
+    adds to its output for every input, instead of reading its input for every output."""
 
     outputs: int
     inputs: int
-    spreads: bool = False
+    transposed: bool = False
 
     def out_channels(self, shape: Sequence[int], groups: int) -> int:
         return shape[self.outputs] * (groups if self.outputs else 1)
