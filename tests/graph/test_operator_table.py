@@ -192,7 +192,7 @@ def test_training_computes_the_integers_of_the_graph(quantized):
         # averages of integers often are ties, which fall either way, here and in what reads them
         averages = OPERATORS[op_of(case)].on_steps is OnSteps.AVERAGES
         assert np.mean(apart <= 1 + averages) >= (0.99 if averages else 0.999), (case, name)
-        assert np.mean(apart) < (0.5 if averages else 0.02), (case, name)
+        assert np.mean(apart) < (0.7 if averages else 0.02), (case, name)
 
 
 @pytest.mark.parametrize("write", [to_onnx, to_tflite])

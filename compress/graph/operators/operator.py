@@ -84,8 +84,8 @@ FromAten = Callable[[Call], Attributes | str]
 
 @dataclass(frozen=True)
 class Weights:
-    """The axes of output and input channels in an operator's weight, and whether the operator is a transposed one, which
-    adds to its output for every input, instead of reading its input for every output."""
+    """The axes of output and input channels in an operator's weight. A transposed operator multiplies its weight with
+    every input, and others with what they read for every output."""
 
     outputs: int
     inputs: int
