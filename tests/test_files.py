@@ -48,7 +48,7 @@ def test_two_processes_that_write_one_path_six_hundred_times_both_succeed(tmp_pa
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(ExportError, match=r"gone/file: cannot be written: No such file.*--out"):
+    with pytest.raises(ExportError, match=r"gone/file: cannot be written: No such file.*choose another folder"):
         write_whole(tmp_path / "gone" / "file", b"")
 
 
