@@ -9,6 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from integer_reference import GraphBuilder
 from operator_cases import CASES, u_shape
+from unary_cases import UNARY
 
 from compress.errors import ExportError
 from compress.formats.tflite import to_tflite
@@ -79,24 +80,24 @@ def test_xnnpack_runs_everything_but_the_change_of_sign(tmp_path):
 
 # int8 softmax, nearest resize, average pooling and a relu of its own have no XNNPACK operator.
 BUILTIN = {
-    "softmax": "SOFTMAX",
-    "nearest_double": "RESIZE_NEAREST_NEIGHBOR",
-    "nearest_odd": "RESIZE_NEAREST_NEIGHBOR",
-    "nearest_down": "RESIZE_NEAREST_NEIGHBOR",
-    "avg_pool": "AVERAGE_POOL_2D",
-    "avg_pool_ceil": "AVERAGE_POOL_2D",
-    "avg_pool_same": "AVERAGE_POOL_2D",
-    "relu": "RELU",
-    "relu6": "RELU6",
-    "max_pool_3_2_padded": "PADV2",
+    "softmax": ["SOFTMAX"],
+    "nearest_double": ["RESIZE_NEAREST_NEIGHBOR"],
+    "nearest_odd": ["RESIZE_NEAREST_NEIGHBOR"],
+    "nearest_down": ["RESIZE_NEAREST_NEIGHBOR"],
+    "avg_pool": ["AVERAGE_POOL_2D"],
+    "avg_pool_ceil": ["AVERAGE_POOL_2D"],
+    "avg_pool_same": ["AVERAGE_POOL_2D"],
+    "relu": ["RELU"],
+    "relu6": ["RELU6"],
+    "max_pool_3_2_padded": ["PADV2"],
+    **{f"{name}{case}": codes for name, unary in UNARY.items() for case, codes in unary.builtin.items()},
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_xnnpack_takes_every_int8_operator_that_it_has(case, tmp_path):
     to_tflite(sample(CASES[case]), tmp_path / "model.tflite")
-    inner = [BUILTIN[case]] if case in BUILTIN else []
-    assert outside_xnnpack(tmp_path / "model.tflite") == ["QUANTIZE", *inner, "QUANTIZE"]
+    assert outside_xnnpack(tmp_path / "model.tflite") == ["QUANTIZE", *BUILTIN.get(case, []), "QUANTIZE"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Functions of single values, each worked out in numpy and named in torch, with the attributes to try."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ from torch import nn
 class Unary:
     """`of`: x and the operator's attributes -> the result, in numpy. `modules`: by case, a torch module that becomes
     the operator. `attrs`: by case, its attributes. `inputs_scale`: the result keeps the input's scale; `fixed`: scale
-    and zero point that file formats prescribe."""
+    and zero point that file formats prescribe. `builtin`: by case, int8 operators of TFLite that XNNPACK leaves to it."""
 
     of: Callable[[np.ndarray, Any], np.ndarray]
     modules: dict[str, nn.Module]
     attrs: dict[str, dict[str, Any]]
     inputs_scale: bool = False
     fixed: tuple[float, int] | None = None
+    builtin: dict[str, list[str]] = field(default_factory=dict)
 
 
 def _gelu(x: np.ndarray, a: Any) -> np.ndarray:
@@ -38,13 +39,16 @@ class Clamp(nn.Module):
 
 
 UNARY = {
-    "hardswish": Unary(lambda x, a: x * np.clip(x + 3, 0, 6) / 6, {"": nn.Hardswish()}, {"": {}}),
+    "hardswish": Unary(
+        lambda x, a: x * np.clip(x + 3, 0, 6) / 6, {"": nn.Hardswish()}, {"": {}}, builtin={"": ["HARD_SWISH"]}
+    ),
     "hardsigmoid": Unary(lambda x, a: np.clip(x + 3, 0, 6) / 6, {"": nn.Hardsigmoid()}, {"": {}}),
     "silu": Unary(lambda x, a: x / (1 + np.exp(-x)), {"": nn.SiLU(inplace=True)}, {"": {}}),
     "gelu": Unary(
         _gelu,
         {"": nn.GELU(), "_tanh": nn.GELU("tanh")},
         {"": {"approximate": "none"}, "_tanh": {"approximate": "tanh"}},
+        builtin={"": ["GELU"], "_tanh": ["GELU"]},
     ),
     "leaky_relu": Unary(
         lambda x, a: np.where(x > 0, x, a.negative_slope * x),
@@ -62,6 +66,7 @@ UNARY = {
             "_above": {"lowest": None, "highest": 0.4},
         },
         inputs_scale=True,
+        builtin={"": ["MAXIMUM", "MINIMUM"], "_below": ["MAXIMUM"], "_above": ["MINIMUM"]},
     ),
 }
 CASES = {f"{name}{case}": (name, case) for name, unary in UNARY.items() for case in unary.attrs}
