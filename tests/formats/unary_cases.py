@@ -13,7 +13,8 @@ from torch import nn
 class Unary:
     """`of`: x and the operator's attributes -> the result, in numpy. `modules`: by case, a torch module that becomes
     the operator. `attrs`: by case, its attributes. `inputs_scale`: the result keeps the input's scale; `fixed`: scale
-    and zero point that file formats prescribe. `builtin`: by case, int8 operators of TFLite that XNNPACK leaves to it."""
+    and zero point that file formats prescribe. `builtin`: by case, int8 operators that XNNPACK
+    does not take."""
 
     of: Callable[[np.ndarray, Any], np.ndarray]
     modules: dict[str, nn.Module]
