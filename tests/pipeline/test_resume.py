@@ -1,4 +1,4 @@
-"""A run that was killed at any moment goes on to the files that it would have had."""
+"""A run that was killed at any time goes on to the files that it would have had."""
 
 import hashlib
 import json

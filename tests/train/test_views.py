@@ -1,4 +1,4 @@
-"""Parts of images: what is seen of an image is seen of its target."""
+"""Parts of images: a part of an image, and the same part of its target."""
 
 import torch
 
