@@ -54,7 +54,6 @@ def _unplaced(argument: str) -> str:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
-    from compress.budget import TEACHER, Budget
     from compress.errors import RecipeError
     from compress.pipeline.run import resume, run
     from compress.recipe import read_recipe
@@ -73,7 +72,6 @@ def _run(options: argparse.Namespace, command: str) -> int:
         raise RecipeError("no model: compress run MODEL --budget 4MB, or compress run --resume DIR")
     flags = {flag.key: getattr(options, flag.key) for flag in RUN_FLAGS if flag.setting}
     recipe = read_recipe(options.recipe or options.model.with_suffix(".toml")).with_flags(**flags)
-    Budget.parse(recipe.budget, [TEACHER])
     out = options.out or Path("export") / recipe.name
     record = run(recipe, options.model, out, command=command, trust_pickle=options.trust_pickle)
     print(table(record, out / "report.html"))

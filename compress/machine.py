@@ -1,6 +1,8 @@
-"""How many threads there is work for, how many a runtime gets, and what a process is prepared with."""
+"""The machine: threads, processor, versions, and what a process is prepared with."""
 
 import os
+import platform
+from pathlib import Path
 
 
 def cores() -> int:
@@ -20,3 +22,20 @@ def prepare_process() -> None:
     another size than the last would compile them all anew. What the user's environment says stays.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
+
+
+def processor() -> str:
+    """Its model, where the system says it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide what a run gives, by name."""
+    from importlib.metadata import version
+
+    names = ("compress-mobile", "torch", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -16,6 +16,7 @@ from compress.measure.masks import class_ids
 from compress.measure.parity import WITHIN_ONE, EndParity, LayerParity, Parity
 from compress.quantize.simulate import simulate, simulate_operator
 from compress.release.export import EXPORTERS
+from compress.release.golden import read_golden
 from compress.release.manifest import changed_files, read_manifest
 from compress.runtime.session import Session, open_model, saturates
 
@@ -46,8 +47,7 @@ def verify_folder(folder: Path, images: np.ndarray | None = None) -> tuple[list[
     if changed:
         return changed, None
     if images is None:
-        with np.load(folder / "golden.npz", allow_pickle=False) as golden:
-            images = golden["pixels"][None]
+        images = read_golden(folder)[None]
     return [], compare(read_graph(folder / GRAPH), paths, images)
 
 

@@ -1,11 +1,8 @@
 """The story, top to bottom: a heavy model goes in, measured files come out."""
 
 import hashlib
-import importlib.metadata
-import io
 import logging
 import os
-import platform
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +14,7 @@ import torch
 from compress.budget import TEACHER, Budget, judge
 from compress.data.folders import Dataset
 from compress.errors import BudgetError
-from compress.files import cache_folder, cached, check_writable, identity, write_whole
+from compress.files import cache_folder, cached, check_writable, identity
 from compress.formats.artifact import Artifact
 from compress.formats.npz import write_graph
 from compress.formats.onnx import to_onnx
@@ -25,7 +22,7 @@ from compress.graph.network import Network
 from compress.graph.quantized import QuantizedGraph
 from compress.judge.verify import GRAPH, compare, describe_parity
 from compress.load.model import Segmenter, Trained, load
-from compress.machine import cores, prepare_process
+from compress.machine import cores, prepare_process, processor, versions
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
 from compress.measure.values import Measurement
 from compress.pipeline.checkpoints import Checkpoints, Start, started
@@ -39,13 +36,14 @@ from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.placement import check_keep_float
 from compress.recipe import Recipe, restored_recipe
 from compress.release.export import FileSettings, export
+from compress.release.golden import write_golden
 from compress.report.pictures import Picture
 from compress.report.read import earlier_runs
 from compress.report.record import Data, LayerSize, Machine, RunRecord, Source
 from compress.report.write import write_report
 from compress.runtime.kernels import KERNELS
 from compress.runtime.layers import SUFFIXES, LayerTime, layer_times
-from compress.runtime.session import describe, open_model
+from compress.runtime.session import describe
 
 log = logging.getLogger("compress")
 
@@ -188,7 +186,7 @@ def _record(start: Start, source: Trained, dataset: Dataset, prepared: Prepared)
         recipe=_public(recipe),
         classes=source.classes,
         source=Source(source.path.name, source.sha256, source.size_bytes, source.parameters),
-        tools=_tools(),
+        tools=versions(),
         machine=Machine(),
         data=_data(dataset, prepared),
         warnings=dataset.warnings,
@@ -228,20 +226,8 @@ def _export(graph: QuantizedGraph, files: FileSettings, image: np.ndarray, out: 
     size = "x".join(map(str, image.shape[:2]))
     log.info("export: the files read one image of %s, as model.input_size says, and no other size", size)
     write_graph(graph, out / GRAPH)
-    _golden(image, artifacts, out)
+    write_golden(image, artifacts, out)
     return artifacts
-
-
-def _golden(image: np.ndarray, artifacts: list[Artifact], out: Path) -> None:
-    """golden.npz: `pixels`, uint8 [H, W, 3], and for each format the output that the file gives for it here, in the
-    file's own shape and dtype, so that an app's test can assert the same."""
-    answers: dict[str, Any] = {}
-    for artifact in artifacts:
-        session = open_model(artifact.path)
-        answers[artifact.format] = session.run(session.prepare(image))
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, pixels=image, **answers)
-    write_whole(out / "golden.npz", buffer.getvalue())
 
 
 def _references(source: Trained, teachers: list[Trained], name: str, cache: Path) -> dict[str, Artifact]:
@@ -274,7 +260,7 @@ def _measure(
     recipe: Recipe,
 ) -> tuple[dict[str, Measurement], dict[str, Evaluation], dict[str, Any]]:
     """Bytes, latency and IoU of the files, the teacher first, from the files alone."""
-    machine = {"cpu": _cpu(), "cores": cores(), "load": round(os.getloadavg()[0], 2)}
+    machine = {"cpu": processor(), "cores": cores(), "load": round(os.getloadavg()[0], 2)}
     files = {**references, **{artifact.format: artifact for artifact in artifacts}}
     labelled = LabelledImages.of(dataset, lambda size: images)
     found = measure(files, labelled, against="teacher", seconds=recipe.measure.seconds)
@@ -320,16 +306,3 @@ def _public(recipe: dict[str, Any]) -> dict[str, Any]:
         for section in ("data", "report")
     }
     return recipe | named
-
-
-def _tools() -> dict[str, str]:
-    names = ["compress-mobile", "torch", "onnx", "onnxruntime", "ai-edge-litert", "numpy"]
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
