@@ -60,7 +60,7 @@ def peer(on: Ground) -> Network:
     low, high, best = 0.0, 0.95, None
     for _ in range(SEARCHES):
         ratio = (low + high) / 2
-        module = globally_pruned(read_module(on.model, on.recipe.folder, on.recipe.model.architecture), image, ratio)
+        module = globally_pruned(read_module(on.model, on.recipe), image, ratio)
         student = fold_normalisation(traced(module, on.recipe.model, on.recipe.preprocess)[0])
         with TemporaryDirectory() as folder:
             size = max(artifact.size_bytes for artifact in untrained(student, settings, Path(folder)))

@@ -73,7 +73,7 @@ def load(path: Path, recipe: Recipe, trust_pickle: bool = False) -> Trained:
     The architecture is code of the user's own, found beside the recipe. A file that holds a whole pickled
     module is refused unless `trust_pickle`. Raises ModelError.
     """
-    module = read_module(path, recipe.folder, recipe.model.architecture, trust_pickle)
+    module = read_module(path, recipe, trust_pickle)
     parameters = sum(p.numel() for p in module.parameters())
     net, outputs = traced(module, recipe.model, recipe.preprocess)
     return Trained(net, tuple(recipe.model.classes), path, sha256_of(path), path.stat().st_size, parameters, outputs)
@@ -92,9 +92,8 @@ def traced(
     return trace(module, model.input_size, model.output, len(model.classes), preprocess.mean, preprocess.std)
 
 
-def read_module(path: Path, folder: Path, architecture: str, trust_pickle: bool = False) -> nn.Module:
-    """The `architecture`, "file.py:Name" in `folder`, with the weights of a file, in evaluation mode. Raises
-    ModelError."""
+def read_module(path: Path, recipe: Recipe, trust_pickle: bool = False) -> nn.Module:
+    """The recipe's architecture with the weights of a file, in evaluation mode. Raises ModelError."""
     if not path.is_file():
         raise ModelError(f"{path}: no such model file; `python models/u2net.py` makes the one of the demo")
     if path.stat().st_size == 0:
@@ -118,12 +117,12 @@ def read_module(path: Path, folder: Path, architecture: str, trust_pickle: bool 
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ModelError(f"{path}: holds no weights by name; expected what torch.save(model.state_dict()) writes")
-    module = _architecture(folder, architecture)
+    module = _architecture(recipe.folder, recipe.model.architecture)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         details = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
-        raise ModelError(f"{path}: does not fit {architecture}: {details[0][:200]}") from None
+        raise ModelError(f"{path}: does not fit {recipe.model.architecture}: {details[0][:200]}") from None
     return module.eval()
 
 
