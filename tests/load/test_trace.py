@@ -99,6 +99,11 @@ def test_folding_the_normalisation_changes_nothing_where_nothing_is_padded():
     assert folded.input.attrs.zero_point == 114  # 255 times the mean of 0.485, 0.456 and 0.406
 
 
+class AlwaysTraining(nn.BatchNorm2d):
+    def forward(self, x):
+        return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=True)
+
+
 def test_unknown_operators_are_named_with_their_layer():
     class Odd(nn.Module):
         def __init__(self):
@@ -110,6 +115,13 @@ def test_unknown_operators_are_named_with_their_layer():
 
     with pytest.raises(ModelError, match="erf.*not supported"):
         trace(Odd(), (8, 8), 0, 2, MEAN, STD)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(4, track_running_stats=False), AlwaysTraining(4)])
+def test_batch_normalisation_over_the_image_itself_is_refused(norm):
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), norm, nn.Conv2d(4, 2, 1))
+    with pytest.raises(ModelError, match="batch_norm.*takes its statistics from the image"):
+        trace(module, (8, 8), 0, 2, MEAN, STD)
 
 
 @pytest.mark.parametrize(("output", "classes", "message"), [(1, 3, "output 1 does not exist"), (0, 5, "5 classes")])
