@@ -122,7 +122,11 @@ class _Walk:
     def _batch_norm(self, node: torch.fx.Node, a: Mapping[str, Any]) -> None:
         """Folded into the convolution before it, where nothing else reads that."""
         if a["running_mean"] is None or a["training"]:
-            raise _unknown(node, "that takes its statistics from the image, not from training,")
+            layer = _layer(node).removesuffix(f".{node.name}")
+            raise ModelError(
+                f"{layer}: batch normalisation without running statistics is not supported: it would take them from "
+                "each image; train it with track_running_stats"
+            )
         mean, variance = self.tensors[a["running_mean"].name], self.tensors[a["running_var"].name]
         scale = 1 / torch.sqrt(variance + a["eps"])
         if a["weight"] is not None:
