@@ -154,16 +154,15 @@ def _reading_convs(net: Network, conv: Node) -> list[tuple[Node, int]]:
 
 def _channels(net: Network, name: str) -> int:
     node = net.by_name[name]
-    widths = [_channels(net, other) for other in node.inputs]
     match node.kind.channels:
         case Channels.IMAGE:
             return 3
         case Channels.MAKES:
             return node.out_channels(net.weight(name))
         case Channels.JOINS:
-            return sum(widths)
+            return sum(_channels(net, other) for other in node.inputs)
         case Channels.PASSES | Channels.TIES:
-            return max(widths)
+            return max(_channels(net, other) for other in node.inputs)
         case other:
             assert_never(other)
 

@@ -110,3 +110,17 @@ def test_the_worst_layers_that_fit_are_kept_float():
     assert affordable(ranked, 5000, most=2) == ("a", "b")
     assert affordable(ranked, 50, most=3) == ()
     assert affordable([Sensitivity("d", 0.01, 1)], 50, most=3) == ()
+
+
+def test_a_deep_network_of_many_joins_is_balanced_without_walking_every_path():
+    """Forty sums one after the other have 2^40 paths to the image."""
+    nodes = [Node("image", "input", (), ImageAttributes(1 / 16, 0, (1, 8))), Node("c0", "conv", ("image",), CONV)]
+    weights = {"c0": (torch.ones(2, 3, 1, 1), torch.zeros(2))}
+    for depth in range(1, 41):
+        before = nodes[-1].name
+        nodes += [Node(f"r{depth}", "relu", (before,)), Node(f"s{depth}", "concat", (f"r{depth}", f"r{depth}"))]
+        nodes.append(Node(f"c{depth}", "conv", (f"s{depth}",), CONV))
+        weights[f"c{depth}"] = (torch.ones(2, 4, 1, 1) / 4, torch.zeros(2))
+    net = Network(nodes, weights, nodes[-1].name)
+    image = torch.rand(1, 3, 1, 8)
+    torch.testing.assert_close(balance(net, [image])(image), net(image))
