@@ -26,7 +26,7 @@ from compress.pipeline.student import StudentSettings, train_student
 from compress.train import loop
 from compress.train.teacher import Teacher
 
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 TURNS, WARM_UP = 40, 10
 
 
