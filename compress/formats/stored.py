@@ -1,106 +1,47 @@
-"""What an exported file really stores: read back with the format's own parser, not with what wrote it."""
+"""What an exported file says, read back with the format's own parser and compared with the graph.
 
-from dataclasses import dataclass
+What a file should say is worked out anew from the graph and from how its operators are written in each format
+(`Operator.onnx`, `Operator.tflite`); of the writers nothing but constants and tables is used, so a fault of theirs is
+found as a changed file is. Whether those forms mean what the operators mean, running them layer by layer tells.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
-import onnx
-from ai_edge_litert import schema_py_generated as schema
-from onnx import numpy_helper
+from compress.errors import ExportError
+from compress.formats.onnx_steps import onnx_steps, read_onnx
+from compress.formats.steps import Listing, unlike
+from compress.formats.tflite_steps import read_tflite, tflite_steps
+from compress.graph.quantized import QuantizedGraph
 
-from compress.formats.tflite import in_layout
-from compress.graph.quantized import QuantizedGraph, QuantizedOperator
-
-_TYPES = {schema.TensorType.INT8: np.int8, schema.TensorType.INT32: np.int32, schema.TensorType.FLOAT32: np.float32}
-
-
-@dataclass(frozen=True)
-class Stored:
-    """By operator: weights in the file's layout and biases. By tensor: scale and int8 zero point."""
-
-    weights: dict[str, np.ndarray]
-    biases: dict[str, np.ndarray]
-    scales: dict[str, tuple[np.float32, int]]
-
-
-def read_onnx(path: Path) -> Stored:
-    model = onnx.load(path).graph
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.initializer}
-    maker = {output: node for node in model.node for output in node.output}
-    weights, biases = {}, {}
-    for node in model.node:
-        arrays = [_constant(name, values, maker) for name in node.input[1:]] if node.name else []
-        if arrays and arrays[0] is not None:
-            weights[node.name] = arrays[0]
-            if len(arrays) > 1 and arrays[1] is not None:
-                biases[node.name] = arrays[1]
-    scales = {
-        node.output[0]: (np.float32(values[node.input[1]]), int(values[node.input[2]]) - 128)
-        for node in model.node
-        if node.op_type == "QuantizeLinear"
-    }
-    return Stored(weights, biases, scales)
-
-
-def _constant(name: str, values: dict[str, np.ndarray], maker: dict[str, onnx.NodeProto]) -> np.ndarray | None:
-    """An initializer, or the integers behind a DequantizeLinear of one."""
-    if name in values:
-        return values[name]
-    node = maker.get(name)
-    return values.get(node.input[0]) if node is not None and node.op_type == "DequantizeLinear" else None
-
-
-def read_tflite(path: Path) -> Stored:
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
-    graph = model.subgraphs[0]
-    tensors = {tensor.name.decode(): tensor for tensor in graph.tensors}
-    constants = {name: tensor for name, tensor in tensors.items() if model.buffers[tensor.buffer].data is not None}
-    arrays = {name: _array(model, each) for name, each in constants.items() if name.endswith((".weight", ".bias"))}
-    weights = {name.removesuffix(".weight"): array for name, array in arrays.items() if name.endswith(".weight")}
-    biases = {name.removesuffix(".bias"): array for name, array in arrays.items() if name.endswith(".bias")}
-    scales = {}
-    for name, tensor in tensors.items():
-        if (
-            tensor.type == schema.TensorType.INT8
-            and tensor.quantization is not None
-            and len(tensor.quantization.scale) == 1
-        ):
-            scales[name.removesuffix(".int8")] = (tensor.quantization.scale[0], int(tensor.quantization.zeroPoint[0]))
-    return Stored(weights, biases, scales)
-
-
-def _array(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray:
-    return model.buffers[tensor.buffer].data.view(_TYPES[tensor.type]).reshape(tensor.shape)
-
-
-READERS = {".onnx": read_onnx, ".tflite": read_tflite}
+_Read = TypeVar("_Read")
+READABLE = (".onnx", ".tflite")
+"""What can be read back: of an .ort file only what it computes can be compared."""
 
 
 def differences(graph: QuantizedGraph, path: Path) -> list[str]:
-    """What the file stores otherwise than the graph, one line each; empty when every integer and scale is equal, and
-    for a format that cannot be read back, such as .ort, of which only what it computes can be compared.
+    """What the file, of a kind that is `READABLE`, says otherwise than the graph, one line each: operators, their
+    order, attributes and connections, and every integer, scale and zero point.
+
+    Raises ExportError, in one line, for a file that is no such model.
     """
-    if path.suffix not in READERS:
-        return []
-    stored = READERS[path.suffix](path)
-    found = []
-    for operator in graph.operators:
-        ours = {"weight": _weight(graph, operator, path.suffix), "bias": operator.bias}
-        for kind, there in (("weight", stored.weights), ("bias", stored.biases)):
-            wanted = ours[kind]
-            if wanted is not None and not np.array_equal(there.get(operator.name, ()), wanted):
-                found.append(f"{path.name}: {operator.name}: {kind} differs from the graph's")
-    for name, spec in graph.tensors.items():
-        if spec.scale is None or name == graph.input:
-            continue
-        if stored.scales.get(name) != (np.float32(spec.scale), spec.zero_point):
-            found.append(f"{path.name}: {name}: scale or zero point differs from the graph's")
-    return found
+    wanted, found = _onnx(graph, path) if path.suffix == ".onnx" else _tflite(graph, path)
+    return [f"{path.name}: {line}" for line in unlike(wanted, found)]
 
 
-def _weight(graph: QuantizedGraph, operator: QuantizedOperator, suffix: str) -> np.ndarray | None:
-    """As a file of this kind stores it."""
-    if operator.weight is None or suffix != ".tflite":
-        return operator.weight
-    specs = graph.tensors[operator.inputs[0]], graph.tensors[operator.output]
-    return in_layout(operator.kind.tflite(operator, *specs)[0], operator.weight)
+def _onnx(graph: QuantizedGraph, path: Path) -> tuple[Listing, Listing]:
+    found, reads = _parsed(path, read_onnx)
+    return onnx_steps(graph, reads), found
+
+
+def _tflite(graph: QuantizedGraph, path: Path) -> tuple[Listing, Listing]:
+    return tflite_steps(graph), _parsed(path, read_tflite)
+
+
+def _parsed(path: Path, read: Callable[[bytes], _Read]) -> _Read:
+    try:
+        return read(path.read_bytes())
+    except Exception as error:  # a parser raises whatever the bytes lead it to
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ExportError(f"{path}: cannot be read back: {reason}; export it again") from error

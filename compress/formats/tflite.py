@@ -93,7 +93,7 @@ def _operator_code(name: str, version: int) -> schema.OperatorCodeT:
     return schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), version=version, builtinCode=code)
 
 
-def _options(options: tuple[str, Mapping[str, Any]] | None) -> Any:
+def options_table(options: tuple[str, Mapping[str, Any]] | None) -> Any:
     """The options table that a form names, its enumerations as the schema has them."""
     if options is None:
         return None
@@ -160,7 +160,7 @@ class _Writer:
                 given = [self.pad(operator, form, source, dtype, given[0]), *given[1:]]
             given = self.arguments(operator, form, given, inputs[0], source if integer else None)
             output = self.activation(result, dtype) if form is forms[-1] else self.between(operator, step, given[0])
-            self.operator(form.code, _options(form.options), given, output, form.versions[integer])
+            self.operator(form.code, options_table(form.options), given, output, form.versions[integer])
             self.since.append(form.since)
             given = [output]
         if not integer and result.scale is not None:
@@ -233,7 +233,7 @@ class _Writer:
     def pad(self, operator: QuantizedOperator, form: TfliteForm, source: TensorSpec, dtype: str, tensor: int) -> int:
         """The input of a convolution or pool, padded with zero, or with the lowest value; padded once for all
         operators that ask for the same."""
-        lowest = form.pad_lowest and not self.never_negative(source, dtype)
+        lowest = form.pad_lowest and not self.graph.never_negative(source, dtype == "int8")
         key = (tensor, tuple(form.pads), lowest)
         if key not in self.padded:
             amounts = np.array([(0, 0), *form.pads, (0, 0)], np.int32)
@@ -249,13 +249,6 @@ class _Writer:
             self.operator(code, options, inputs, output, integer=dtype == "int8")
             self.padded[key] = output
         return self.padded[key]
-
-    def never_negative(self, spec: TensorSpec, dtype: str) -> bool:
-        """Whether zero is the lowest value: XNNPACK has PAD, but not PADV2."""
-        if dtype == "int8":
-            return spec.zero_point == -128
-        maker = next((made for made in self.graph.operators if made.output == spec.name), None)
-        return maker is not None and (maker.kind.positive or maker.activation is not None)
 
     def constant(self, name: str, array: np.ndarray, quantization: schema.QuantizationParametersT | None = None) -> int:
         array = np.ascontiguousarray(array)

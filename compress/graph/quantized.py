@@ -97,3 +97,10 @@ class QuantizedGraph:
         if operator.weight_scale is not None and not quantized:
             raise ExportError(f"{operator.name}: int8 weights need an int8 input and output; leave its weights float")
         return quantized and (operator.weight is None or operator.weight_scale is not None)
+
+    def never_negative(self, spec: TensorSpec, integer: bool) -> bool:
+        """Whether zero is the lowest value of a tensor, as integers or as real numbers."""
+        if integer:
+            return spec.zero_point == -128
+        maker = next((made for made in self.operators if made.output == spec.name), None)
+        return maker is not None and (maker.kind.positive or maker.activation is not None)
