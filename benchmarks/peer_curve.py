@@ -63,7 +63,7 @@ def peer(on: Ground) -> Network:
         module = globally_pruned(read_module(on.model, on.recipe), image, ratio)
         student = fold_normalisation(traced(module, on.recipe.model, on.recipe.preprocess)[0])
         with TemporaryDirectory() as folder:
-            size = max(artifact.size_bytes for artifact in untrained(student, settings, Path(folder)))
+            size = max(path.stat().st_size for path in untrained(student, settings, Path(folder)))
         logging.info("torch-pruning: ratio %.3f gives %s bytes", ratio, f"{size:,}")
         low, high = (low, ratio) if size <= limit else (ratio, high)
         best = student if size <= limit else best

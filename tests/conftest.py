@@ -11,7 +11,8 @@ from PIL import Image
 from tiny import TinyBinary, TinyNet, picture
 from torch.nn import functional as F
 
-from compress.runtime.session import describe
+from compress.formats.artifact import IOSpec
+from compress.runtime.session import artifact_of
 
 SIZE = 64
 
@@ -128,4 +129,9 @@ def brightness(tmp_path):
     )
     path = tmp_path / "brightness.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-    return describe(path, mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0), activation="softmax")
+    colours = {"mean": (0.0,) * 3, "std": (255.0,) * 3}
+    return artifact_of(
+        path,
+        IOSpec("image", (1, 3, 8, 8), "float32", "NCHW", **colours),
+        IOSpec("probabilities", (1, 2, 8, 8), "float32", "NCHW", activation="softmax"),
+    )

@@ -1,6 +1,7 @@
 """Are the exported files one and the same int8 network, and the one that was trained?"""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,16 +10,21 @@ from tqdm import tqdm
 
 from compress.data.folders import open_unlabelled
 from compress.data.images import read_image
+from compress.errors import ExportError, MeasureError
 from compress.formats.npz import read_graph
-from compress.formats.stored import differences
+from compress.formats.stored import READABLE
 from compress.graph.quantized import QuantizedGraph, QuantizedOperator
 from compress.measure.masks import class_ids
 from compress.measure.parity import WITHIN_ONE, EndParity, LayerParity, Parity
 from compress.quantize.simulate import simulate, simulate_operator
 from compress.release.export import EXPORTERS
+from compress.release.golden import FILE as GOLDEN
 from compress.release.golden import read_golden
+from compress.release.manifest import FILE as MANIFEST
 from compress.release.manifest import changed_files, read_manifest
-from compress.runtime.session import Session, open_model, saturates
+from compress.runtime.local import Child
+from compress.runtime.readback import said_otherwise
+from compress.runtime.session import saturates
 
 GRAPH = Path("checkpoints") / "graph.npz"
 IMAGES = 50
@@ -43,31 +49,47 @@ def verify_folder(folder: Path, images: np.ndarray | None = None) -> tuple[list[
     """
     manifest = read_manifest(folder)
     paths = {entry["format"]: folder / entry["file"] for entry in manifest["files"]}
+    for name, path in paths.items():
+        if name not in EXPORTERS or path.suffix != f".{name}":
+            raise ExportError(f"{folder / MANIFEST}: {path.name!r} is no file of format {name!r}; run again")
     changed = changed_files(folder, manifest)
     if changed:
         return changed, None
+    graph = read_graph(folder / GRAPH)
     if images is None:
         images = read_golden(folder)[None]
-    return [], compare(read_graph(folder / GRAPH), paths, images)
+    if images.shape[1:3] != graph.tensors[graph.input].shape[2:]:
+        raise ExportError(f"{folder / GOLDEN}: its image is not of the network's size; run again, or give --images")
+    return [], compare(graph, paths, images)
 
 
 def compare(graph: QuantizedGraph, paths: dict[str, Path], images: np.ndarray) -> Parity:
-    """The files against the graph: what they store; layer by layer on the first image; end to end on all.
+    """The files against the graph: what they say; layer by layer on the first image; end to end on all.
 
-    `images` are uint8 [N, H, W, 3] at the network's size.
+    `images` are uint8 [N, H, W, 3] at the network's size. A file that says otherwise than the graph is not run.
+    Raises ExportError for a file that is no model, and MeasureError for one that a runtime dies on.
     """
-    stored = tuple(line for path in paths.values() for line in differences(graph, path))
-    not_run = tuple(
-        f"{path.name}: its integers are compared but it is not run: onnxruntime saturates on a processor without VNNI"
-        for path in paths.values()
-        if saturates(path)
-    )
-    paths = {name: path for name, path in paths.items() if not saturates(path)}
+    not_run = []
     with TemporaryDirectory(prefix="compress-") as folder:
-        layers = [layer for name in paths for layer in _layers(graph, name, Path(folder), images[0])]
+        readable = {name: path for name, path in paths.items() if path.suffix in READABLE}
+        found = said_otherwise(graph, list(readable.values()), Path(folder))
+        for path in paths.values():
+            if found.get(path):
+                not_run.append(f"{path.name}: is not run, since it is another network than the graph")
+            elif saturates(path):
+                not_run.append(
+                    f"{path.name}: is not compared: it cannot be read back, and onnxruntime saturates on a processor "
+                    "without VNNI, so it is not run here"
+                )
+        run = {name: path for name, path in paths.items() if not found.get(path) and not saturates(path)}
+        layers = [layer for name in run for layer in _layers(graph, name, Path(folder), images[0])]
     order = {operator.name: index for index, operator in enumerate(graph.operators)}
     layers.sort(key=lambda layer: order[layer.layer])
-    return Parity(stored, tuple(layers), tuple(_ends(graph, paths, images)), not_run)
+    stored = tuple(line for lines in found.values() for line in lines)
+    ends = tuple(_ends(graph, run, images)) if run else ()
+    equal = tuple(path.name for path, lines in found.items() if not lines)
+    unread = tuple(path.name for path in run.values() if path.suffix not in READABLE)
+    return Parity(stored, tuple(layers), ends, tuple(not_run), equal, unread)
 
 
 def _layers(graph: QuantizedGraph, name: str, folder: Path, image: np.ndarray) -> Iterator[LayerParity]:
@@ -75,22 +97,22 @@ def _layers(graph: QuantizedGraph, name: str, folder: Path, image: np.ndarray) -
     visible = [operator.output for operator in graph.operators if operator.output != graph.output]
     path = folder / f"model.{name}"
     EXPORTERS[name](graph, path, expose=visible)
-    session = open_model(path)
-    values = _values(graph, session, image)
+    with Child(path) as child:
+        values, runtime = _values(graph, child, image), child.runtime
     for operator in tqdm(graph.operators, desc=f"layers of {name}", unit="layer", delay=1):
         exact = simulate_operator(graph, operator, [values[tensor] for tensor in operator.inputs])
         within, largest = _difference(graph, operator, exact, values[operator.output])
-        yield LayerParity(operator.name, operator.op, session.runtime, within, largest)
+        yield LayerParity(operator.name, operator.op, runtime, within, largest)
 
 
-def _values(graph: QuantizedGraph, session: Session, image: np.ndarray) -> dict[str, np.ndarray]:
+def _values(graph: QuantizedGraph, child: Child, image: np.ndarray) -> dict[str, np.ndarray]:
     """Every tensor of the graph as a runtime computes it, int8 NCHW (float32 where it has no scale)."""
     values = {graph.input: (image.transpose(2, 0, 1)[None].astype(np.int16) - 128).astype(np.int8)}
-    for name, value in session.run_all(session.prepare(image)).items():
+    for name, value in child.outputs(image).items():
         if value.dtype == np.uint8:
             value = (value.astype(np.int16) - 128).astype(np.int8)
         tensor = name if name in graph.tensors else graph.output
-        values[tensor] = value if session.input.layout == "NCHW" else value.transpose(0, 3, 1, 2)
+        values[tensor] = value if child.input.layout == "NCHW" else value.transpose(0, 3, 1, 2)
     return values
 
 
@@ -106,18 +128,26 @@ def _difference(
 
 def _ends(graph: QuantizedGraph, paths: dict[str, Path], images: np.ndarray) -> list[EndParity]:
     """Every pair of torch's simulation and the files."""
-    sessions = {name: open_model(path) for name, path in paths.items()}
-    answers: dict[str, list[np.ndarray]] = {"torch": [], **{name: [] for name in sessions}}
+    answers: dict[str, list[np.ndarray]] = {"torch": [], **{name: [] for name in paths}}
     scale, zero_point = graph.tensors[graph.output].scale, graph.tensors[graph.output].zero_point
-    for image in tqdm(images, desc="end to end", unit="image", delay=1):
-        simulated = simulate(graph, image.transpose(2, 0, 1)[None])[graph.output][0]
-        answers["torch"].append(
-            simulated if scale is None else (simulated.astype(np.float32) - zero_point) * np.float32(scale)
-        )
-        for name, session in sessions.items():
-            answers[name].append(session.probabilities(image))
+    with ExitStack() as stack:
+        children = {name: stack.enter_context(Child(path)) for name, path in paths.items()}
+        for image in tqdm(images, desc="end to end", unit="image", delay=1):
+            simulated = simulate(graph, image.transpose(2, 0, 1)[None])[graph.output][0]
+            answers["torch"].append(
+                simulated if scale is None else (simulated.astype(np.float32) - zero_point) * np.float32(scale)
+            )
+            for name, child in children.items():
+                answers[name].append(_answer(child, image, paths[name], simulated.shape))
     names = list(answers)
     return [_end(a, b, answers[a], answers[b]) for i, a in enumerate(names) for b in names[i + 1 :]]
+
+
+def _answer(child: Child, image: np.ndarray, path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    answer = child.probabilities(image)
+    if answer.shape != shape:
+        raise MeasureError(f"{path}: its map is {list(answer.shape)}, the graph's {list(shape)}; export it again")
+    return answer
 
 
 def _end(a: str, b: str, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> EndParity:
@@ -128,7 +158,13 @@ def _end(a: str, b: str, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray
 
 def describe_parity(parity: Parity) -> str:
     """Lines for the terminal."""
-    lines = list(parity.stored) or ["weights, biases, scales and zero points: equal to the graph's in every file"]
+    lines = list(parity.stored)
+    if parity.equal:
+        lines.append(
+            f"{' and '.join(parity.equal)}: every operator, attribute and connection, every integer, scale and zero "
+            "point of weights, biases and activations: equal to the graph's"
+        )
+    lines += [f"{name}: cannot be read back; compared is what it computes" for name in parity.unread]
     lines += parity.not_run
     for runtime in dict.fromkeys(layer.runtime for layer in parity.layers):
         layers = [layer for layer in parity.layers if layer.runtime == runtime]
@@ -145,5 +181,11 @@ def describe_parity(parity: Parity) -> str:
     parting = parity.first_parting()
     if parting:
         lines.append(f"they part first at {parting.layer} ({parting.op}) in {parting.runtime}")
-    lines.append(f"verdict: {'the files are one network' if parity.passed else 'the files differ'}")
+    lines.append(f"verdict: {_verdict(parity)}")
     return "\n".join(lines)
+
+
+def _verdict(parity: Parity) -> str:
+    if not parity.passed:
+        return "the files differ"
+    return "the files are one network" + (", as far as they could be compared here" if parity.not_run else "")

@@ -39,18 +39,21 @@ class EndParity:
 
 @dataclass(frozen=True)
 class Parity:
-    """`stored` lists integers and scales in a file that are not the graph's; `layers` are in execution order;
-    `not_run` says which file this machine cannot run exactly, and why."""
+    """`stored` lists what a file says otherwise than the graph; `layers` are in execution order; `not_run` says which
+    file is not run, and why. By name, `equal` are the files that were read back and say what the graph says, `unread`
+    those of a format that cannot be read back."""
 
     stored: tuple[str, ...]
     layers: tuple[LayerParity, ...]
     ends: tuple[EndParity, ...]
     not_run: tuple[str, ...] = ()
+    equal: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
         parts: tuple[LayerParity | EndParity, ...] = (*self.layers, *self.ends)
-        return not self.stored and all(part.passed for part in parts)
+        return not self.stored and bool(parts) and all(part.passed for part in parts)
 
     def first_parting(self) -> LayerParity | None:
         """The earliest layer that a runtime computes otherwise."""

@@ -72,4 +72,4 @@ def _with_worst_float(
 
 def _largest_file(student: Network, settings: PlanSettings) -> int:
     with TemporaryDirectory(prefix="compress-") as folder:
-        return max(artifact.size_bytes for artifact in untrained(student, settings, Path(folder)))
+        return max(path.stat().st_size for path in untrained(student, settings, Path(folder)))

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from compress.budget import Budget
 from compress.errors import BudgetError
-from compress.formats.artifact import Artifact
 from compress.graph.channels import Channels
 from compress.graph.network import Network
 from compress.measure.latency import take_turns
@@ -25,7 +24,7 @@ from compress.prune.widths import LatencyLimit, PrunePlan, choose, plan_of
 from compress.quantize.convert import quantized_graph
 from compress.quantize.placement import place
 from compress.quantize.training import QuantizedNetwork
-from compress.release.export import FileSettings, export
+from compress.release.export import FileSettings, write_files
 
 log = logging.getLogger("compress")
 
@@ -94,7 +93,7 @@ def plan_cut(
         predicted = model.predict(workload.total({name: len(kept) for name, kept in plan.kept.items()}))
         with TemporaryDirectory(prefix="compress-") as folder:
             files = untrained(cut(net, channels, plan.kept), settings.timed(), Path(folder))
-            measured = check_timer({"student": files[0].path})["student"]
+            measured = check_timer({"student": files[0]})["student"]
         log.info("plan: %.1f ms predicted, %.1f ms measured, %g ms allowed", predicted, measured, budget.latency_ms)
         if measured <= budget.latency_ms or last:
             break
@@ -119,7 +118,7 @@ def _within_bytes(
         before = plan
         with TemporaryDirectory(prefix="compress-") as folder:
             files = untrained(cut(net, channels, plan.kept), settings, Path(folder))
-            real = max(artifact.size_bytes for artifact in files)
+            real = max(path.stat().st_size for path in files)
         log.info("plan: %s bytes predicted, %s in the largest file", f"{plan.predicted_bytes:,}", f"{real:,}")
         if real <= budget_bytes and (best is None or real > best.predicted_bytes):
             best = PrunePlan(plan.kept, real)
@@ -180,7 +179,7 @@ def latency_model(
             student = cut(net, channels, plan_of(net, channels, every, widths).kept)
             place_ = Path(folder) / str(index)
             place_.mkdir()
-            files[str(index)] = untrained(student, settings.timed(), place_)[0].path
+            files[str(index)] = untrained(student, settings.timed(), place_)[0]
             work.append(workload.total(widths))
         times = timer(files)
     model = fit_latency(work, [times[name] for name in files])
@@ -188,9 +187,9 @@ def latency_model(
     return model
 
 
-def untrained(student: Network, settings: PlanSettings, folder: Path) -> list[Artifact]:
+def untrained(student: Network, settings: PlanSettings, folder: Path) -> list[Path]:
     """Exported files as large and as fast as those that training will lead to: neither depends on the weights."""
     placement = place(student)
     ranges = dict.fromkeys(set(placement.group_of.values()) - set(placement.fixed), (0.0, 1.0))
     quantized = QuantizedNetwork(student, ranges, settings.keep_float)
-    return export(quantized_graph(quantized, settings.files.card.name), settings.files, folder)
+    return write_files(quantized_graph(quantized, settings.files.card.name), settings.files, folder)

@@ -41,9 +41,9 @@ from compress.report.pictures import Picture
 from compress.report.read import earlier_runs
 from compress.report.record import Data, LayerSize, Machine, RunRecord, Source
 from compress.report.write import write_report
-from compress.runtime.kernels import KERNELS
+from compress.runtime.kernels import Kernels
 from compress.runtime.layers import SUFFIXES, LayerTime, layer_times
-from compress.runtime.session import describe
+from compress.runtime.local import Child, describe_in_child
 
 log = logging.getLogger("compress")
 
@@ -118,7 +118,7 @@ def run(
         pictures = _pictures(shown, dataset, references["teacher"], artifacts, answers)
 
     record = replace(
-        _with_files(_record(start, source, dataset, prepared), artifacts, answers, graph),
+        _with_files(_record(start, source, dataset, prepared), artifacts, answers, out / GRAPH),
         predicted_bytes=student.plan.predicted_bytes,
         layers=_layers(heavy.network, student.network),
         history=tuple(checkpoints.history.points),
@@ -193,18 +193,21 @@ def _record(start: Start, source: Trained, dataset: Dataset, prepared: Prepared)
     )
 
 
-def _with_files(
-    record: RunRecord, artifacts: list[Artifact], answers: dict[str, Evaluation], graph: QuantizedGraph
-) -> RunRecord:
-    """The record with what the files are, and how they run here."""
+def _with_files(record: RunRecord, artifacts: list[Artifact], answers: dict[str, Evaluation], graph: Path) -> RunRecord:
+    """The record with what the files are, and how they run here. `graph`: the file of what they were written from."""
     pairs = zip(artifacts, artifacts[1:])
     return replace(
         record,
         artifacts=tuple(artifacts),
         agreement=min((agreement(answers[a.format], answers[b.format]) for a, b in pairs), default=None),
-        kernels={a.format: KERNELS[a.format](a.path, graph) for a in artifacts if a.format in KERNELS},
+        kernels={artifact.format: _kernels(artifact, graph) for artifact in artifacts},
         layer_times=_profiled(artifacts),
     )
+
+
+def _kernels(artifact: Artifact, graph: Path) -> Kernels:
+    with Child(artifact.path, threads=1) as child:
+        return child.kernels(graph)
 
 
 def _data(dataset: Dataset, prepared: Prepared) -> Data:
@@ -244,12 +247,8 @@ def float_file(teacher: Segmenter, name: str, cache: Path) -> Artifact:
     key = identity("fp32 onnx", _FLOAT_FILE, model=teacher.identity, name=name)
     path = cached(cache / f"teacher-{key}.onnx", lambda partial: to_onnx(graph, partial))
     image = teacher.network.input.attrs
-    return describe(
-        path,
-        mean=(float(image.zero_point),) * 3,
-        std=(1 / image.scale,) * 3,
-        activation=graph.operators[-1].op,
-    )
+    mean, std = (float(image.zero_point),) * 3, (1 / image.scale,) * 3
+    return describe_in_child(path, graph.operators[-1].op).reading(mean, std)
 
 
 def _measure(

@@ -12,7 +12,7 @@ from compress.formats.ort import to_ort
 from compress.formats.tflite import to_tflite
 from compress.graph.quantized import QuantizedGraph
 from compress.recipe import Colours, Recipe
-from compress.runtime.session import describe
+from compress.runtime.local import describe_in_child
 
 EXPORTERS = {"onnx": to_onnx, "ort": to_ort, "tflite": to_tflite}
 
@@ -39,13 +39,17 @@ class FileSettings:
         return replace(self, formats=("tflite",) if "tflite" in self.formats else self.formats[:1])
 
 
-def export(graph: QuantizedGraph, settings: FileSettings, folder: Path) -> list[Artifact]:
+def write_files(graph: QuantizedGraph, settings: FileSettings, folder: Path) -> list[Path]:
     """Writes model.onnx and so on to `folder`, in each of the formats. Raises ExportError."""
     reads = settings.reads
     writers: dict[str, Any] = {**EXPORTERS, "onnx": partial(to_onnx, reads=reads), "ort": partial(to_ort, reads=reads)}
-    artifacts = []
-    for name in settings.formats:
-        path = folder / f"model.{name}"
+    paths = [folder / f"model.{name}" for name in settings.formats]
+    for name, path in zip(settings.formats, paths, strict=True):
         writers[name](graph, path, card=settings.card)
-        artifacts.append(describe(path, activation=graph.operators[-1].op))
-    return artifacts
+    return paths
+
+
+def export(graph: QuantizedGraph, settings: FileSettings, folder: Path) -> list[Artifact]:
+    """`write_files`, and what each file then says of itself. Raises ExportError, and MeasureError."""
+    activation = graph.operators[-1].op
+    return [describe_in_child(path, activation) for path in write_files(graph, settings, folder)]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.errors import ExportError
 from compress.files import write_whole
 from compress.formats.artifact import Artifact
-from compress.runtime.session import open_model
+from compress.runtime.local import Child
 
 FILE = "golden.npz"
 
@@ -18,15 +19,23 @@ def write_golden(image: np.ndarray, artifacts: Sequence[Artifact], folder: Path)
     file's own shape and dtype, so that an app's test can assert the same. Raises WriteError, and MeasureError."""
     answers = {}
     for artifact in artifacts:
-        session = open_model(artifact.path)
-        answers[artifact.format] = session.run(session.prepare(image))
+        with Child(artifact.path) as child:
+            answers[artifact.format] = child.outputs(image)[child.output.name]
     buffer = io.BytesIO()
     np.savez_compressed(buffer, pixels=image, **answers)  # type: ignore[arg-type]
     write_whole(folder / FILE, buffer.getvalue())
 
 
 def read_golden(folder: Path) -> np.ndarray:
-    """The image, uint8 [H, W, 3]."""
-    with np.load(folder / FILE, allow_pickle=False) as golden:
-        pixels: np.ndarray = golden["pixels"]
+    """The image, uint8 [H, W, 3]. Raises ExportError for a file that is missing or damaged."""
+    path = folder / FILE
+    try:
+        with np.load(path, allow_pickle=False) as golden:
+            pixels: np.ndarray = golden["pixels"]
+    except FileNotFoundError:
+        raise ExportError(f"{path}: no such file; run again, or give --images") from None
+    except Exception as error:  # zipfile, zlib and numpy raise whatever the bytes lead them to
+        raise ExportError(f"{path}: is damaged ({type(error).__name__}); run again, or give --images") from None
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ExportError(f"{path}: its pixels are {pixels.dtype} {list(pixels.shape)}, not an image; run again")
     return pixels

@@ -1,9 +1,9 @@
 """Latency of an .onnx or .ort file layer by layer, by onnxruntime's own profiler in a process of its own.
 
-    python -m compress.runtime.layers FILE THREADS RUNS
+    python -m compress.runtime.layers FILE THREADS RUNS SECONDS
 
-prints the profiler's events as JSON. The profiler's clock reads whole microseconds and costs some itself, so the sum is
-a little above the file's latency. LiteRT's Python package has no such profiler.
+prints the profiler's events as JSON, where each run ends within SECONDS. The profiler's clock reads whole microseconds
+and costs some itself, so the sum is a little above the file's latency. LiteRT's Python package has no such profiler.
 """
 
 import json
@@ -20,6 +20,7 @@ from typing import Any
 
 from compress.errors import MeasureError
 from compress.machine import THREADS
+from compress.runtime import deadline
 
 SUFFIXES = (".onnx", ".ort")
 _WARM_UP = 3
@@ -37,9 +38,13 @@ class LayerTime:
 
 
 def layer_times(path: Path, *, threads: int = THREADS, runs: int = 20) -> tuple[LayerTime, ...]:
-    """In order of execution. Raises MeasureError for a file that onnxruntime cannot run."""
-    command = [sys.executable, "-P", "-m", "compress.runtime.layers", str(path), str(threads), str(runs + _WARM_UP)]
+    """In order of execution. Raises MeasureError for a file that onnxruntime cannot run, or that gives no answer."""
+    seconds = deadline.limit_seconds(path)
+    command = [sys.executable, "-P", "-m", "compress.runtime.layers", str(path)]
+    command += map(str, (threads, runs + _WARM_UP, seconds))
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if deadline.ran_out(done.returncode):
+        raise MeasureError(deadline.says(path, seconds))
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
         raise MeasureError(f"{path}: onnxruntime cannot profile it: {reason}; export it again")
@@ -68,9 +73,12 @@ def summarize(events: Iterable[dict[str, Any]], warm_up: int) -> tuple[LayerTime
     )
 
 
-def main(path: Path, threads: int, runs: int) -> None:
+def main(path: Path, threads: int, runs: int, seconds: int) -> None:
     import numpy as np
     import onnxruntime as ort
+
+    deadline.prepare_child()
+    deadline.start(seconds)
 
     with TemporaryDirectory(prefix="compress-") as folder:
         options = ort.SessionOptions()
@@ -83,6 +91,7 @@ def main(path: Path, threads: int, runs: int) -> None:
         dtype = np.float32 if source.type == "tensor(float)" else np.uint8
         feed = {source.name: noise.astype(dtype)}
         for _ in range(runs):
+            deadline.start(seconds)
             session.run(None, feed)
         events = json.loads(Path(session.end_profiling()).read_text())
     wanted = [event for event in events if event["cat"] == "Node" or event["name"] == _END_OF_RUN]
@@ -90,4 +99,4 @@ def main(path: Path, threads: int, runs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -73,9 +73,21 @@ class Session:
                 f"{self.path}: the output has shape {list(self.output.shape)}; a map of classes in the image's "
                 "proportions, [1, h, w, classes] or [1, classes, h, w], is expected"
             )
-        values = self.run(self.prepare(image, mean, std))[0]
+        values = self.run(self.prepare(image, mean, std))
+        if values.shape != self.output.shape:
+            raise MeasureError(
+                f"{self.path}: output {self.output.name!r} is {list(values.shape)}, and the file says "
+                f"{list(self.output.shape)}; export it again"
+            )
+        values = values[0]
         if self.output.scale is not None and self.output.zero_point is not None:
             values = (values.astype(np.float32) - self.output.zero_point) * np.float32(self.output.scale)
+        if not np.isfinite(values).all():
+            gives = "NaN" if np.isnan(values).any() else "infinite values"
+            raise MeasureError(
+                f"{self.path}: output {self.output.name!r} gives {gives}; look for weights that are not finite, or "
+                "for a mean and std that it was not trained with"
+            )
         return values if self.output.layout == "NCHW" else values.transpose(2, 0, 1)
 
 
@@ -90,8 +102,8 @@ def import_runtime(path: Path) -> None:
 def open_model(path: Path, threads: int = THREADS) -> Session:
     """A session on an .onnx or .ort file (onnxruntime, CPU) or a .tflite file (LiteRT, XNNPACK).
 
-    Where there are several outputs the first counts. Raises MeasureError, in one line, for a file that is missing, no
-    model, truncated, or not one image in and one map out.
+    Where there are several outputs the first counts, which must be the map if any is. Raises MeasureError, in one line,
+    for a file that is missing, no model, truncated, or not one image in and one map out.
     """
     if path.suffix not in OPENERS:
         raise MeasureError(f"{path}: no runtime for {path.suffix or 'a file without suffix'}; use .onnx, .ort, .tflite")
@@ -104,19 +116,6 @@ def open_model(path: Path, threads: int = THREADS) -> Session:
     except Exception as error:  # each runtime raises types of its own
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise MeasureError(f"{path}: not a model that the runtime can load: {reason}; export it again") from error
-
-
-def describe(
-    path: Path, mean: Values | None = None, std: Values | None = None, activation: str | None = None
-) -> Artifact:
-    """What the file is, read from the file. `mean` and `std` (of 0..255 RGB) are for a float32 input that states none;
-    `activation` of the output ("sigmoid", "softmax") is the caller's knowledge, and is tried out where it is None.
-
-    Raises MeasureError as `open_model` does.
-    """
-    session = open_model(path, threads=1)
-    output = replace(session.output, activation=activation or tried_activation(session))
-    return artifact_of(path, session.input, output).reading(mean, std)
 
 
 def artifact_of(path: Path, source: IOSpec, output: IOSpec) -> Artifact:
@@ -169,10 +168,11 @@ def _open_onnx(path: Path, threads: int) -> Session:
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     load_ms = (time.perf_counter() - start) * 1e3
     facts = session.get_modelmeta().custom_metadata_map
-    source, result = _only(path, session.get_inputs(), lambda given: given.name), session.get_outputs()[0]
+    source, results = _only(path, session.get_inputs(), lambda given: given.name), session.get_outputs()
     layout = _layout(path, source.shape)
-
-    names = [output.name for output in session.get_outputs()]
+    names = [output.name for output in results]
+    result = results[0]
+    _check_first(path, source.shape, layout, {output.name: output.shape for output in results})
 
     def infer(array: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(names, session.run(names, {source.name: array}), strict=True))
@@ -189,11 +189,12 @@ def _open_onnx(path: Path, threads: int) -> Session:
 
 def _onnx_spec(path: Path, end: str, value: Any, layout: str, facts: dict[str, str]) -> IOSpec:
     dtype = {"tensor(float)": "float32"}.get(value.type, value.type[len("tensor(") : -1])
-    spec = _spec(path, end, value.name, [1, *value.shape[1:]], dtype, layout)
+    fixed = not value.shape or isinstance(value.shape[0], int)
+    spec = _spec(path, end, value.name, value.shape if fixed else [1, *value.shape[1:]], dtype, layout)
     if dtype == "float32":
         return replace(spec, mean=_colours(facts, "mean"), std=_colours(facts, "std")) if end == "input" else spec
     try:
-        return replace(spec, scale=float(facts[f"{end}_scale"]), zero_point=int(facts[f"{end}_zero_point"]))
+        return _of_scale(path, spec, float(facts[f"{end}_scale"]), int(facts[f"{end}_zero_point"]))
     except (KeyError, ValueError):
         if end == "input":  # it takes the pixels as they are
             return spec
@@ -233,6 +234,7 @@ def _open_tflite(path: Path, threads: int) -> Session:
         raise MeasureError(f"{path}: the input has dynamic shape {shape}; export it with one image of a fixed size")
     shape = source["shape"].tolist()
     layout = _layout(path, shape)
+    _check_first(path, shape, layout, {result["name"]: result["shape"].tolist() for result in results})
 
     def infer(array: np.ndarray) -> dict[str, np.ndarray]:
         interpreter.set_tensor(source["index"], array)
@@ -267,15 +269,41 @@ def _tflite_spec(path: Path, end: str, detail: dict[str, Any], layout: str) -> I
     dtype = np.dtype(detail["dtype"]).name
     spec = _spec(path, end, detail["name"], detail["shape"].tolist(), dtype, layout)
     scale, zero_point = detail["quantization"]
-    return spec if dtype == "float32" else replace(spec, scale=float(scale), zero_point=int(zero_point))
+    return spec if dtype == "float32" else _of_scale(path, spec, float(scale), int(zero_point))
+
+
+def _of_scale(path: Path, spec: IOSpec, scale: float, zero_point: int) -> IOSpec:
+    if not 0 < scale < float("inf"):
+        raise MeasureError(f"{path}: the scale of {spec.name!r} is {scale}, not more than 0; export it again")
+    return replace(spec, scale=scale, zero_point=zero_point)
 
 
 def _spec(path: Path, end: str, name: str, shape: list[Any], dtype: str, layout: str) -> IOSpec:
-    if len(shape) != 4 or shape[0] != 1 or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise MeasureError(f"{path}: {end} {name!r} has shape {shape}; export it with one image of a fixed size")
+    what = f"{path}: {end} {name!r} is {dtype} {shape}"
+    sizes = [size for size in shape if isinstance(size, int) and size > 0]
+    if end == "output" and dtype.startswith(("int", "bool")):
+        raise MeasureError(f"{what}: class ids, it seems; export the map that they are taken from, one channel a class")
+    if end == "output" and len(sizes) == len(shape) == 3 and shape[0] == 1:
+        raise MeasureError(f"{what}: it has no channel axis; export it as [1, 1, {shape[1]}, {shape[2]}]")
+    if len(sizes) == len(shape) == 4 and shape[0] != 1:
+        raise MeasureError(f"{what}: a batch of {shape[0]}; export it with one image of a fixed size")
+    if len(sizes) != 4 or len(shape) != 4:
+        raise MeasureError(f"{what}; export it with one image of a fixed size")
     if dtype not in ("uint8", "float32"):
         raise MeasureError(f"{path}: {end} {name!r} is {dtype}; only uint8 and float32 are supported")
     return IOSpec(name, tuple(shape), dtype, layout)
+
+
+def _check_first(path: Path, shape: list[Any], layout: str, results: dict[str, list[Any]]) -> None:
+    """Raises MeasureError where another output than the first is the map."""
+    maps = [name for name, result in results.items() if _is_some_map(shape, layout, result)]
+    first = next(iter(results))
+    if maps and first not in maps:
+        which = ("second", "third")[place - 1] if (place := list(results).index(maps[0])) < 3 else "other"
+        raise MeasureError(
+            f"{path}: the first output, {first!r}, is {results[first]} and no map; the {which} output, {maps[0]!r}, is "
+            "one: export it first, or alone"
+        )
 
 
 def _only(path: Path, inputs: list[Any], name: Callable[[Any], str]) -> Any:
@@ -289,14 +317,26 @@ def _output_layout(shape: list[Any], layout: str, result: list[Any]) -> str:
     """Where the classes are, if the output is a map of them; the input's layout where it is none. The input's comes
     first, because in a square map of as many classes it cannot be told."""
     layouts = (layout, "NCHW" if layout == "NHWC" else "NHWC")
-    whole = len(result) == 4 and all(isinstance(size, int) and size > 0 for size in (*shape[1:], *result[1:]))
+    whole = _are_sizes(shape, result)
     return next((other for other in layouts if whole and _is_map(shape, layout, result, other)), layout)
 
 
+def _is_some_map(shape: list[Any], layout: str, result: list[Any]) -> bool:
+    return _are_sizes(shape, result) and any(_is_map(shape, layout, result, other) for other in ("NCHW", "NHWC"))
+
+
+def _are_sizes(shape: list[Any], result: list[Any]) -> bool:
+    """Whether height, width and channels of both are numbers."""
+    return len(result) == 4 and all(isinstance(size, int) and size > 0 for size in (*shape[1:], *result[1:]))
+
+
 def _is_map(shape: Sequence[int], layout: str, result: Sequence[int], other: str) -> bool:
-    """Whether an output is as high and wide as the image, or some times smaller, with few enough classes."""
+    """Whether an output is as high and wide as the image, or some times smaller, with few enough classes; a single
+    value is no map of an image."""
     height, width = shape[layout.index("H")], shape[layout.index("W")]
     high, wide, classes = (result[other.index(axis)] for axis in "HWC")
+    if high * wide == 1 < height * width:
+        return False
     return abs(high * width - wide * height) < max(width, height) and classes < 256
 
 

@@ -17,7 +17,8 @@ from compress.errors import MeasureError
 from compress.formats.artifact import IOSpec
 from compress.formats.onnx import to_onnx
 from compress.formats.tflite import to_tflite
-from compress.runtime.session import describe, open_model, saturates
+from compress.runtime.local import describe_in_child
+from compress.runtime.session import open_model, saturates
 
 EXPORTERS = {"onnx": to_onnx, "tflite": to_tflite}
 HEIGHT, WIDTH = 24, 20
@@ -81,7 +82,7 @@ def test_probabilities_of_a_quantized_file_need_no_mean(kind, tmp_path):
 )
 def test_a_file_is_described_by_what_it_holds(kind, quantized, inputs, outputs, tmp_path):
     _, path = write(tmp_path, kind, quantized)
-    artifact = describe(path, MEAN, STD, activation="sigmoid")
+    artifact = describe_in_child(path, "sigmoid").reading(MEAN, STD)
     assert (artifact.input, artifact.output) == (inputs, outputs)
     assert (artifact.path, artifact.format, artifact.size_bytes) == (path, kind, path.stat().st_size)
     assert artifact.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
