@@ -61,15 +61,18 @@ def _run(options: argparse.Namespace, command: str) -> int:
 
     if options.resume:
         given = {key for key, value in vars(options).items() if value is not None}
-        others = given - {"call", "resume", "minutes", "trust_pickle"}
+        others = given - {"call", "resume", "minutes", "trust_pickle", "trust_code"}
         if others:
             named = ", ".join(sorted("MODEL" if key == "model" else "--" + key.replace("_", "-") for key in others))
             raise RecipeError(f"--resume goes on with the recipe that the run has: leave out {named}, or start it anew")
-        record = resume(options.resume, minutes=options.minutes, trust_pickle=options.trust_pickle)
+        trust = {"trust_pickle": options.trust_pickle, "trust_code": bool(options.trust_code)}
+        record = resume(options.resume, minutes=options.minutes, **trust)
         print(table(record, options.resume / "report.html"))
         return 0 if record.verdict.passed else 1
     if options.model is None:
         raise RecipeError("no model: compress run MODEL --budget 4MB, or compress run --resume DIR")
+    if options.trust_code:
+        raise RecipeError("--trust-code goes with --resume: a run that you start runs the code of your own recipe")
     flags = {flag.key: getattr(options, flag.key) for flag in RUN_FLAGS if flag.setting}
     recipe = read_recipe(options.recipe or options.model.with_suffix(".toml")).with_flags(**flags)
     out = options.out or Path("export") / recipe.name

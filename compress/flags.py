@@ -42,6 +42,7 @@ RUN_FLAGS = (
         metavar="DIR",
         type=Path,
     ),
+    Flag("--trust-code", "with --resume: go on with a run that was not started here, and run its code"),
     Flag("--budget", LIMITS, "budget", "LIMIT", repeatable=True),
     Flag("--data", "folder with train/ and val/, each images/ and masks/", "data.folder", "DIR", Path),
     Flag("--unlabelled", "folder of more images, without masks", "data.unlabelled", "DIR", Path),

@@ -279,9 +279,9 @@ def read_recipe(path: Path) -> Recipe:
     return validated(Recipe, {**document, "folder": path.parent}, str(path))
 
 
-def restored_recipe(document: dict[str, Any], folder: Path) -> Recipe:
-    """The recipe that `Recipe.model_dump` wrote, of a file in `folder`. Raises RecipeError."""
-    return validated(Recipe, {**document, "folder": folder}, "checkpoints")
+def restored_recipe(document: dict[str, Any], folder: Path, where: str) -> Recipe:
+    """The recipe that `Recipe.model_dump` wrote, of a file in `folder`. Raises RecipeError, naming `where` it is."""
+    return validated(Recipe, {**document, "folder": folder}, where)
 
 
 def read_toml(path: Path, missing: str) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import torch
 
 from compress.budget import TEACHER, Budget, judge
 from compress.data.folders import Dataset
-from compress.errors import BudgetError
-from compress.files import cache_folder, cached, check_writable, identity
+from compress.errors import BudgetError, RecipeError
+from compress.files import alone_in, cache_folder, cached, check_writable, identity
 from compress.formats.artifact import Artifact
 from compress.formats.npz import write_graph
 from compress.formats.onnx import to_onnx
@@ -25,7 +25,7 @@ from compress.load.model import Segmenter, Trained, load
 from compress.machine import cores, prepare_process, processor, versions
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
 from compress.measure.values import Measurement
-from compress.pipeline.checkpoints import Checkpoints, Start, started
+from compress.pipeline.checkpoints import FOLDER, RUN, Checkpoints, Start, started
 from compress.pipeline.controls import Small, control_files, small_network
 from compress.pipeline.pictures import Photographs, open_photographs, pictures_of_photographs, pictures_of_validation
 from compress.pipeline.prepare import Prepared, load_teachers, open_data, prepare, with_teacher
@@ -47,6 +47,7 @@ from compress.runtime.session import describe
 
 log = logging.getLogger("compress")
 
+HISTORY = "history.csv"
 COMPARED = 50
 DURATION = {"minutes", "steps"}
 _FLOAT_FILE = 1  # raised whenever the same network gives another fp32 file
@@ -65,13 +66,27 @@ def run(
 
     Every finished stage is kept in `out`/checkpoints, training at each check; with `resume` the run there goes on from
     what it has. Raises a CompressError, and writes nothing, when the model, the data, the budget or the folder cannot
-    be used.
+    be used, or another run writes there.
     """
     prepare_process()
     budget, size_bytes = _budget(recipe.budget)
     check_writable(out)
     start = Start(str(model.resolve()), recipe.model_dump(mode="json"), str(recipe.folder.resolve()), command)
-    checkpoints = Checkpoints(out / "checkpoints", start, resume)
+    with alone_in(out / FOLDER, out):
+        checkpoints = Checkpoints(out / FOLDER, start, resume, out / HISTORY)
+        return _run(recipe, budget, size_bytes, model, out, checkpoints, trust_pickle)
+
+
+def _run(
+    recipe: Recipe,
+    budget: Budget,
+    size_bytes: int,
+    model: Path,
+    out: Path,
+    checkpoints: Checkpoints,
+    trust_pickle: bool,
+) -> RunRecord:
+    start = checkpoints.start
     cache, settings, tuning = cache_folder(), StudentSettings.of(recipe, budget), recipe.training("tune")
     with checkpoints.stage("load"):
         source = load(model, recipe, trust_pickle)
@@ -86,6 +101,7 @@ def run(
     with checkpoints.stage("teacher"):
         prepared = prepare(teachers, dataset, cache, recipe.teacher.tta, recipe.train.live_teacher, recipe.seed)
     checkpoints.open(_identity(start.recipe, budget, source, small, prepared))
+    start.remember()
     _forget_partial_files(out)
 
     heavy: Segmenter = source
@@ -108,7 +124,7 @@ def run(
         with checkpoints.stage("controls"):
             random = StudentSettings.of(recipe.pruned_at_random(), budget)
             size_bytes = student.plan.predicted_bytes
-            controls = control_files(heavy, small, settings, random, size_bytes, prepared, checkpoints, resume)
+            controls = control_files(heavy, small, settings, random, size_bytes, prepared, checkpoints)
 
     with checkpoints.stage("measure"):
         references = _references(source, teachers, recipe.name, cache)
@@ -134,13 +150,32 @@ def run(
     return record
 
 
-def resume(out: Path, *, minutes: float | None = None, trust_pickle: bool = False) -> RunRecord:
+def resume(
+    out: Path, *, minutes: float | None = None, trust_pickle: bool = False, trust_code: bool = False
+) -> RunRecord:
     """Go on with the run whose output folder is `out`, from its last checkpoint, to the result that it would have had
     (to the same bits where the recipe counts steps, on a processor); or train on until it has been trained for as many
-    `minutes`, finished or not. Raises RecipeError where there is none."""
+    `minutes`, finished or not.
+
+    The folder says which code is run, as the model's architecture: so one that this user did not start here is refused
+    unless `trust_code`. Raises RecipeError then, and where there is no run."""
     start = started(out)
-    recipe = restored_recipe(start.recipe, Path(start.recipe_folder)).with_flags(minutes=minutes)
+    recipe = restored_recipe(start.recipe, Path(start.recipe_folder), str(out / FOLDER / RUN))
+    if not trust_code and not start.own:
+        raise RecipeError(
+            f"{out}: was not started here, and would run {', '.join(_code(start, recipe))}; "
+            "add --trust-code if you trust that"
+        )
+    recipe = recipe.with_flags(minutes=minutes)
     return run(recipe, Path(start.model), out, command=start.command, trust_pickle=trust_pickle, resume=True)
+
+
+def _code(start: Start, recipe: Recipe) -> list[str]:
+    """What a run executes that is not part of this program, for people."""
+    named = [recipe.model.architecture, *([recipe.controls.small] if recipe.controls.small else [])]
+    files = [str(recipe.folder / each.rpartition(":")[0]) for each in named]
+    teachers = [f"the architecture of {path.with_suffix('.toml')}" for path in recipe.teacher.models]
+    return [*files, *teachers, f"with the model {start.model}"]
 
 
 def _budget(limits: list[str]) -> tuple[Budget, int]:
