@@ -51,7 +51,7 @@ def test_a_budget_that_no_width_can_meet_names_the_smallest(model, tiny_data, tm
 
 def test_a_missing_model(model, tmp_path, capsys):
     model.unlink()
-    assert "no such model file" in refused(
+    assert "tiny.pt: no such file" in refused(
         capsys, tmp_path / "out", "run", model, "--budget", "4MB", "--data", tmp_path
     )
 

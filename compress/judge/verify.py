@@ -5,7 +5,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from tqdm import tqdm
 
 from compress.data.folders import open_unlabelled
 from compress.data.images import read_image
@@ -19,6 +18,7 @@ from compress.release.export import EXPORTERS
 from compress.release.golden import read_golden
 from compress.release.manifest import changed_files, read_manifest
 from compress.runtime.session import Session, open_model, saturates
+from compress.terminal.progress import tqdm
 
 GRAPH = Path("checkpoints") / "graph.npz"
 IMAGES = 50

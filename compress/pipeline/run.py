@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-import os
+import shlex
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +22,10 @@ from compress.graph.network import Network
 from compress.graph.quantized import QuantizedGraph
 from compress.judge.verify import GRAPH, compare, describe_parity
 from compress.load.model import Segmenter, Trained, load
-from compress.machine import cores, prepare_process, processor, versions
+from compress.machine import cores, load_now, prepare_process, processor, versions
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
+from compress.measure.known import Known
+from compress.measure.latency import advice
 from compress.measure.values import Measurement
 from compress.pipeline.checkpoints import FOLDER, RUN, Checkpoints, Start, started
 from compress.pipeline.controls import Small, control_files, small_network
@@ -128,8 +130,8 @@ def _run(
 
     with checkpoints.stage("measure"):
         references = _references(source, teachers, recipe.name, cache)
-        measurements, answers, machine = _measure(
-            {**references, **controls}, artifacts, dataset, prepared.images, recipe
+        measurements, answers, machine, cautions = _measure(
+            references, controls, artifacts, dataset, prepared.images, recipe, cache
         )
         pictures = _pictures(shown, dataset, references["teacher"], artifacts, answers)
 
@@ -142,7 +144,8 @@ def _run(
         measurements={name: found for name, found in measurements.items() if name not in controls},
         controls={name: measurements[name] for name in controls},
         verdict=judge({a.format: measurements[a.format] for a in artifacts}, budget),
-        machine=Machine(**machine),
+        machine=machine,
+        warnings=(*dataset.warnings, *cautions),
         minutes=checkpoints.minutes,
         earlier=earlier_runs(out, source.sha256),
     )
@@ -181,6 +184,9 @@ def _code(start: Start, recipe: Recipe) -> list[str]:
 def _budget(limits: list[str]) -> tuple[Budget, int]:
     """The budget, and the bytes that it grants a file. Raises BudgetError."""
     budget = Budget.parse(limits, [TEACHER])
+    if budget.size_bytes is None and budget.limits:
+        given = " ".join(f"--budget {shlex.quote(limit.text)}" for limit in budget.limits)
+        raise BudgetError(f"a budget needs a size too, which the student is planned to: {given} --budget 4MB")
     if budget.size_bytes is None:
         raise BudgetError("no budget: give one, such as --budget 4MB")
     return budget, budget.size_bytes
@@ -289,18 +295,28 @@ def float_file(teacher: Segmenter, name: str, cache: Path) -> Artifact:
 
 def _measure(
     references: dict[str, Artifact],
+    controls: dict[str, Artifact],
     artifacts: list[Artifact],
     dataset: Dataset,
     images: np.ndarray,
     recipe: Recipe,
-) -> tuple[dict[str, Measurement], dict[str, Evaluation], dict[str, Any]]:
-    """Bytes, latency and IoU of the files, the teacher first, from the files alone."""
-    machine = {"cpu": processor(), "cores": cores(), "load": round(os.getloadavg()[0], 2)}
-    files = {**references, **{artifact.format: artifact for artifact in artifacts}}
+    cache: Path,
+) -> tuple[dict[str, Measurement], dict[str, Evaluation], Machine, tuple[str, ...]]:
+    """Bytes, latency and IoU of the files, the teacher first, from the files alone; where that was, and what makes the
+    times less certain. What the references answer is kept in the cache."""
+    machine = Machine(processor(), cores(), load_now())
+    files = {**references, **controls, **{artifact.format: artifact for artifact in artifacts}}
     labelled = LabelledImages.of(dataset, lambda size: images)
-    found = measure(files, labelled, against="teacher", seconds=recipe.measure.seconds)
+    known = dict.fromkeys(references, Known(cache))
+    found = measure(files, labelled, against="teacher", seconds=recipe.measure.seconds, known=known)
     measurements = {name: each.measurement for name, each in found.items()}
-    return measurements, {name: each.evaluation for name, each in found.items() if each.evaluation}, machine
+    times = {name: each.latency for name, each in measurements.items() if each.latency}
+    loads = (machine.load or 0.0, load_now())
+    cautions = advice(times, max(loads), cores(), "with measure.seconds in the recipe")
+    for caution in cautions:
+        log.warning("%s", caution)
+    answers = {name: each.evaluation for name, each in found.items() if each.evaluation}
+    return measurements, answers, machine, cautions
 
 
 def _pictures(

@@ -11,12 +11,12 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from compress.errors import TrainError
 from compress.files import Sealed
 from compress.graph.network import Network
 from compress.recipe import Training
+from compress.terminal.progress import tqdm
 from compress.train.batches import Batches
 from compress.train.device import Replayed, best_device, placed
 from compress.train.examples import Examples, held_out_ious
