@@ -6,14 +6,18 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from compress.errors import CompressError, WriteError
 from compress.flags import LIMITS, RUN_FLAGS
 from compress.terminal.parser import Parser, finish
+
+if TYPE_CHECKING:
+    from compress.report.record import RunRecord
 
 _NO_TORCH = "this command needs torch, which the light install leaves out: pip install 'compress-mobile[train]'"
 _MODEL = "file that torch.save(model.state_dict()) wrote"
@@ -40,9 +44,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"compress: {_NO_TORCH}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        kept = "; what is finished is kept: go on with compress run --resume DIR" if options.call is _run else ""
-        print(f"compress: stopped{kept}", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"compress: stopped{stopped}", file=sys.stderr)
         return 130
 
 
@@ -75,18 +78,17 @@ def _run(options: argparse.Namespace, command: str) -> int:
     from compress.errors import RecipeError
     from compress.pipeline.run import resume, run
     from compress.recipe import recipe_of
-    from compress.report.summary import ending
 
     if options.resume:
         given = {key for key, value in vars(options).items() if value is not None}
-        others = given - {"call", "level", "resume", "minutes", "trust_pickle", "trust_code"}
+        others = given - {"call", "level", "resume", "minutes", "trust_pickle", "trust_code", "json"}
         if others:
             named = ", ".join(sorted("MODEL" if key == "model" else "--" + key.replace("_", "-") for key in others))
             raise RecipeError(f"--resume goes on with the recipe that the run has: leave out {named}, or start it anew")
         trust = {"trust_pickle": options.trust_pickle, "trust_code": bool(options.trust_code)}
-        record = resume(options.resume, minutes=options.minutes, **trust)
-        print(ending(record, options.resume))
-        return 0 if record.verdict.passed else 1
+        with _goes_on(options.resume):
+            record = resume(options.resume, minutes=options.minutes, **trust)
+        return _finished(record, options.resume, options.json)
     if options.model is None:
         raise RecipeError("no model: compress run MODEL --budget 4MB, or compress run --resume DIR")
     if options.trust_code:
@@ -94,8 +96,29 @@ def _run(options: argparse.Namespace, command: str) -> int:
     flags = {flag.key: getattr(options, flag.key) for flag in RUN_FLAGS if flag.setting}
     recipe = recipe_of(options.model, options.recipe).with_flags(**flags)
     out = options.out or Path("export") / recipe.name
-    record = run(recipe, options.model, out, command=command, trust_pickle=options.trust_pickle)
-    print(ending(record, out))
+    with _goes_on(out):
+        record = run(recipe, options.model, out, command=command, trust_pickle=options.trust_pickle)
+    return _finished(record, out, options.json)
+
+
+@contextmanager
+def _goes_on(out: Path) -> Iterator[None]:
+    """Ctrl-C inside says how the run that has checkpoints in `out` goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not (out / "checkpoints" / "run.json").is_file():
+            raise
+        kept = f"; what is finished is kept: go on with compress run --resume {shlex.quote(str(out))}"
+        raise KeyboardInterrupt(kept) from None
+
+
+def _finished(record: "RunRecord", out: Path, as_json: bool) -> int:
+    from compress.report.summary import ending
+
+    print(ending(record, out), file=sys.stderr if as_json else sys.stdout)
+    if as_json:
+        print(json.dumps(record.to_json(), indent=2, ensure_ascii=False))
     return 0 if record.verdict.passed else 1
 
 

@@ -15,6 +15,7 @@ import torch
 
 from compress.errors import RecipeError
 from compress.files import Sealed, cache_folder, identity, write_whole
+from compress.pipeline.forecast import Forecast
 from compress.pipeline.history import History
 from compress.report.record import HistoryPoint
 
@@ -66,6 +67,7 @@ class Checkpoints:
         self.minutes: dict[str, float] = {}
         self.history = History(history)
         self.identity = ""
+        self.forecast: Forecast | None = None
         self._finished: list[str] = []
 
     def open(self, run: str) -> None:
@@ -93,6 +95,10 @@ class Checkpoints:
         self.identity = of
         self._forget("*.partial", *(() if self.resume else ("*.pt", "*.state")))
         self.history.restore([], 0.0)
+
+    def kept(self) -> list[str]:
+        """The stages that a run goes on from, by the files that there are."""
+        return [path.stem for path in self.folder.glob("*.pt")] if self.resume else []
 
     def once(self, name: str, make: Callable[[], T], state: Callable[[T], Any], restore: Callable[[Any], T]) -> T:
         """The result of the stage `name`: from its checkpoint, or made now and kept as the plain values of `state`."""
@@ -154,7 +160,7 @@ class Checkpoints:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        log.info("%s ...", name)
+        log.info("%s ...%s", name, self.forecast.place(name, self.minutes) if self.forecast else "")
         start = time.monotonic()
         yield
         self.minutes[name] = (time.monotonic() - start) / 60

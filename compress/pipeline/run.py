@@ -22,13 +22,14 @@ from compress.graph.network import Network
 from compress.graph.quantized import QuantizedGraph
 from compress.judge.verify import GRAPH, compare, describe_parity
 from compress.load.model import Segmenter, Trained, load
-from compress.machine import cores, load_now, prepare_process, processor, versions
+from compress.machine import busy, cores, load_now, prepare_process, processor, versions
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
 from compress.measure.known import Known
 from compress.measure.latency import advice
 from compress.measure.values import Measurement
 from compress.pipeline.checkpoints import FOLDER, RUN, Checkpoints, Start, started
 from compress.pipeline.controls import Small, control_files, small_network
+from compress.pipeline.forecast import Speed, forecast
 from compress.pipeline.pictures import Photographs, open_photographs, pictures_of_photographs, pictures_of_validation
 from compress.pipeline.prepare import Prepared, load_teachers, open_data, prepare, with_teacher
 from compress.pipeline.student import StudentSettings, compress_network, tune
@@ -73,6 +74,8 @@ def run(
     prepare_process()
     budget, size_bytes = _budget(recipe.budget)
     check_writable(out)
+    if (others := busy()) is not None:
+        log.warning("%s", others)
     start = Start(str(model.resolve()), recipe.model_dump(mode="json"), str(recipe.folder.resolve()), command)
     with alone_in(out / FOLDER, out):
         checkpoints = Checkpoints(out / FOLDER, start, resume, out / HISTORY)
@@ -99,6 +102,10 @@ def _run(
         dataset = open_data(recipe.data, source.classes, recipe.seed)
         shown = open_photographs(recipe.report.pictures, recipe.model.input_size) if recipe.report.pictures else None
         torch.manual_seed(recipe.seed)
+    measured_beside = 1 if source.identity in {teacher.identity for teacher in teachers} else 2
+    foretold = forecast(recipe, Speed.of(source.network), dataset, len(teachers), measured_beside)
+    checkpoints.forecast = foretold.without(checkpoints.kept())
+    log.info("%s", checkpoints.forecast.describe())
 
     with checkpoints.stage("teacher"):
         prepared = prepare(teachers, dataset, cache, recipe.teacher.tta, recipe.train.live_teacher, recipe.seed)

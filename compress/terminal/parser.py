@@ -29,7 +29,7 @@ EXAMPLES = {
 }
 GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "run": {
-        "the goal": ("--budget", "--minutes", "--formats", "--out"),
+        "the goal": ("--budget", "--minutes", "--formats", "--out", "--json"),
         "images": ("--data", "--unlabelled", "--pictures"),
         "going on": ("--resume", "--trust-code"),
         "how": (
@@ -88,8 +88,8 @@ def finish(commands: Mapping[str, argparse.ArgumentParser]) -> None:
     for name, parser in commands.items():
         parser.set_defaults(parser=parser)
         talk = parser.add_mutually_exclusive_group()
-        for flags, level, what in _LEVELS:
-            talk.add_argument(*flags, dest="level", action="store_const", const=level, default=None, help=what)
+        for names, level, what in _LEVELS:
+            talk.add_argument(*names, dest="level", action="store_const", const=level, default=None, help=what)
         parser.epilog = "\n".join(["examples:", *(f"  {example}" for example in EXAMPLES[name])])
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         for title, flags in GROUPS.get(name, {}).items():
