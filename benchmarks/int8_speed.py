@@ -22,7 +22,8 @@ from compress.release.export import EXPORTERS
 def float_student(run: Path) -> Network:
     """The student of a run as it was before quantization."""
     checkpoints = [run / "checkpoints" / f"{stage}.pt" for stage in ("distil", "repair")]
-    return Network.from_state(torch.load(next(path for path in checkpoints if path.exists()), weights_only=True))
+    kept = torch.load(next(path for path in checkpoints if path.exists()), weights_only=True)
+    return Network.from_state(kept["state"])
 
 
 def main(run: Path) -> None:

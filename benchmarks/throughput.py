@@ -63,7 +63,7 @@ def main(options: argparse.Namespace) -> None:
     recipe = read_recipe(options.model.with_suffix(".toml"))
     heavy = load(options.model, recipe)
     student = float_student(options.run)
-    kept = torch.load(options.run / "checkpoints" / "plan.pt", weights_only=True)["kept"]
+    kept = torch.load(options.run / "checkpoints" / "plan.pt", weights_only=True)["state"]["kept"]
     device = best_device()
     bare = placed(student)
     with TemporaryDirectory(prefix="compress-") as folder:

@@ -28,6 +28,7 @@ _NUMBER = r"(\d+(?:\.\d+)?)"
 _MILLISECONDS = re.compile(rf"\s*{_NUMBER}\s*ms\s*", re.IGNORECASE)
 _RATIO = re.compile(rf"\s*{_NUMBER}\s*x\s+(\S.*?)\s*", re.IGNORECASE)
 _LIMIT = re.compile(r"\s*([a-z_]+)\s*(<=|>=)(.*)", re.IGNORECASE)
+_STRICT = re.compile(r"\s*([a-z_]+)\s*(<|>|=|==|=<|=>|≤|≥)\s*([^<>=\s].*)", re.IGNORECASE)
 _DROP = re.compile(rf"\s*{_NUMBER}(?:\s+(\S.*?))?\s*")
 _IOU = re.compile(rf"\s*{_NUMBER}\s*")
 
@@ -112,6 +113,9 @@ def parse_limit(text: str) -> Limit:
         if example is None:
             raise BudgetError(f"budget {text!r}: {name!r} is not measured; limit {', '.join(EXAMPLES)}")
         raise BudgetError(f"budget {text!r} makes no sense: write it like {example}")
+    if (found := _STRICT.fullmatch(text)) and (name := found[1].lower()) in EXAMPLES:
+        meant = f"{name}{'>=' if name == 'iou' else '<='}{found[3]}"
+        raise BudgetError(f"budget {text!r}: write {meant}")
     if (found := _MILLISECONDS.fullmatch(text)) and float(found[1]) > 0:
         return Limit("latency", float(found[1]), text)
     try:

@@ -6,26 +6,35 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from compress.errors import CompressError, WriteError
 from compress.flags import LIMITS, RUN_FLAGS
+from compress.terminal.parser import Parser, finish
+
+if TYPE_CHECKING:
+    from compress.report.record import RunRecord
 
 _NO_TORCH = "this command needs torch, which the light install leaves out: pip install 'compress-mobile[train]'"
 _MODEL = "file that torch.save(model.state_dict()) wrote"
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def main(argv: list[str] | None = None) -> int:
     """0: within budget, or one network. 1: not, or undecided, or files that differ. 2: could not run. 130: Ctrl-C."""
     arguments = sys.argv[1:] if argv is None else argv
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("compress").setLevel(logging.INFO)
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks what can follow
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    options = parser.parse_args(arguments)
     try:
+        _speak(options.level or logging.INFO)
         return options.call(options, "compress " + shlex.join(map(_unplaced, arguments)))
     except CompressError as error:
         print(f"compress: {error}{_flag_for(error, options)}", file=sys.stderr)
@@ -35,10 +44,22 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"compress: {_NO_TORCH}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        kept = "; what is finished is kept: go on with compress run --resume DIR" if options.call is _run else ""
-        print(f"compress: stopped{kept}", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"compress: stopped{stopped}", file=sys.stderr)
         return 130
+
+
+def _speak(level: int) -> None:
+    """Let the log of this command be read on stderr; other packages' only where all is to be told."""
+    import warnings
+
+    from compress.terminal.progress import Above
+
+    logging.basicConfig(format="%(message)s", handlers=[Above()])
+    logging.getLogger("compress").setLevel(level)
+    if level > logging.DEBUG:
+        logging.getLogger().setLevel(logging.ERROR)
+        warnings.simplefilter("ignore")
 
 
 def _flag_for(error: CompressError, options: argparse.Namespace) -> str:
@@ -56,34 +77,57 @@ def _unplaced(argument: str) -> str:
 def _run(options: argparse.Namespace, command: str) -> int:
     from compress.errors import RecipeError
     from compress.pipeline.run import resume, run
-    from compress.recipe import read_recipe
-    from compress.report.summary import table
+    from compress.recipe import recipe_of
 
     if options.resume:
         given = {key for key, value in vars(options).items() if value is not None}
-        others = given - {"call", "resume", "minutes", "trust_pickle"}
+        others = given - {"call", "level", "resume", "minutes", "trust_pickle", "trust_code", "json"}
         if others:
             named = ", ".join(sorted("MODEL" if key == "model" else "--" + key.replace("_", "-") for key in others))
             raise RecipeError(f"--resume goes on with the recipe that the run has: leave out {named}, or start it anew")
-        record = resume(options.resume, minutes=options.minutes, trust_pickle=options.trust_pickle)
-        print(table(record, options.resume / "report.html"))
-        return 0 if record.verdict.passed else 1
+        trust = {"trust_pickle": options.trust_pickle, "trust_code": bool(options.trust_code)}
+        with _goes_on(options.resume):
+            record = resume(options.resume, minutes=options.minutes, **trust)
+        return _finished(record, options.resume, options.json)
     if options.model is None:
         raise RecipeError("no model: compress run MODEL --budget 4MB, or compress run --resume DIR")
+    if options.trust_code:
+        raise RecipeError("--trust-code goes with --resume: a run that you start runs the code of your own recipe")
     flags = {flag.key: getattr(options, flag.key) for flag in RUN_FLAGS if flag.setting}
-    recipe = read_recipe(options.recipe or options.model.with_suffix(".toml")).with_flags(**flags)
+    recipe = recipe_of(options.model, options.recipe).with_flags(**flags)
     out = options.out or Path("export") / recipe.name
-    record = run(recipe, options.model, out, command=command, trust_pickle=options.trust_pickle)
-    print(table(record, out / "report.html"))
+    with _goes_on(out):
+        record = run(recipe, options.model, out, command=command, trust_pickle=options.trust_pickle)
+    return _finished(record, out, options.json)
+
+
+@contextmanager
+def _goes_on(out: Path) -> Iterator[None]:
+    """Ctrl-C inside says how the run that has checkpoints in `out` goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not (out / "checkpoints" / "run.json").is_file():
+            raise
+        kept = f"; what is finished is kept: go on with compress run --resume {shlex.quote(str(out))}"
+        raise KeyboardInterrupt(kept) from None
+
+
+def _finished(record: "RunRecord", out: Path, as_json: bool) -> int:
+    from compress.report.summary import ending
+
+    print(ending(record, out), file=sys.stderr if as_json else sys.stdout)
+    if as_json:
+        print(json.dumps(record.to_json(), indent=2, ensure_ascii=False))
     return 0 if record.verdict.passed else 1
 
 
 def _inspect(options: argparse.Namespace, command: str) -> int:
     from compress.load.inspect import describe_model
     from compress.load.model import load
-    from compress.recipe import read_recipe
+    from compress.recipe import recipe_of
 
-    recipe = read_recipe(options.recipe or options.model.with_suffix(".toml"))
+    recipe = recipe_of(options.model, options.recipe)
     print(describe_model(load(options.model, recipe, options.trust_pickle)))
     return 0
 
@@ -201,19 +245,22 @@ def _mine(options: argparse.Namespace, command: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     from importlib.metadata import version
 
-    parser = argparse.ArgumentParser(
-        prog="compress", description="Turn a trained image segmenter into an int8 model that a phone can run."
+    parser = Parser(
+        prog="compress",
+        description="Turn a trained image segmenter into an int8 model that a phone can run.",
+        epilog="compress COMMAND --help has the options of each, and examples.",
     )
     parser.add_argument("--version", action="version", version=f"compress {version('compress-mobile')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_inspect, _add_verify, _add_bench, _add_gate, _add_report, _add_mine, _add_run):
         add(commands)
+    finish(commands.choices)
     return parser
 
 
-def _reads_a_model() -> argparse.ArgumentParser:
+def _reads_a_model() -> Parser:
     """The options of the commands that read a trained model."""
-    reads = argparse.ArgumentParser(add_help=False)
+    reads = Parser(add_help=False)
     reads.add_argument("--recipe", type=Path, help="TOML recipe (default: beside the model)")
     reads.add_argument("--trust-pickle", action="store_true", help="also load a whole pickled module, which is code")
     return reads

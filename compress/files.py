@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from compress.errors import DataError, WriteError
@@ -38,10 +39,25 @@ def written(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         yield partial
-        os.replace(partial, path)
+        _become(partial, path)
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def _become(partial: Path, path: Path) -> None:
+    """Rename, once all that was written is on the disk: else a power cut could leave the name with nothing in it."""
+    _to_disk(partial)
+    os.replace(partial, path)
+    _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -51,6 +67,40 @@ def write_whole(path: Path, data: bytes) -> None:
             partial.write_bytes(data)
     except OSError as error:
         raise WriteError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A file with a seal at its end, by which one that was cut, changed, or made of something else is known.
+
+    of  what its content was made from and what it is, as `identity` has it
+    """
+
+    path: Path
+    of: str
+
+    def write(self, content: bytes) -> None:
+        """Raises WriteError."""
+        write_whole(self.path, content + self._seal(content))
+
+    def read(self) -> bytes | None:
+        """None where there is no file, or one whose seal is not its own, which is said."""
+        try:
+            whole = self.path.read_bytes() if self.path.is_file() else None
+        except OSError as error:
+            log.warning("%s: %s: it is made anew", self.path, error.strerror)
+            return None
+        if whole is None:
+            return None
+        size = hashlib.sha256().digest_size
+        content = whole[:-size]
+        if whole[-size:] == self._seal(content):
+            return content
+        log.warning("%s: damaged, or of other settings: it is made anew", self.path)
+        return None
+
+    def _seal(self, content: bytes) -> bytes:
+        return hashlib.sha256(identity("seal", 1, of=self.of).encode() + content).digest()
 
 
 def check_writable(out: Path) -> None:
@@ -101,6 +151,38 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def alone_in(folder: Path, owner: Path) -> Iterator[None]:
+    """While it lasts, no other process is inside for the same `folder`, which is made; `owner` is what the user calls
+    it. Folders that were made and in which nothing was left are gone at the end. Raises WriteError where another
+    process is inside, or the folder cannot be made."""
+    from filelock import FileLock, Timeout
+
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    lock = FileLock(folder / "run.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise WriteError(f"{owner}: another run writes here; wait for it, or choose another folder") from None
+    except OSError as error:
+        raise WriteError(f"{owner}: cannot be written: {error.strerror}; choose another folder") from None
+    try:
+        yield
+    finally:
+        _leave(made, Path(lock.lock_file))
+        lock.release()
+
+
+def _leave(made: Sequence[Path], lock: Path) -> None:
+    """Take those of the folders `made`, the innermost first, away that hold nothing but the lock."""
+    with suppress(OSError):
+        if made and [each.name for each in lock.parent.iterdir()] == [lock.name]:
+            lock.unlink()
+        for folder in made:
+            folder.rmdir()
+
+
 def cached(path: Path, make: Callable[[Path], object], *, resumable: bool = False, wanted: str = "") -> Path:
     """The file `path` of the cache, whose name must hold the `identity` of its content; made where it is not there, by
     one process, for which others wait. `make` gets the name to write to. With `resumable` that name is the same each
@@ -122,7 +204,7 @@ def _make(path: Path, make: Callable[[Path], object], resumable: bool) -> None:
     if resumable:
         partial = path.with_name(f"{path.name}.partial")
         make(partial)
-        os.replace(partial, path)
+        _become(partial, path)
     else:
         with written(path) as partial:
             make(partial)

@@ -42,6 +42,7 @@ RUN_FLAGS = (
         metavar="DIR",
         type=Path,
     ),
+    Flag("--trust-code", "with --resume: go on with a run that was not started here, and run its code"),
     Flag("--budget", LIMITS, "budget", "LIMIT", repeatable=True),
     Flag("--data", "folder with train/ and val/, each images/ and masks/", "data.folder", "DIR", Path),
     Flag("--unlabelled", "folder of more images, without masks", "data.unlabelled", "DIR", Path),
@@ -56,5 +57,6 @@ RUN_FLAGS = (
     Flag("--quantize", "qat trains with int8, ptq calibrates only (default: qat)", "quantize", "HOW"),
     Flag("--keep-float", "computes in float (repeatable)", "keep_float", "LAYER", repeatable=True),
     Flag("--sensitivity", "rank layers, keep the worst float if bytes are left", "sensitivity"),
+    Flag("--json", "print the record of the run as JSON; the text for people goes to stderr then"),
     Flag("--formats", "of onnx, tflite, ort (default: the recipe's)", "formats", "LIST", listed),
 )

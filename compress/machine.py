@@ -2,6 +2,7 @@
 
 import os
 import platform
+import time
 from pathlib import Path
 
 
@@ -12,6 +13,44 @@ def cores() -> int:
 
 THREADS = min(2, cores())
 """As many as a phone has fast cores, but no more than there are here."""
+
+
+_FULL = 0.75
+"""Load on each core from which the inferences of two threads wait for others."""
+
+
+def load() -> float:
+    """Processes that wanted to compute during the last minute, on average; 0 where the system does not say."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        return 0.0
+
+
+def load_now(samples: int = 20, seconds: float = 1.0) -> float:
+    """Processes that want to compute while this one sleeps for some `seconds`. Unlike the average it knows nothing of
+    what this process did the minute before; where the system does not say, it is that average."""
+    found = []
+    for _ in range(samples):
+        time.sleep(seconds / samples)
+        try:
+            running = Path("/proc/loadavg").read_text().split()[3].partition("/")[0]
+            found.append(max(0, int(running) - 1))  # this process, which reads it
+        except (OSError, ValueError, IndexError):
+            return load()
+    return round(sum(found) / len(found), 2)
+
+
+def busy(noted: float | None = None, of: int | None = None) -> str | None:
+    """A sentence where other programs keep this machine busy; None: they do not. `noted`: a load that was seen before,
+    on `of` cores."""
+    found, here = load() if noted is None else noted, of or cores()
+    if found < _FULL * here:
+        return None
+    return (
+        f"the machine is busy: load {found:.1f} on {here} cores; times are not to be trusted: close other programs and "
+        "measure again"
+    )
 
 
 def prepare_process() -> None:

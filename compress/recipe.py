@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from compress.errors import RecipeError
+from compress.errors import ModelError, RecipeError
 from compress.flags import RUN_FLAGS
 
 
@@ -279,9 +279,18 @@ def read_recipe(path: Path) -> Recipe:
     return validated(Recipe, {**document, "folder": path.parent}, str(path))
 
 
-def restored_recipe(document: dict[str, Any], folder: Path) -> Recipe:
-    """The recipe that `Recipe.model_dump` wrote, of a file in `folder`. Raises RecipeError."""
-    return validated(Recipe, {**document, "folder": folder}, "checkpoints")
+def recipe_of(model: Path, named: Path | None = None) -> Recipe:
+    """The recipe in the TOML file beside a model, or in the one that is `named`. Raises ModelError where there is no
+    model, which is what a mistyped name is, and RecipeError."""
+    if not model.is_file():
+        what = "is no file" if model.exists() else "no such file"
+        raise ModelError(f"{model}: {what}; name the model's file of weights")
+    return read_recipe(named or model.with_suffix(".toml"))
+
+
+def restored_recipe(document: dict[str, Any], folder: Path, where: str) -> Recipe:
+    """The recipe that `Recipe.model_dump` wrote, of a file in `folder`. Raises RecipeError, naming `where` it is."""
+    return validated(Recipe, {**document, "folder": folder}, where)
 
 
 def read_toml(path: Path, missing: str) -> dict[str, Any]:

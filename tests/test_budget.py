@@ -180,3 +180,21 @@ def test_a_check_knows_what_it_limits_and_so_does_its_name(text):
         "metric": one.metric,
         "reference": one.reference,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("iou>0.86", "iou>=0.86"),
+        ("IoU => 0.86", "iou>=0.86"),
+        ("iou<0.86", "iou>=0.86"),
+        ("latency<20ms", "latency<=20ms"),
+        ("latency=0.12x teacher.onnx", "latency<=0.12x teacher.onnx"),
+        ("size=4MB", "size<=4MB"),
+        ("iou_drop<0.01", "iou_drop<=0.01"),
+    ],
+)
+def test_another_sign_is_answered_with_the_one_that_is_meant(text, meant):
+    with pytest.raises(BudgetError, match=f"write {meant}$"):
+        parse_limit(text)
+    assert parse_limit(meant).value > 0

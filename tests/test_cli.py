@@ -51,7 +51,7 @@ def test_a_budget_that_no_width_can_meet_names_the_smallest(model, tiny_data, tm
 
 def test_a_missing_model(model, tmp_path, capsys):
     model.unlink()
-    assert "no such model file" in refused(
+    assert "tiny.pt: no such file" in refused(
         capsys, tmp_path / "out", "run", model, "--budget", "4MB", "--data", tmp_path
     )
 
@@ -192,17 +192,48 @@ def test_a_resumed_run_is_not_told_to_give_out_which_it_refuses(tmp_path, capsys
     assert "--out" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(
     ("command", "place"),
-    [(["bench", "a.onnx"], "compress.judge.bench.bench"), (["run", "--resume", "a"], "compress.pipeline.run.resume")],
+    [
+        (["bench", "a.onnx"], "compress.judge.bench.bench"),
+        (["run", "--resume", "a run"], "compress.pipeline.run.resume"),
+        (["run", "tiny.pt", "--out", "a run"], "compress.pipeline.run.run"),
+    ],
 )
-def test_a_stopped_command_says_how_a_run_goes_on_where_it_is_a_run(command, place, capsys, monkeypatch):
+def test_a_stopped_command_says_how_a_run_goes_on_where_one_can(command, place, finished, model, capsys, monkeypatch):
     def stopped(*arguments, **options):
         raise KeyboardInterrupt
 
+    monkeypatch.chdir(model.parent)
+    if finished:
+        (model.parent / "a run" / "checkpoints").mkdir(parents=True)
+        (model.parent / "a run" / "checkpoints" / "run.json").touch()
     monkeypatch.setattr(place, stopped)
     assert main(command) == 130
-    assert ("run --resume DIR" in capsys.readouterr().err) == (command[0] == "run")
+    said = capsys.readouterr().err.splitlines()[-1]
+    kept = "; what is finished is kept: go on with compress run --resume 'a run'"
+    assert said == "compress: stopped" + (kept if finished and command[0] == "run" else "")
+
+
+@pytest.mark.parametrize("command", ["run", "inspect"])
+def test_a_mistyped_model_is_said_to_be_the_model(command, tmp_path, capsys):
+    assert refused(capsys, None, command, tmp_path / "foo.pt").startswith(f"compress: {tmp_path / 'foo.pt'}: no such")
+    assert "is no file" in refused(capsys, None, command, tmp_path)
+
+
+def test_a_budget_without_a_size_is_asked_for_one(model, tiny_data, tmp_path, capsys):
+    flags = ["--budget", "20ms", "--budget", "iou>=0.5"]
+    line = refused(capsys, tmp_path / "out", "run", model, "--data", tiny_data, *flags)
+    assert line.endswith("--budget 20ms --budget 'iou>=0.5' --budget 4MB")
+
+
+def test_what_torch_says_of_a_model_that_it_cannot_trace_is_not_shown(model, capsys):
+    text = model.with_suffix(".py").read_text().replace("return self.head(merged)", "return merged[merged > 0]")
+    model.with_suffix(".py").write_text(text)
+    assert main(["inspect", str(model)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("compress: ")
 
 
 def test_python_runs_the_package_as_the_command():

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
 
 from compress.errors import DataError
 from compress.machine import cores
+from compress.terminal.progress import tqdm
 
 Size = tuple[int, int]  # height, width
 THUMBNAIL = 32  # height and width, of what `checked` gives

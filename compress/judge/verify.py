@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from tqdm import tqdm
 
 from compress.data.folders import open_unlabelled
 from compress.data.images import read_image
@@ -25,6 +24,7 @@ from compress.release.manifest import changed_files, read_manifest
 from compress.runtime.local import Child
 from compress.runtime.readback import said_otherwise
 from compress.runtime.session import saturates
+from compress.terminal.progress import tqdm
 
 GRAPH = Path("checkpoints") / "graph.npz"
 IMAGES = 50

@@ -129,6 +129,8 @@ def read_module(path: Path, recipe: Recipe, trust_pickle: bool = False) -> nn.Mo
 def _architecture(folder: Path, architecture: str) -> nn.Module:
     file_name, name = architecture.split(":")
     source = folder / file_name
+    if Path(file_name).is_absolute() or ".." in Path(file_name).parts:
+        raise ModelError(f"{source}: lies outside the recipe's folder; its code is not run: put it beside the recipe")
     spec = importlib.util.spec_from_file_location(f"architecture_{source.stem}", source)
     if spec is None or spec.loader is None or not source.is_file():
         raise ModelError(f"{source}: no such file; model.architecture in the recipe names a file beside it")

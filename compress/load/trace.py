@@ -14,6 +14,7 @@ from compress.graph.operators.conv import CONV, ConvAttributes
 from compress.graph.operators.image import IMAGE, ImageAttributes
 from compress.graph.operators.operator import Call, FromAten, Operator
 from compress.graph.operators.unary import SIGMOID, SOFTMAX
+from compress.terminal.quiet import quietly
 
 IDENTITIES = {
     f"{name}.default" for name in ("dropout", "dropout_", "feature_dropout", "clone", "contiguous", "detach", "alias")
@@ -33,7 +34,8 @@ def trace(
     is deployed. Raises ModelError naming the layer and the operator that is not known here.
     """
     try:
-        exported = torch.export.export(module.eval(), (torch.zeros(1, 3, *size),), strict=False)
+        with quietly():
+            exported = torch.export.export(module.eval(), (torch.zeros(1, 3, *size),), strict=False)
     except Exception as error:
         raise ModelError(f"the model cannot be traced at {size[0]}x{size[1]}: {_first_line(error)}") from error
     walk = _Walk(exported, size, mean, std)

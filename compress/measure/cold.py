@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from compress.machine import THREADS
 from compress.measure.values import Cold
 from compress.runtime.local import Child
+from compress.terminal.progress import tqdm
 
 _PIECE = 1 << 20
 _INFERENCES = 3  # the first allocates; memory has been seen to grow until the second

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from compress.data.folders import Dataset
 from compress.data.images import Size, read_mask
@@ -25,6 +26,10 @@ from compress.measure.statistics import (
 )
 from compress.measure.values import Interval, Measurement
 from compress.runtime.local import Child
+from compress.terminal.progress import tqdm
+
+if TYPE_CHECKING:
+    from compress.measure.known import Known
 
 
 @dataclass(frozen=True)
@@ -77,20 +82,24 @@ def measure(
     against: str | None = None,
     threads: int = THREADS,
     seconds: float = 5.0,
+    known: "Mapping[str, Known] | None" = None,
 ) -> dict[str, Measured]:
     """Bytes and latency of each file, and what `images` tell of it, in the order of `files`.
 
     Speed-ups and drops are against the file that `against` names, taken in the same turns and on the same images.
-    Raises MeasureError.
+    `known`: where the answers of some of the files are kept; their latency never is. Raises MeasureError.
     """
+    known = known or {}
     latency = take_turns({name: artifact.path for name, artifact in files.items()}, threads=threads, seconds=seconds)
-    evaluations = evaluate_each(files, images, first=against, threads=threads) if images else {}
+    evaluations = evaluate_each(files, images, first=against, threads=threads, known=known) if images else {}
     found = {}
     for name, artifact in files.items():
         base = None if name == against else against
         measurement = Measurement()
         if images is not None:
-            stable = stability(artifact, images.pixels(artifact.size), threads=threads)
+            pixels = images.pixels(artifact.size)
+            make = partial(stability, artifact, pixels, threads=threads)
+            stable = known[name].stability(artifact, pixels, make) if name in known else make()
             measurement = accuracy(evaluations[name], evaluations[base] if base else None, stable)
         measurement = replace(
             measurement,
@@ -103,20 +112,35 @@ def measure(
 
 
 def evaluate_each(
-    files: Mapping[str, Artifact], images: LabelledImages, *, first: str | None = None, threads: int = THREADS
+    files: Mapping[str, Artifact],
+    images: LabelledImages,
+    *,
+    first: str | None = None,
+    threads: int = THREADS,
+    known: "Mapping[str, Known] | None" = None,
 ) -> dict[str, Evaluation]:
     """What each file answers. Without labels the answers of the one that is called `first` are the masks of the
     others. Raises MeasureError."""
     found: dict[str, Evaluation] = {}
     for name in sorted(files, key=lambda name: name != first):
-        masks: Iterable[np.ndarray] | None = None
-        if images.masks is not None:
-            masks = images.masks()
-        elif first in found:
-            masks = found[first].predictions
-        pixels = images.pixels(files[name].size)
-        found[name] = evaluate(files[name], pixels, masks, len(images.classes), threads=threads)
+        masks = images.masks
+        if masks is None and first in found:
+            masks = partial(iter, found[first].predictions)
+        file, pixels, classes = files[name], images.pixels(files[name].size), len(images.classes)
+        make = partial(_answered, file, pixels, masks, classes, threads)
+        kept = (known or {}).get(name)
+        found[name] = kept.evaluation(file, pixels, masks, classes, make) if kept else make()
     return found
+
+
+def _answered(
+    artifact: Artifact,
+    images: np.ndarray,
+    masks: Callable[[], Iterable[np.ndarray]] | None,
+    classes: int,
+    threads: int,
+) -> Evaluation:
+    return evaluate(artifact, images, masks and masks(), classes, threads=threads)
 
 
 def evaluate(

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from compress.machine import THREADS
+from compress.machine import THREADS, busy
 from compress.measure.statistics import turn_medians_ms
 from compress.measure.values import Latency
 from compress.runtime.local import Child
+from compress.terminal.progress import tqdm
 
 _WARM_UP = 3
 _STANDS_OUT = 1.1  # times the slowest of the others
@@ -57,17 +57,16 @@ def _latency(samples_ms: list[float], threads: int, runtime: str, turns: int) ->
     return Latency(float(p50_ms), float(p90_ms), tuple(samples_ms), threads, runtime, turns)
 
 
-def advice(latencies: Mapping[str, Latency], load: float, cores: int) -> tuple[str, ...]:
+def advice(
+    latencies: Mapping[str, Latency], load: float, cores: int, longer: str = "with --seconds"
+) -> tuple[str, ...]:
     """What makes the figures of one `take_turns` less certain, and what to do about it, one sentence each.
 
-    `load` is the load average just before, `cores` the number of the machine's processors.
+    `load` is the load average just before, `cores` the number of the machine's processors; `longer` says how to
+    measure longer.
     """
-    found = []
-    if load > cores / 2:
-        found.append(
-            f"the machine was busy before it began (load {load:.1f} on {cores} cores): close other programs, or trust "
-            "ratios only"
-        )
+    full = busy(load, cores)
+    found = [full] if full else []
     restless, first = {}, {}
     for name, latency in latencies.items():
         medians = turn_medians_ms(latency)
@@ -80,12 +79,12 @@ def advice(latencies: Mapping[str, Latency], load: float, cores: int) -> tuple[s
         name, times = max(first.items(), key=lambda item: item[1])
         found.append(
             f"the first turn of {name} stood out, {times:.1f} times slower than the others: the machine was still "
-            "warming up; measure again, or longer with --seconds"
+            f"warming up; measure again, or longer {longer}"
         )
     if restless:
         name, times = max(restless.items(), key=lambda item: item[1])
         found.append(
             f"the machine was noisy: turns of {name} differ by a factor of {times:.1f}; close other programs, use "
-            "fewer --threads than cores, or measure longer with --seconds"
+            f"fewer threads than cores, or measure longer {longer}"
         )
     return tuple(found)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from compress.formats.artifact import LOGITS, Artifact
 from compress.machine import THREADS
 from compress.measure.masks import class_ids
 from compress.runtime.local import Child
+from compress.terminal.progress import tqdm
 
 IMAGES = 16
 JPEG_QUALITY = 75

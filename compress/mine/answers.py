@@ -14,7 +14,7 @@ from compress.files import identity, locked, unwritten, written
 from compress.formats.artifact import LOGITS
 from compress.load.model import load
 from compress.measure.masks import as_probabilities
-from compress.recipe import read_recipe
+from compress.recipe import read_recipe, recipe_of
 from compress.runtime.local import Child
 from compress.runtime.session import OPENERS
 
@@ -55,9 +55,9 @@ def _trained(path: Path, trust_pickle: bool) -> Model:
 
     prepare_process()
     beside = path.with_suffix(".toml")
-    if not beside.is_file():
+    if path.is_file() and not beside.is_file():
         raise RecipeError(f"{beside}: no such file; write the model's recipe there")
-    recipe = read_recipe(beside)
+    recipe = recipe_of(path)
     trained = load(path, recipe, trust_pickle)
     net, device = placed(trained.network), best_device()
 

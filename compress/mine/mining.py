@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from compress.data.folders import open_images
 from compress.data.images import read_all
@@ -15,6 +14,7 @@ from compress.files import cache_folder, content_hash
 from compress.mine.answers import answers, opened
 from compress.mine.select import cells, kinds, pick
 from compress.mine.uncertainty import Score, Uncertainty, score, uncertainty
+from compress.terminal.progress import tqdm
 
 
 @dataclass(frozen=True)

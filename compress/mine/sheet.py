@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
-from tqdm import tqdm
 
 from compress.data.images import read_image
 from compress.errors import WriteError
@@ -17,6 +16,7 @@ from compress.files import write_whole
 from compress.mine.mining import Find, Mined
 from compress.mine.uncertainty import Uncertainty
 from compress.report.pictures import photo_of, photo_uri
+from compress.terminal.progress import tqdm
 
 PHOTO_PX = 240
 UNSURE = (230, 159, 0)

@@ -10,7 +10,7 @@ from compress.budget import Budget, Limit
 from compress.formats.artifact import Artifact
 from compress.graph.network import Network, Node
 from compress.load.model import Segmenter, fresh, load
-from compress.pipeline.checkpoints import RUN, Checkpoints
+from compress.pipeline.checkpoints import Checkpoints
 from compress.pipeline.prepare import Prepared, random_pixels
 from compress.pipeline.student import StudentSettings, compress_network, train_student
 from compress.quantize.convert import quantized_graph
@@ -55,7 +55,6 @@ def control_files(
     size_bytes: int,
     prepared: Prepared,
     checkpoints: Checkpoints,
-    resume: bool,
 ) -> dict[str, Artifact]:
     """Exported int8 files by what they are, each trained for the run's minutes on the run's data.
 
@@ -63,22 +62,15 @@ def control_files(
     but its channels are drawn by lot, as many of each layer, and nothing is repaired. The small network has no channels
     of the teacher's: it learns from the maps and the labels.
     """
-    own = _checkpoints(checkpoints, "random", resume)
+    own = checkpoints.inside("random", heavy=heavy.identity, size_bytes=size_bytes)
     budget = Budget((Limit("size", size_bytes, f"{size_bytes}B"),))
     examples, teacher = prepared.examples, prepared.teacher
     student = compress_network(heavy, random, budget, examples, teacher, own)
     files = {"random pruning": _file(student.quantized, random.files, own.folder)}
     if small:
-        own = _checkpoints(checkpoints, "small", resume)
+        own = checkpoints.inside("small", heavy=heavy.identity)
         files[small.name] = _file(small_student(small, settings, examples, teacher, own), settings.files, own.folder)
     return files
-
-
-def _checkpoints(checkpoints: Checkpoints, name: str, resume: bool) -> Checkpoints:
-    folder = checkpoints.folder / name
-    own = Checkpoints(folder, checkpoints.start, resume and (folder / RUN).exists())
-    own.open(checkpoints.identity)
-    return own
 
 
 def small_student(

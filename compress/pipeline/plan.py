@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from compress.budget import Budget
 from compress.errors import BudgetError
@@ -25,6 +24,7 @@ from compress.quantize.convert import quantized_graph
 from compress.quantize.placement import place
 from compress.quantize.training import QuantizedNetwork
 from compress.release.export import FileSettings, write_files
+from compress.terminal.progress import tqdm
 
 log = logging.getLogger("compress")
 

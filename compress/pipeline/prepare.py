@@ -14,7 +14,7 @@ from compress.errors import DataError, ModelError
 from compress.files import cache_folder, identity
 from compress.load.model import Segmenter, Trained, load
 from compress.prune.widths import PrunePlan
-from compress.recipe import DataSection, TeacherSection, read_recipe
+from compress.recipe import DataSection, TeacherSection, recipe_of
 from compress.train.examples import Examples, hopeless, references_of
 from compress.train.teacher import LiveTeacher, StoredTeacher, Teacher, teacher_features, teacher_maps
 from compress.train.views import random_view, shrink
@@ -56,7 +56,7 @@ def load_teachers(teacher: TeacherSection, model: Trained, trust_pickle: bool = 
     """The model itself, or the recipe's teachers. Raises ModelError where one has other classes or another size."""
     teachers = []
     for path in teacher.models:
-        one = load(path, read_recipe(path.with_suffix(".toml")), trust_pickle)
+        one = load(path, recipe_of(path), trust_pickle)
         if one.classes != model.classes or one.network.traced_size != model.network.traced_size:
             raise ModelError(f"{path}: its recipe has other classes or another input size than the model's")
         teachers.append(one)

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-import os
+import shlex
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +13,8 @@ import torch
 
 from compress.budget import TEACHER, Budget, judge
 from compress.data.folders import Dataset
-from compress.errors import BudgetError
-from compress.files import cache_folder, cached, check_writable, identity
+from compress.errors import BudgetError, RecipeError
+from compress.files import alone_in, cache_folder, cached, check_writable, identity
 from compress.formats.artifact import Artifact
 from compress.formats.npz import write_graph
 from compress.formats.onnx import to_onnx
@@ -22,11 +22,14 @@ from compress.graph.network import Network
 from compress.graph.quantized import QuantizedGraph
 from compress.judge.verify import GRAPH, compare, describe_parity
 from compress.load.model import Segmenter, Trained, load
-from compress.machine import cores, prepare_process, processor, versions
+from compress.machine import busy, cores, load_now, prepare_process, processor, versions
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
+from compress.measure.known import Known
+from compress.measure.latency import advice
 from compress.measure.values import Measurement
-from compress.pipeline.checkpoints import Checkpoints, Start, started
+from compress.pipeline.checkpoints import FOLDER, RUN, Checkpoints, Start, started
 from compress.pipeline.controls import Small, control_files, small_network
+from compress.pipeline.forecast import Speed, forecast
 from compress.pipeline.pictures import Photographs, open_photographs, pictures_of_photographs, pictures_of_validation
 from compress.pipeline.prepare import Prepared, load_teachers, open_data, prepare, with_teacher
 from compress.pipeline.student import StudentSettings, compress_network, tune
@@ -47,6 +50,7 @@ from compress.runtime.local import Child, describe_in_child
 
 log = logging.getLogger("compress")
 
+HISTORY = "history.csv"
 COMPARED = 50
 DURATION = {"minutes", "steps"}
 _FLOAT_FILE = 1  # raised whenever the same network gives another fp32 file
@@ -65,13 +69,29 @@ def run(
 
     Every finished stage is kept in `out`/checkpoints, training at each check; with `resume` the run there goes on from
     what it has. Raises a CompressError, and writes nothing, when the model, the data, the budget or the folder cannot
-    be used.
+    be used, or another run writes there.
     """
     prepare_process()
     budget, size_bytes = _budget(recipe.budget)
     check_writable(out)
+    if (others := busy()) is not None:
+        log.warning("%s", others)
     start = Start(str(model.resolve()), recipe.model_dump(mode="json"), str(recipe.folder.resolve()), command)
-    checkpoints = Checkpoints(out / "checkpoints", start, resume)
+    with alone_in(out / FOLDER, out):
+        checkpoints = Checkpoints(out / FOLDER, start, resume, out / HISTORY)
+        return _run(recipe, budget, size_bytes, model, out, checkpoints, trust_pickle)
+
+
+def _run(
+    recipe: Recipe,
+    budget: Budget,
+    size_bytes: int,
+    model: Path,
+    out: Path,
+    checkpoints: Checkpoints,
+    trust_pickle: bool,
+) -> RunRecord:
+    start = checkpoints.start
     cache, settings, tuning = cache_folder(), StudentSettings.of(recipe, budget), recipe.training("tune")
     with checkpoints.stage("load"):
         source = load(model, recipe, trust_pickle)
@@ -82,10 +102,15 @@ def run(
         dataset = open_data(recipe.data, source.classes, recipe.seed)
         shown = open_photographs(recipe.report.pictures, recipe.model.input_size) if recipe.report.pictures else None
         torch.manual_seed(recipe.seed)
+    measured_beside = 1 if source.identity in {teacher.identity for teacher in teachers} else 2
+    foretold = forecast(recipe, Speed.of(source.network), dataset, len(teachers), measured_beside)
+    checkpoints.forecast = foretold.without(checkpoints.kept())
+    log.info("%s", checkpoints.forecast.describe())
 
     with checkpoints.stage("teacher"):
         prepared = prepare(teachers, dataset, cache, recipe.teacher.tta, recipe.train.live_teacher, recipe.seed)
     checkpoints.open(_identity(start.recipe, budget, source, small, prepared))
+    start.remember()
     _forget_partial_files(out)
 
     heavy: Segmenter = source
@@ -108,12 +133,12 @@ def run(
         with checkpoints.stage("controls"):
             random = StudentSettings.of(recipe.pruned_at_random(), budget)
             size_bytes = student.plan.predicted_bytes
-            controls = control_files(heavy, small, settings, random, size_bytes, prepared, checkpoints, resume)
+            controls = control_files(heavy, small, settings, random, size_bytes, prepared, checkpoints)
 
     with checkpoints.stage("measure"):
         references = _references(source, teachers, recipe.name, cache)
-        measurements, answers, machine = _measure(
-            {**references, **controls}, artifacts, dataset, prepared.images, recipe
+        measurements, answers, machine, cautions = _measure(
+            references, controls, artifacts, dataset, prepared.images, recipe, cache
         )
         pictures = _pictures(shown, dataset, references["teacher"], artifacts, answers)
 
@@ -126,7 +151,8 @@ def run(
         measurements={name: found for name, found in measurements.items() if name not in controls},
         controls={name: measurements[name] for name in controls},
         verdict=judge({a.format: measurements[a.format] for a in artifacts}, budget),
-        machine=Machine(**machine),
+        machine=machine,
+        warnings=(*dataset.warnings, *cautions),
         minutes=checkpoints.minutes,
         earlier=earlier_runs(out, source.sha256),
     )
@@ -134,18 +160,40 @@ def run(
     return record
 
 
-def resume(out: Path, *, minutes: float | None = None, trust_pickle: bool = False) -> RunRecord:
+def resume(
+    out: Path, *, minutes: float | None = None, trust_pickle: bool = False, trust_code: bool = False
+) -> RunRecord:
     """Go on with the run whose output folder is `out`, from its last checkpoint, to the result that it would have had
     (to the same bits where the recipe counts steps, on a processor); or train on until it has been trained for as many
-    `minutes`, finished or not. Raises RecipeError where there is none."""
+    `minutes`, finished or not.
+
+    The folder says which code is run, as the model's architecture: so one that this user did not start here is refused
+    unless `trust_code`. Raises RecipeError then, and where there is no run."""
     start = started(out)
-    recipe = restored_recipe(start.recipe, Path(start.recipe_folder)).with_flags(minutes=minutes)
+    recipe = restored_recipe(start.recipe, Path(start.recipe_folder), str(out / FOLDER / RUN))
+    if not trust_code and not start.own:
+        raise RecipeError(
+            f"{out}: was not started here, and would run {', '.join(_code(start, recipe))}; "
+            "add --trust-code if you trust that"
+        )
+    recipe = recipe.with_flags(minutes=minutes)
     return run(recipe, Path(start.model), out, command=start.command, trust_pickle=trust_pickle, resume=True)
+
+
+def _code(start: Start, recipe: Recipe) -> list[str]:
+    """What a run executes that is not part of this program, for people."""
+    named = [recipe.model.architecture, *([recipe.controls.small] if recipe.controls.small else [])]
+    files = [str(recipe.folder / each.rpartition(":")[0]) for each in named]
+    teachers = [f"the architecture of {path.with_suffix('.toml')}" for path in recipe.teacher.models]
+    return [*files, *teachers, f"with the model {start.model}"]
 
 
 def _budget(limits: list[str]) -> tuple[Budget, int]:
     """The budget, and the bytes that it grants a file. Raises BudgetError."""
     budget = Budget.parse(limits, [TEACHER])
+    if budget.size_bytes is None and budget.limits:
+        given = " ".join(f"--budget {shlex.quote(limit.text)}" for limit in budget.limits)
+        raise BudgetError(f"a budget needs a size too, which the student is planned to: {given} --budget 4MB")
     if budget.size_bytes is None:
         raise BudgetError("no budget: give one, such as --budget 4MB")
     return budget, budget.size_bytes
@@ -253,18 +301,28 @@ def float_file(teacher: Segmenter, name: str, cache: Path) -> Artifact:
 
 def _measure(
     references: dict[str, Artifact],
+    controls: dict[str, Artifact],
     artifacts: list[Artifact],
     dataset: Dataset,
     images: np.ndarray,
     recipe: Recipe,
-) -> tuple[dict[str, Measurement], dict[str, Evaluation], dict[str, Any]]:
-    """Bytes, latency and IoU of the files, the teacher first, from the files alone."""
-    machine = {"cpu": processor(), "cores": cores(), "load": round(os.getloadavg()[0], 2)}
-    files = {**references, **{artifact.format: artifact for artifact in artifacts}}
+    cache: Path,
+) -> tuple[dict[str, Measurement], dict[str, Evaluation], Machine, tuple[str, ...]]:
+    """Bytes, latency and IoU of the files, the teacher first, from the files alone; where that was, and what makes the
+    times less certain. What the references answer is kept in the cache."""
+    machine = Machine(processor(), cores(), load_now())
+    files = {**references, **controls, **{artifact.format: artifact for artifact in artifacts}}
     labelled = LabelledImages.of(dataset, lambda size: images)
-    found = measure(files, labelled, against="teacher", seconds=recipe.measure.seconds)
+    known = dict.fromkeys(references, Known(cache))
+    found = measure(files, labelled, against="teacher", seconds=recipe.measure.seconds, known=known)
     measurements = {name: each.measurement for name, each in found.items()}
-    return measurements, {name: each.evaluation for name, each in found.items() if each.evaluation}, machine
+    times = {name: each.latency for name, each in measurements.items() if each.latency}
+    loads = (machine.load or 0.0, load_now())
+    cautions = advice(times, max(loads), cores(), "with measure.seconds in the recipe")
+    for caution in cautions:
+        log.warning("%s", caution)
+    answers = {name: each.evaluation for name, each in found.items() if each.evaluation}
+    return measurements, answers, machine, cautions
 
 
 def _pictures(

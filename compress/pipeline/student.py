@@ -289,7 +289,7 @@ def _fit(
         training,
         desc=stage + tag,
         on_check=lambda minutes, iou, loss: checkpoints.history.add(stage, iou, minutes, loss),
-        state=checkpoints.folder / f"{stage}{tag}.state",
+        state=checkpoints.state(stage + tag),
     )
     checkpoints.history.end_training()
     return best

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from compress.graph.channels import Channels
 from compress.graph.network import Network
 from compress.graph.operators.operator import Channels as From
+from compress.terminal.progress import tqdm
 
 
 @dataclass(frozen=True)

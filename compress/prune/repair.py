@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from compress.graph.channels import Channels
 from compress.graph.network import Network, Node
 from compress.graph.operators.operator import Rectifier
 from compress.graph.unfold import Taps, as_matrix, by_group, from_matrix
 from compress.prune.cut import kept_channels
+from compress.terminal.progress import tqdm
 
 RIDGE = 0.01
 """Of the mean diagonal of the normal equations."""

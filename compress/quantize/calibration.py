@@ -5,12 +5,12 @@ from typing import assert_never
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from compress.graph.network import Network, Node, is_depthwise
 from compress.graph.operators.operator import Channels
 from compress.quantize.placement import place
 from compress.quantize.training import HIGHEST, LOWEST, QuantizedNetwork
+from compress.terminal.progress import tqdm
 
 LARGEST_BALANCE = 64.0
 """How many times larger a channel is made at most: one that hardly ever speaks would only amplify its rounding."""

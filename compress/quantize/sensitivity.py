@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from compress.graph.network import Network
 from compress.quantize.training import QuantizedNetwork
+from compress.terminal.progress import tqdm
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,21 @@
 
 import copy
 import io
+import logging
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from compress.errors import TrainError
-from compress.files import write_whole
+from compress.files import Sealed
 from compress.graph.network import Network
 from compress.recipe import Training
+from compress.terminal.progress import tqdm
 from compress.train.batches import Batches
 from compress.train.device import Replayed, best_device, placed
 from compress.train.examples import Examples, held_out_ious
@@ -25,6 +25,7 @@ from compress.train.optimizer import Natural
 from compress.train.teacher import Teacher
 from compress.train.views import shrink
 
+log = logging.getLogger("compress")
 Net = TypeVar("Net", bound=Network)
 
 FLOOR = 0.5
@@ -51,7 +52,7 @@ def fit(
     *,
     desc: str,
     on_check: Callable[[float, float, float], None],
-    state: Path | None = None,
+    state: Sealed | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Net:
     """Train a copy of `net` -> the last copy that the held-out images do not speak against, of those that are averaged
@@ -63,27 +64,26 @@ def fit(
     Steps count in the average by their number (Shamir and Zhang 2013, arXiv 1212.1824): three quarters of it are of the
     second half. About ten times `on_check(minutes, iou, loss)` is called, less often where looking at the held-out
     images would take more of the minutes than training does. Then, and every SAVED minutes, everything is written to
-    the file `state`; training goes on from it when it exists, to the same result where the schedule counts steps. Runs
-    on the GPU where there is one, in bfloat16 where the device has it.
+    the file `state`; training goes on from it when it is there and whole, to the same result where the schedule counts
+    steps. Runs on the GPU where there is one, in bfloat16 where the device has it.
 
     Raises TrainError, naming the last good checkpoint, when the loss leaves the finite numbers.
     """
-    progress, schedule = Progress(net, examples, teacher, training), training.schedule
+    schedule = training.schedule
     cost = 0.0  # of a check, in minutes
-    if state is None or not state.exists():
-        start = clock()
+    progress = _begun(state, lambda: Progress(net, examples, teacher, training))
+    if progress is None:
+        progress, start = Progress(net, examples, teacher, training), clock()
         progress.begin()
         cost = (clock() - start) / 60
-    else:
-        progress.load(state)
-        for checked in progress.checks:
-            on_check(*checked)
+    for checked in progress.checks:
+        on_check(*checked)
     began, looked, saved = clock() - progress.minutes * 60, progress.minutes, progress.minutes
     with tqdm(total=100, initial=0, desc=desc, unit="%", bar_format=_BAR) as bar:
         while (done := schedule.done(progress.minutes, progress.steps)) < 1:
             loss = progress.step(done)
             if not math.isfinite(loss):
-                where = f"; the last good checkpoint is {state}" if state is not None and state.exists() else ""
+                where = f"; the last good checkpoint is {state.path}" if state and state.path.exists() else ""
                 raise TrainError(
                     f"{desc}: the loss is {loss} at step {progress.steps}{where}; "
                     "lower train.learning_rate in the recipe"
@@ -102,6 +102,20 @@ def fit(
     if not progress.checks or progress.checks[-1][0] < progress.minutes:
         on_check(*progress.check())
     return cast(Net, progress.kept.cpu())
+
+
+def _begun(state: Sealed | None, make: Callable[[], "Progress"]) -> "Progress | None":
+    """The training that `state` holds; None where there is none that can be gone on with."""
+    content = None if state is None else state.read()
+    if state is None or content is None:
+        return None
+    progress = make()
+    try:
+        progress.load(content)
+    except Exception as error:  # whatever a file may hold that was made to do harm, or by another version
+        log.warning("%s: cannot be used (%s): training begins anew", state.path, type(error).__name__)
+        return None
+    return progress
 
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
@@ -189,17 +203,18 @@ class Progress:
             self.best = scores
         return good
 
-    def save(self, path: Path) -> None:
+    def save(self, file: Sealed) -> None:
         buffer = io.BytesIO()
         parts = {name: getattr(self, name).state_dict() for name in (*_NETWORKS, "optimizer")}
         torch.save(
             {**parts, **{name: getattr(self, name) for name in _VALUES}, "batches": self.batches.state()}, buffer
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, buffer.getvalue())
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+        file.write(buffer.getvalue())
 
-    def load(self, path: Path) -> None:
-        saved: dict[str, Any] = torch.load(path, weights_only=True, map_location=best_device())
+    def load(self, content: bytes) -> None:
+        """Go on from what `save` wrote. Raises whatever torch and Python do where it is something else."""
+        saved: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location=best_device())
         for name in _NETWORKS:
             getattr(self, name).load_state_dict(saved[name])
         for name in _VALUES:

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from compress.data.packed import Packed
 from compress.files import cached, identity, unwritten, written
 from compress.graph.channels import Channels
 from compress.graph.network import Network
 from compress.prune.cut import kept_channels
+from compress.terminal.progress import tqdm
 from compress.train.device import autocast, best_device, placed
 from compress.train.views import View
 

@@ -80,7 +80,7 @@ def test_no_advice_where_the_machine_was_quiet():
     [
         ([10, 10, 10, 10], 1.5, ("load 1.5 on 2 cores", "close other programs")),
         ([16, 10, 10, 10], 0.1, ("first turn of a stood out, 1.6 times", "--seconds")),
-        ([10, 15, 10, 15], 0.1, ("noisy: turns of a differ by a factor of 1.5", "--threads")),
+        ([10, 15, 10, 15], 0.1, ("noisy: turns of a differ by a factor of 1.5", "--seconds")),
     ],
 )
 def test_a_doubtful_measurement_says_so_and_what_to_do(turns_ms, load, words):

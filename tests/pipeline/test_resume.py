@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from compress.cli import main
+from compress.files import Sealed, alone_in
 from compress.pipeline.checkpoints import Checkpoints, Start
+from compress.recipe import read_recipe
 
 BEFORE = ["tune", "tuned teacher", "plan", "repair", "features"]
 STAGES = [*BEFORE, "distil", "ptq", "qat", "export", "verify", "measure"]
@@ -92,7 +95,7 @@ def test_other_images_or_another_model_are_no_reason_to_go_on(model, tiny_data, 
     killed(model, tiny_data, out, "repair")
     recipe = out / "checkpoints" / "run.json"
     recipe.write_text(recipe.read_text().replace(str(tiny_data), str(two_class_data)))
-    assert main(["run", "--resume", str(out)]) == 2
+    assert main(["run", "--resume", str(out), "--trust-code"]) == 2
     assert "start it anew, without --resume" in capsys.readouterr().err
 
 
@@ -103,16 +106,24 @@ def test_a_longer_training_keeps_what_came_before_it(tmp_path):
 
     first = checkpoints(1, False)
     first.open("identity")
-    for stage, at in (("repair", 0.0), ("between-1", 0.5), ("distil", 1.0), ("ptq", 0.0), ("qat", 1.5)):
-        first.once(stage, partial(first.history.add, stage, 0.5, at), lambda _: 1, lambda _: None)
+    stages = {"repair": 0.0, "between-1": 0.5, "distil": 0.5, "ptq": 0.0, "qat": 0.5}
+
+    def make(stage):
+        first.history.add(stage, 0.5, stages[stage])
+        if stages[stage]:
+            first.history.end_training()
+
+    for stage in stages:
+        first.once(stage, partial(make, stage), lambda _: 1, lambda _: None)
         (tmp_path / f"{stage}.state").touch()
-    first.history.minutes = 1.5
-    assert [*checkpoints(1, True).minutes] == ["repair", "between-1", "distil", "ptq", "qat"]
-    longer = checkpoints(2, True)
-    longer.open("identity")
-    assert [*longer.minutes] == ["repair", "between-1"]
-    assert [point.stage for point in longer.history.points] == ["repair", "between-1"]
-    assert longer.history.minutes == 0.5
+    for minutes, kept in ((1, [*stages]), (2, ["repair", "between-1"])):
+        again, made = checkpoints(minutes, True), []
+        again.open("identity")
+        for stage in stages:
+            again.once(stage, partial(made.append, stage), lambda _: 1, lambda _: None)
+        assert made == [stage for stage in stages if stage not in kept]
+        assert [point.stage for point in again.history.points] == kept
+    assert again.history.minutes == 0.5
     assert (tmp_path / "distil.state").exists()
     assert not (tmp_path / "qat.state").exists()
 
@@ -144,6 +155,166 @@ def test_a_stage_that_fails_leaves_no_trace_in_the_history(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         checkpoints.once("distil", fails, lambda _: 1, lambda _: None)
     assert (checkpoints.history.points, checkpoints.history.minutes) == ([], 0.0)
+
+
+def staged(folder: Path, resume: bool, made: list[str], names=("plan", "repair", "distil")) -> Checkpoints:
+    """The checkpoints of a run of three stages, which adds to `made` those that it makes."""
+    checkpoints = Checkpoints(
+        folder / "checkpoints", Start("model.pt", {}, "recipe", ""), resume, folder / "history.csv"
+    )
+    checkpoints.open("identity")
+
+    def make(name):
+        made.append(name)
+        checkpoints.history.add(name, 0.5)
+        return len(made)
+
+    for name in names:
+        checkpoints.once(name, partial(make, name), lambda result: result, lambda kept: kept)
+    return checkpoints
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def changed(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+def other_stage(path):
+    path.write_bytes((path.parent / "plan.pt").read_bytes())
+
+
+def other_run(path):
+    Sealed(path, "something else").write(b"")
+
+
+def made_to_do_harm(path):
+    """With the right seal, and yet no checkpoint."""
+    sealed = Checkpoints(path.parent, Start("model.pt", {}, "recipe", ""), True)
+    sealed.identity = "identity"
+    sealed._sealed(path.name, path.stem == "distil").write(b"no torch file")
+
+
+DAMAGES = [emptied, cut, changed, other_stage, other_run, made_to_do_harm, Path.unlink]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("stage", ["repair", "distil"])
+def test_a_damaged_stage_and_all_after_it_are_made_anew(tmp_path, damage, stage, caplog):
+    staged(tmp_path, False, [])
+    state = tmp_path / "checkpoints" / "distil.state"
+    state.touch()
+    damage(tmp_path / "checkpoints" / f"{stage}.pt")
+    made: list[str] = []
+    again = staged(tmp_path, True, made)
+    assert made == (["repair", "distil"] if stage == "repair" else ["distil"])
+    assert state.exists() == (stage == "distil")  # a training from another network is not gone on with
+    assert [point.stage for point in again.history.points] == ["plan", "repair", "distil"]
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == (damage is not Path.unlink)
+    assert all(f"{stage}.pt" in line for line in said)
+    later: list[str] = []
+    staged(tmp_path, True, later)
+    assert later == []
+
+
+def test_the_history_is_a_table_as_it_is_known_and_once_more_where_it_was_damaged(tmp_path):
+    staged(tmp_path, False, [], ("plan", "repair"))
+    table = "stage,minutes,iou,loss\nplan,0.0,0.5,\nrepair,0.0,0.5,\n"
+    assert (tmp_path / "history.csv").read_text() == table
+    (tmp_path / "history.csv").write_bytes(b"\xff")
+    staged(tmp_path, True, [], ("plan", "repair", "distil"))
+    assert (tmp_path / "history.csv").read_text() == table + "distil,0.0,0.5,\n"
+
+
+RECORD = {"identity": "i", "model": "m.pt", "recipe": {}, "recipe_folder": ".", "command": ""}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "3", "[" * 100_000, "\xff", '{"identity": NaN}']
+    + [json.dumps(RECORD | {key: value}) for key in RECORD for value in (None, 3, [], "a\0b", "\ud800", {"a": "\0"})]
+    + [json.dumps({key: RECORD[key] for key in RECORD if key != gone}) for gone in RECORD]
+    + [json.dumps(RECORD | {"recipe": {"train": [1]}}), json.dumps(RECORD | {"recipe": {"seed": float("inf")}})],
+    ids=str.__len__,
+)
+def test_a_record_of_other_types_is_one_line_that_names_it(text, tmp_path, capsys):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "run.json").write_text(text, "latin-1")
+    assert main(["run", "--resume", str(tmp_path), "--trust-code"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "run.json" in line
+
+
+def test_a_folder_in_place_of_a_record_is_one_line(tmp_path, capsys):
+    (tmp_path / "checkpoints" / "run.json").mkdir(parents=True)
+    assert main(["run", "--resume", str(tmp_path)]) == 2
+    assert "run.json: is no file" in capsys.readouterr().err
+
+
+@pytest.fixture
+def foreign(model, tiny_data, tmp_path) -> Path:
+    """The folder of a run that somebody else made, whose record names code inside it."""
+    out = tmp_path / "foreign"
+    out.mkdir()
+    (out / "evil.py").write_text(f"open({str(tmp_path / 'was here')!r}, 'w')\n")
+    recipe = read_recipe(model.with_suffix(".toml")).with_flags(data=tiny_data, budget=["20KB"]).model_dump(mode="json")
+    recipe["model"]["architecture"] = "evil.py:Net"
+    (out / "checkpoints").mkdir()
+    record = RECORD | {"model": str(model), "recipe": recipe, "recipe_folder": str(out)}
+    (out / "checkpoints" / "run.json").write_text(json.dumps(record))
+    return out
+
+
+def test_a_run_of_somebody_else_runs_no_code_of_its_own(foreign, tmp_path, capsys):
+    assert main(["run", "--resume", str(foreign)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"would run {foreign / 'evil.py'}" in line
+    assert "--trust-code" in line
+    assert not (tmp_path / "was here").exists()
+    assert main(["run", "--resume", str(foreign), "--trust-code"]) == 2
+    assert "evil.py: Net() failed" in capsys.readouterr().err
+    assert (tmp_path / "was here").exists()
+
+
+@pytest.mark.parametrize("key", ["recipe_folder", "model"])
+def test_what_was_changed_in_the_record_of_an_own_run_makes_it_somebody_elses(key, tmp_path):
+    start = Start("model.pt", {"seed": 0}, "recipe", "compress run")
+    start.remember()
+    assert Start(**asdict(start)).own
+    assert not replace(start, **{key: "elsewhere"}).own
+
+
+@pytest.mark.parametrize("place", ["../tiny.py", "/tmp/tiny.py", "a/../../tiny.py"])
+def test_an_architecture_outside_the_recipes_folder_is_not_run(place, model, tmp_path, capsys):
+    recipe = (model.parent / "tiny.toml").read_text().replace("tiny.py:", f"{place}:")
+    (tmp_path / "recipe.toml").write_text(recipe)
+    assert main(["inspect", str(model), "--recipe", str(tmp_path / "recipe.toml")]) == 2
+    assert "outside the recipe's folder" in capsys.readouterr().err
+
+
+def test_a_second_run_in_a_folder_is_refused_and_leaves_the_first_alone(model, tiny_data, tmp_path, capsys):
+    out = tmp_path / "out"
+    with alone_in(out / "checkpoints", out):
+        assert main(arguments(model, tiny_data, out)) == 2
+        assert main(["run", "--resume", str(tmp_path / "no run")]) == 2
+        assert [path.name for path in (out / "checkpoints").iterdir()] == ["run.lock"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("compress: ")]
+    assert lines[0].startswith(f"compress: {out}: another run writes here")
+    assert not out.exists()
+
+
+def test_trust_without_a_run_to_resume_is_refused(model, capsys):
+    assert main(["run", str(model), "--budget", "20KB", "--trust-code"]) == 2
+    assert "--trust-code goes with --resume" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The training loop, with a clock of its own."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from tiny import TinyNet, picture
 from torch.nn import functional as F
 
 from compress.errors import TrainError
+from compress.files import Sealed
 from compress.graph.channels import find_groups
 from compress.load.trace import fold_normalisation, trace
 from compress.recipe import Schedule, Training
@@ -69,8 +71,8 @@ def ticking(step_seconds=1.0):
 
 def trained(net, given, on_check=lambda *_: None, clock=None, state=None, **changes):
     """`given`: the examples and the teacher."""
-    settings = training(**changes)
-    return fit(net, *given, settings, desc="test", on_check=on_check, state=state, clock=clock or ticking())
+    settings, kept = training(**changes), state and Sealed(state, "test")
+    return fit(net, *given, settings, desc="test", on_check=on_check, state=kept, clock=clock or ticking())
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_line_that_says_what_to_try(net, given):
@@ -364,6 +366,25 @@ def test_training_that_was_stopped_goes_on_to_the_same_bits(net, given, tmp_path
     assert len(again) == 10
     for name, value in whole.state_dict().items():
         assert torch.equal(value, rest.state_dict()[name])
+
+
+@pytest.mark.parametrize("damage", ["emptied", "cut", "one byte", "another network's"])
+def test_training_begins_anew_where_its_checkpoint_is_damaged(net, given, tmp_path, damage, caplog):
+    state = tmp_path / "a.state"
+    whole = trained(net, given, schedule=Schedule(steps=2), state=state)
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 255
+    damaged = {"emptied": b"", "cut": content[: len(content) // 2], "one byte": content}
+    if damage in damaged:
+        state.write_bytes(damaged[damage])
+    else:
+        buffer = io.BytesIO()
+        torch.save({"net": {}, "steps": "many"}, buffer)
+        Sealed(state, "test").write(buffer.getvalue())
+    rest = trained(net, given, schedule=Schedule(steps=2), state=state)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), rest.parameters(), strict=True))
+    assert "a.state" in caplog.text
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
 
 
 def test_a_schedule_of_steps_does_not_look_at_the_clock(net, given):
