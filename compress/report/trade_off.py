@@ -10,6 +10,7 @@ from compress.report.charts import ticks
 from compress.report.words import short_bytes, short_ms
 
 Box = tuple[float, float, float, float]  # left, right, top, bottom
+_DRAWN = (1e-6, 1e15)  # milliseconds or bytes that have a place on a logarithmic axis
 _LETTER, _LINE = 3.2, 8.0  # width and height of a label's, as they are in the smallest box
 
 
@@ -69,7 +70,7 @@ def trade_off(dots: Sequence[Dot]) -> list[dict[str, Any]]:
 
 
 def _panel(axis: str, places: Mapping[Dot, float | None], low: float, high: float) -> dict[str, Any] | None:
-    known = {dot: place for dot, place in places.items() if place and place > 0}
+    known = {dot: place for dot, place in places.items() if place and _DRAWN[0] <= place <= _DRAWN[1]}
     if len(set(known.values())) < 2:
         return None
     left, right = math.log10(min(known.values())), math.log10(max(known.values()))

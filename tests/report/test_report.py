@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,7 +14,9 @@ from compress.budget import Budget, judge
 from compress.cli import main
 from compress.errors import DataError, ExportError
 from compress.formats.artifact import Artifact, IOSpec
+from compress.measure.parity import EndParity, Parity
 from compress.measure.values import Interval, Latency, Measurement
+from compress.report.comparison import render_comparison
 from compress.report.html import grouped, render
 from compress.report.pictures import Picture, colour_of, mask_uri, paint, photo_of, photo_uri, pick, read_pictures
 from compress.report.read import earlier_runs, read_record
@@ -225,6 +228,73 @@ def test_the_page_is_well_formed_and_escapes_what_people_named():
     assert "cat<1>.jpg could not be read: skipped" in page.words
     assert not any(tag in ("link", "iframe") for tag, _ in page.tags)
     assert [values for tag, values in page.tags if tag == "script"] == [{}]  # the browser of images, our own
+
+
+def tags_of(page: str) -> Counter[str]:
+    return Counter(tag for tag, _ in Page(page).tags)
+
+
+def hostile(value):
+    """Every text of a report, keys that are names too, as someone may write it who wants to be run."""
+    text = "\"'><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }}"
+    if isinstance(value, dict):
+        named = ("controls", "minutes", "tools", "kernels", "layer_times", "recipe")
+        whole = ("format", "metric", "sha256", "reference", "val_sha256")
+        return {
+            key: {f"{name}{text}": hostile(each) for name, each in item.items()}
+            if key in named and isinstance(item, dict)
+            else item
+            if key in whole
+            else hostile(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [hostile(item) for item in value]
+    return f"{value}{text}" if isinstance(value, str) else value
+
+
+def test_no_text_of_a_report_becomes_markup(tmp_path):
+    measured = full_record().measurements
+    record = replace(
+        full_record(),
+        controls={"a control": measured["tflite"]},
+        kernels={"onnx": Kernels({"Conv": 2}, ("up (Resize): a reason", "down (Resize): a reason"), 2, 0)},
+        layer_times={"onnx": (LayerTime("stem", "Conv", 1.0), LayerTime("deep", "Conv", 3.0))},
+        earlier=(Earlier("2026-11-20T10:00:00Z", Data(), {"tflite": measured["tflite"]}),),
+        parity=Parity(("a weight differs",), (), (EndParity("torch and onnx", 5, 0.1, 2, 0.999),), ("not here",)),
+    )
+    pictures = [picture("a.jpg", 0.5)]
+    document = json.loads(json.dumps(hostile(record.to_json())))
+    document["verdict"] = record.to_json()["verdict"]
+    (tmp_path / "report.json").write_text(json.dumps(document))
+    read = read_record(tmp_path)
+    page = render(read, [replace(pictures[0], name=hostile("a.jpg"))])
+    assert tags_of(page).keys() == tags_of(render(record, pictures)).keys()
+    assert (tags_of(page)["script"], tags_of(page)["img"]) == (1, 0)
+    assert "49" not in Page(page).words.split()
+    assert not any(name.startswith("on") for _, values in Page(page).tags for name in values)
+    runs, both = {"a": record, "b": record}, {"a": pictures, "b": pictures}
+    hostile_runs = {hostile(name): read for name in runs}
+    compared = render_comparison(hostile_runs, dict(zip(hostile_runs, both.values(), strict=True)))
+    assert tags_of(compared)["script"] == tags_of(compared)["img"] == 0
+
+
+def test_the_least_that_a_run_can_measure_still_makes_a_page():
+    one = Measurement(
+        1, Latency(5e-324, 5e-324, (5e-324,), 1, ""), Interval(0, 0, 0), (0.0,), Interval(1e-9, 1e-9, 1e9)
+    )
+    record = replace(
+        full_record(),
+        classes=("",),
+        layers=(LayerSize("", 0, 0, 0, 0),),
+        history=(HistoryPoint("", 0, 1.0), HistoryPoint("cut", 5e-324, 0.0)),
+        measurements={"teacher": one, "tflite": one},
+        layer_times={"onnx": (LayerTime("", "", 0.0),)},
+        predicted_bytes=0,
+    )
+    words = Page(render(record, [])).words
+    assert "1× the size" in words
+    assert Page(render_comparison({"a": record, "b": record}, {"a": [], "b": []})).words.count("Speed was not") == 0
 
 
 def test_the_page_refers_to_nothing_outside_itself():

@@ -82,7 +82,7 @@ def test_what_was_measured_at_another_time_stands_where_its_speedup_puts_it():
     assert dot_of("a", "student", Measurement(iou=Interval(5.0, 0.1, 0.2))) is None
 
 
-@pytest.mark.parametrize("bytes_of_b", [1, 0, -5, 10**6])
+@pytest.mark.parametrize("bytes_of_b", [1, 0, -5, 10**6, 5e-324, 10**320])
 def test_sizes_that_are_equal_or_impossible_draw_no_panel(bytes_of_b):
     iou = Interval(0.5, 0.5, 0.5)
     panels = trade_off([Dot("a", "student", iou, 10**6), Dot("b", "teacher", iou, bytes_of_b)])
