@@ -203,6 +203,7 @@ def accuracy(evaluation: Evaluation, base: Evaluation | None = None, stable: Sta
         worst_decile_iou=bootstrap(worst_decile, evaluation.iou),
         worst_decile_iou_drop=tail_difference(base.iou, evaluation.iou) if base else None,
         small_object_recall=_recall(evaluation),
+        small_objects=sum(map(len, evaluation.small_found)),
         shift_flips=bootstrap_mean(stable.shift) if stable else None,
         jpeg_flips=bootstrap_mean(stable.jpeg) if stable else None,
     )

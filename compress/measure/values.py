@@ -60,5 +60,6 @@ class Measurement:
     worst_decile_iou: Interval | None = None  # mean of the tenth of the images with the lowest IoU
     worst_decile_iou_drop: Interval | None = None  # as iou_drop
     small_object_recall: Interval | None = None  # None also where the masks hold no small object
+    small_objects: int | None = None  # how many those are
     shift_flips: Interval | None = None  # share of mask pixels that change class when the picture moves by one pixel
     jpeg_flips: Interval | None = None  # ... when it is compressed as JPEG once more

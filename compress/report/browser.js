@@ -1,17 +1,18 @@
-// The image browser: one image at a time, with a line between two masks that a drag or the arrow keys move.
+// The picture browser: one picture at a time, with a line between two masks that a drag or the arrow keys move.
 const browser = document.getElementById("browser");
-const thumbs = [...browser.querySelectorAll(".strip button")];
+const cards = [...browser.querySelectorAll(".cards button")].sort((a, b) => a.dataset.rank - b.dataset.rank);
 const figure = browser.querySelector("figure");
 const compare = browser.querySelector(".compare");
 const slider = compare.querySelector("input");
 const title = browser.querySelector(".title");
+const stored = (part, rank) => document.getElementById(`${part}-${rank}`);
 let current = 0;
 
-function layer(source, part, alt) {
+function layer(part, side, alt) {
   const image = new Image();
-  image.src = source;
+  image.src = stored(part, current).getAttribute("href");
   image.alt = alt;
-  image.className = part;
+  image.className = side;
   image.draggable = false;
   return image;
 }
@@ -24,28 +25,26 @@ function tag(words, side) {
 }
 
 function draw() {
-  const thumb = thumbs[current];
+  const { name, iou, sides } = cards[current].dataset;
   const chosen = browser.querySelector("input[name=left]:checked").value;
-  const left = chosen in thumb.dataset ? chosen : chosen === "photo" ? "photo" : "teacher";
-  const [photo, student] = [...thumb.querySelectorAll("img")].map((image) => image.src);
-  const parts = [layer(photo, "photo", thumb.dataset.name)];
-  if (left !== "photo") parts.push(layer(thumb.dataset[left], "left", "Mask of the " + left));
-  parts.push(layer(student, "right", "Mask of the student"));
+  const left = chosen === "photo" || sides.split(" ").includes(chosen) ? chosen : "teacher";
+  const parts = [layer("photo", "photo", name)];
+  if (left !== "photo") parts.push(layer(left, "left", "Mask of the " + left));
+  parts.push(layer("student", "right", "Mask of the student"));
   const bar = document.createElement("span");
   bar.className = "bar";
   compare.replaceChildren(...parts, bar, tag(left, "l"), tag("student", "r"), slider);
-  const shape = thumb.dataset.width / thumb.dataset.height;
+  const photo = stored("photo", current);
+  const shape = photo.getAttribute("width") / photo.getAttribute("height");
   compare.style.aspectRatio = shape;
   compare.style.maxWidth = `min(100%, ${70 * shape}vh, 48rem)`;
-  title.textContent = `${current + 1} of ${thumbs.length}: ${thumb.dataset.name}, ${thumb.dataset.iou}`;
-  thumbs.forEach((other, index) => other.setAttribute("aria-pressed", index === current));
+  title.textContent = `${name}, ${iou}: number ${current + 1} of ${cards.length} from the worst`;
+  cards.forEach((card, index) => card.setAttribute("aria-pressed", index === current));
 }
 
 function show(index) {
-  current = Math.min(Math.max(index, 0), thumbs.length - 1);
+  current = Math.min(Math.max(index, 0), cards.length - 1);
   draw();
-  const strip = thumbs[current].closest(".strip");
-  strip.scrollLeft = thumbs[current].parentElement.offsetLeft - strip.clientWidth / 2 + thumbs[current].offsetWidth / 2;
 }
 
 function move() {
@@ -54,10 +53,13 @@ function move() {
 }
 
 slider.addEventListener("input", move);
-thumbs.forEach((thumb, index) => thumb.addEventListener("click", () => show(index)));
+cards.forEach((card, index) => card.addEventListener("click", () => {
+  show(index);
+  figure.scrollIntoView({ block: "nearest" });
+}));
 browser.querySelectorAll("[data-step]").forEach((button) =>
   button.addEventListener("click", () => show(current + Number(button.dataset.step))));
 browser.querySelectorAll("input[name=left]").forEach((radio) => radio.addEventListener("change", draw));
 figure.hidden = false;
 move();
-show(0);
+show(Number(browser.dataset.first));

@@ -86,7 +86,7 @@ def of_checks(verdict: Verdict) -> list[str]:
         elif check.measured is not None and not check.undecided:
             missed.setdefault(check.format, []).append(check.kind)
     return [
-        f"{_name(name)} meets its budget for {_listed(met[name])}, but not for {_listed(kinds)}."
+        f"{_name(name)} meets its budget for {listed(met[name])}, but not for {listed(kinds)}."
         for name, kinds in missed.items()
         if name in met
     ]
@@ -111,7 +111,9 @@ def relative_speed(ours: Measurement, theirs: Measurement) -> Interval | None:
     """How many times faster ours is, from two speedups over the same teacher: the interval is the widest that both of
     theirs allow, because the two need not have taken turns."""
     a, b = ours.speedup, theirs.speedup
-    return None if a is None or b is None else Interval(a.mean / b.mean, a.low / b.high, a.high / b.low)
+    if a is None or b is None or min(a.low, a.mean, b.low, b.mean, b.high) <= 0:
+        return None
+    return Interval(a.mean / b.mean, a.low / b.high, a.high / b.low)
 
 
 @lru_cache(maxsize=256)  # a page asks more than once for what takes a tenth of a second
@@ -177,9 +179,7 @@ def _opposites(name: str, other: str, found: Mapping[str, Finding], pairs: Seque
         if len({finding.better for finding in both.values()}) == 2:
             for kind, finding in both.items():
                 (good if finding.better else bad)[kind] = finding.words
-    return (
-        [f"{name} against {other}: {_listed(list(good.values()))}, but {_listed(list(bad.values()))}."] if good else []
-    )
+    return [f"{name} against {other}: {listed(list(good.values()))}, but {listed(list(bad.values()))}."] if good else []
 
 
 def _across_runtimes(other: str, speeds: Mapping[str, Interval | None]) -> list[str]:
@@ -189,7 +189,7 @@ def _across_runtimes(other: str, speeds: Mapping[str, Interval | None]) -> list[
     slower = [f"{_name(name)} is {each.words}" for name, each in shown.items() if not each.better]
     if not faster or not slower:
         return []
-    return [f"Against {other}, {_listed(faster)}, but {_listed(slower)}."]
+    return [f"Against {other}, {listed(faster)}, but {listed(slower)}."]
 
 
 def _brackets(value: Interval, digits: int) -> str:
@@ -201,5 +201,5 @@ def _name(format: str) -> str:
     return TITLES.get(format, format)
 
 
-def _listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

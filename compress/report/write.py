@@ -8,7 +8,7 @@ from typing import Any
 
 from compress.files import write_whole
 from compress.formats.artifact import Artifact
-from compress.report.comparison import contradictions_of, names_of, render_comparison
+from compress.report.comparison import conclusions_of, contradictions_of, names_of, render_comparison
 from compress.report.html import render
 from compress.report.pictures import FILE as PICTURES
 from compress.report.pictures import Picture, read_pictures, to_npz
@@ -48,10 +48,13 @@ def rebuild(folder: Path, page: Path | None = None) -> Path:
 
 
 def write_comparison(folders: Sequence[Path], page: Path) -> list[str]:
-    """Writes one page that compares the runs in `folders` with the first of them; returns the contradictions."""
-    runs = dict(zip(names_of(folders), map(read_record, folders), strict=True))
-    write_whole(page, render_comparison(runs).encode(errors="backslashreplace"))
-    return contradictions_of(runs)
+    """Writes one page that compares the runs in `folders` with the first of them; returns the contradictions, and
+    in the end a conclusion on each of the others."""
+    names = names_of(folders)
+    runs = dict(zip(names, map(read_record, folders), strict=True))
+    pictures = {name: read_pictures(folder / PICTURES) for name, folder in zip(names, folders, strict=True)}
+    write_whole(page, render_comparison(runs, pictures).encode(errors="backslashreplace"))
+    return [*contradictions_of(runs), *(each.words for each in conclusions_of(runs))]
 
 
 def manifest(record: RunRecord) -> dict[str, Any]:

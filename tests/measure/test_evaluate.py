@@ -152,7 +152,8 @@ def test_without_a_base_or_stability_there_are_none():
 
 def test_recall_is_of_all_small_objects_together():
     found = ((True, True, False), (), (False,))
-    assert accuracy(evaluation([1, 1, 1], small_found=found)).small_object_recall.mean == 2 / 4
+    measured = accuracy(evaluation([1, 1, 1], small_found=found))
+    assert (measured.small_object_recall.mean, measured.small_objects) == (2 / 4, 4)
 
 
 def test_iou_of_a_class_is_over_all_pixels_and_its_interval_that_of_scipy():

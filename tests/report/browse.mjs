@@ -26,6 +26,10 @@ async function open(options) {
 
 const shoot = (page, name) => shots && page.screenshot({ path: `${shots}/${name}.png`, fullPage: true });
 const background = (page) => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+const boxes = (page, which) => page.evaluate((all) => [...document.querySelectorAll(all)].map((each) => {
+  const { left, right, top, bottom } = each.getBoundingClientRect();
+  return [left, right, top, bottom];
+}), which);
 const width = (page) => page.evaluate(() => document.documentElement.scrollWidth);
 
 {
@@ -39,6 +43,7 @@ const width = (page) => page.evaluate(() => document.documentElement.scrollWidth
     await slider.scrollIntoViewIfNeeded();
     const box = await wide.locator(".compare").boundingBox();
     const share = async () => ((await line()) - box.x) / box.width;
+    found.pressed = await wide.locator('.cards [aria-pressed="true"]').getAttribute("data-name");
     found.images = await wide.locator(".compare > img").evaluateAll((all) => all.map((each) => each.naturalWidth));
     found.middle = await share();
     await slider.focus();
@@ -63,6 +68,10 @@ const width = (page) => page.evaluate(() => document.documentElement.scrollWidth
   await shoot(dark, "dark");
   const phone = await open({ viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true });
   found.phone = await width(phone);
+  found.labels = await boxes(phone, ".plot .label");
+  found.first_screen = await phone.evaluate(() => document.querySelector("#result .typical")?.getBoundingClientRect().bottom);
   await shoot(phone, "phone");
+  const plain = await open({ viewport: { width: 360, height: 740 }, javaScriptEnabled: false });
+  found.without_scripts = await plain.locator(".masked").evaluateAll((all) => all.map((each) => each.getBoundingClientRect().width > 60));
 }
 process.stdout.write(JSON.stringify(found), () => process.exit()); // which ends the browser too

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,7 @@ def folder(tmp_path_factory) -> Path:
     small, large = np.zeros((80, 80), np.uint8), np.zeros((80, 80), np.uint8)
     small[20:50, 20:50], large[20:60, 20:60] = 1, 1
     pictures = [
+        Picture("rocket.jpg", photo_of(data.rocket()), large, small, None, 0.125),
         Picture("chelsea.jpg", photo_of(cat), large, small, large, 0.5625),
         Picture("coffee.jpg", photo_of(cup), large, large, None, 1.0),
     ]
@@ -80,13 +82,22 @@ def test_a_report_reads_offline_by_day_and_night_and_on_a_phone(found):
     assert found["dark"] == "rgb(17, 22, 28)"
 
 
+def test_result_and_pictures_are_on_the_first_screen_of_a_phone(found):
+    assert found["first_screen"] < 740
+
+
+def test_without_scripts_every_pair_of_masks_is_there(found):
+    assert found["without_scripts"] == [True] * 9  # the pair of the first screen, and of each picture two or three
+
+
 def test_the_line_between_the_masks_follows_keys_and_drags(found):
     assert found["images"] == [451, 80, 80]  # the photograph, the teacher's mask, the student's
     assert found["middle"] == pytest.approx(0.5, abs=0.01)
     assert found["keys"] == pytest.approx(0.7, abs=0.01)
     assert found["dragged"] == pytest.approx(0.2, abs=0.02)
-    assert found["first"] == "1 of 2: chelsea.jpg, student IoU 0.562"
-    assert found["second"] == "2 of 2: coffee.jpg, agreement with the teacher, IoU 1.000"
+    assert found["pressed"] == "chelsea.jpg"  # the median one
+    assert found["first"] == "chelsea.jpg, student IoU 0.562: number 2 of 3 from the worst"
+    assert found["second"] == "coffee.jpg, agreement with the teacher, IoU 1.000: number 3 of 3 from the worst"
     assert found["lefts"] == ["teacher", "teacher", "photo"]  # the second image has no labels
 
 
@@ -98,3 +109,7 @@ def test_a_comparison_reads_on_a_phone_too(folder, tmp_path):
     found = browse(tmp_path / "both.html")
     assert (found["complaints"], found["requests"]) == ([], [])
     assert (found["wide"], found["phone"]) == (1200, 360)
+    assert len(found["labels"]) >= 4
+    for a, b in combinations(found["labels"], 2):
+        assert a[1] <= b[0] or b[1] <= a[0] or a[3] <= b[2] or b[3] <= a[2]
+    assert all(left >= 0 and right <= 360 for left, right, _, _ in found["labels"])

@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,9 +14,10 @@ from compress.budget import Budget, judge
 from compress.cli import main
 from compress.errors import DataError, ExportError
 from compress.formats.artifact import Artifact, IOSpec
+from compress.measure.parity import EndParity, Parity
 from compress.measure.values import Interval, Latency, Measurement
-from compress.report.charts import Dot, trade_off
-from compress.report.html import render
+from compress.report.comparison import render_comparison
+from compress.report.html import grouped, render
 from compress.report.pictures import Picture, colour_of, mask_uri, paint, photo_of, photo_uri, pick, read_pictures
 from compress.report.read import earlier_runs, read_record
 from compress.report.record import Data, Earlier, HistoryPoint, LayerSize, Machine, RunRecord, Source
@@ -222,10 +224,77 @@ def test_a_file_that_cannot_be_replaced_leaves_no_partial_one(tmp_path):
 def test_the_page_is_well_formed_and_escapes_what_people_named():
     page = Page(render(full_record(), [picture("<i>.jpg", 0.5)]))
     assert "<b>sky & sea</b>" in page.words
-    assert "<i>.jpg agreement with the teacher, IoU 0.500" in page.words
+    assert "<i>.jpg, agreement with the teacher, IoU 0.500" in page.words
     assert "cat<1>.jpg could not be read: skipped" in page.words
     assert not any(tag in ("link", "iframe") for tag, _ in page.tags)
     assert [values for tag, values in page.tags if tag == "script"] == [{}]  # the browser of images, our own
+
+
+def tags_of(page: str) -> Counter[str]:
+    return Counter(tag for tag, _ in Page(page).tags)
+
+
+def hostile(value):
+    """Every text of a report, keys that are names too, as someone may write it who wants to be run."""
+    text = "\"'><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }}"
+    if isinstance(value, dict):
+        named = ("controls", "minutes", "tools", "kernels", "layer_times", "recipe")
+        whole = ("format", "metric", "sha256", "reference", "val_sha256")
+        return {
+            key: {f"{name}{text}": hostile(each) for name, each in item.items()}
+            if key in named and isinstance(item, dict)
+            else item
+            if key in whole
+            else hostile(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [hostile(item) for item in value]
+    return f"{value}{text}" if isinstance(value, str) else value
+
+
+def test_no_text_of_a_report_becomes_markup(tmp_path):
+    measured = full_record().measurements
+    record = replace(
+        full_record(),
+        controls={"a control": measured["tflite"]},
+        kernels={"onnx": Kernels({"Conv": 2}, ("up (Resize): a reason", "down (Resize): a reason"), 2, 0)},
+        layer_times={"onnx": (LayerTime("stem", "Conv", 1.0), LayerTime("deep", "Conv", 3.0))},
+        earlier=(Earlier("2026-11-20T10:00:00Z", Data(), {"tflite": measured["tflite"]}),),
+        parity=Parity(("a weight differs",), (), (EndParity("torch and onnx", 5, 0.1, 2, 0.999),), ("not here",)),
+    )
+    pictures = [picture("a.jpg", 0.5)]
+    document = json.loads(json.dumps(hostile(record.to_json())))
+    document["verdict"] = record.to_json()["verdict"]
+    (tmp_path / "report.json").write_text(json.dumps(document))
+    read = read_record(tmp_path)
+    page = render(read, [replace(pictures[0], name=hostile("a.jpg"))])
+    assert tags_of(page).keys() == tags_of(render(record, pictures)).keys()
+    assert (tags_of(page)["script"], tags_of(page)["img"]) == (1, 0)
+    assert "49" not in Page(page).words.split()
+    assert not any(name.startswith("on") for _, values in Page(page).tags for name in values)
+    runs, both = {"a": record, "b": record}, {"a": pictures, "b": pictures}
+    hostile_runs = {hostile(name): read for name in runs}
+    compared = render_comparison(hostile_runs, dict(zip(hostile_runs, both.values(), strict=True)))
+    assert tags_of(compared)["script"] == tags_of(compared)["img"] == 0
+
+
+def test_the_least_that_a_run_can_measure_still_makes_a_page():
+    one = Measurement(
+        1, Latency(5e-324, 5e-324, (5e-324,), 1, ""), Interval(0, 0, 0), (0.0,), Interval(1e-9, 1e-9, 1e9)
+    )
+    record = replace(
+        full_record(),
+        classes=("",),
+        layers=(LayerSize("", 0, 0, 0, 0),),
+        history=(HistoryPoint("", 0, 1.0), HistoryPoint("cut", 5e-324, 0.0)),
+        measurements={"teacher": one, "tflite": one},
+        layer_times={"onnx": (LayerTime("", "", 0.0),)},
+        predicted_bytes=0,
+    )
+    words = Page(render(record, [])).words
+    assert "1× the size" in words
+    assert Page(render_comparison({"a": record, "b": record}, {"a": [], "b": []})).words.count("Speed was not") == 0
 
 
 def test_the_page_refers_to_nothing_outside_itself():
@@ -234,11 +303,17 @@ def test_the_page_refers_to_nothing_outside_itself():
     assert "https:" not in page
     assert "@import" not in page
     assert "url(" not in page
-    sources = [values["src"] for _, values in Page(page).tags if "src" in values]
-    assert sources
+    tags = Page(page).tags
+    assert not any("src" in values for _, values in tags)
+    sources = [values["href"] for tag, values in tags if tag == "image"]
+    assert len(sources) == 3  # the photograph and two masks, each once
     assert all(
         source and source.startswith(("data:image/jpeg;base64,", "data:image/png;base64,")) for source in sources
     )
+    names = {values["id"] for _, values in tags if "id" in values}
+    used = [values["href"] for tag, values in tags if tag in ("use", "a")]
+    assert used
+    assert all(href and href.removeprefix("#") in names for href in used)
     policy = next(values["content"] for _, values in Page(page).tags if "http-equiv" in values)
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -285,8 +360,26 @@ def test_agreement_with_the_teacher_is_called_so_only_where_there_are_no_labels(
 
 def test_the_curve_puts_minutes_across_and_iou_upwards():
     dots = [values["d"] for tag, values in Page(render(full_record(), [])).tags if "dot" in (values.get("class") or "")]
-    # minutes 0, 0, 3, 6 of 6; the axis runs from 0.2 to 1 (teacher at 0.9025)
-    assert dots == ["M0.0 83.5 h.001", "M0.0 32.38 h.001", "M50.0 25.0 h.001", "M100.0 23.75 h.001"]
+    # minutes 3 and 6 of 6; IoU 0.8, 0.81 and the teacher's 0.9025, with 0.08 * 0.1025 above and below
+    assert dots == ["M50.0 93.1 h.001", "M100.0 84.69 h.001"]
+
+
+def test_the_curve_is_scaled_to_where_training_moves_it_and_says_what_lies_below():
+    page = Page(render(full_record(), []))
+    assert "cut 0.332, repair 0.741" in page.words
+    assert "↓ marks what lies below the scale" in page.words
+    near = replace(full_record(), history=(HistoryPoint("cut", 0, 0.805), HistoryPoint("qat", 6, 0.81)))
+    assert "below the scale" not in Page(render(near, [])).words
+
+
+def test_every_stage_has_a_colour_in_the_legend_also_one_that_nobody_knows():
+    stages = ("tune", "cut", "between", "repair", "distil", "ptq", "qat", "an odd <one>")
+    record = replace(full_record(), history=tuple(HistoryPoint(stage, 1, 0.5) for stage in stages))
+    page = render(record, [])
+    looks = [*stages[:-1], "other"]
+    classes = [values.get("class") for tag, values in Page(page).tags if tag == "i"]
+    assert [each for each in classes if each in looks] == looks
+    assert all(f".{each} {{ --stage: var(" in page for each in looks)
 
 
 def test_a_history_of_one_point_or_of_perfect_ones_still_draws():
@@ -314,18 +407,20 @@ def test_pictures_stand_worst_first():
     assert words.index("bad.jpg") < words.index("good.jpg")
 
 
-def buttons(page: Page) -> list[dict[str, str | None]]:
+def cards(page: Page) -> list[dict[str, str | None]]:
     return [values for tag, values in page.tags if tag == "button" and "data-name" in values]
 
 
 def test_labels_are_shown_only_where_there_are_any():
     with_labels = Page(render(full_record(), [picture("a.jpg", 0.5, np.full((8, 12), 255, np.uint8))]))
-    (button,) = buttons(with_labels)
-    assert (button["data-labels"] or "").startswith("data:image/png;base64,")
-    assert button["data-iou"] == "student IoU 0.500"
+    (card,) = cards(with_labels)
+    assert card["data-sides"] == "teacher student labels"
+    assert card["data-iou"] == "student IoU 0.500"
+    stored = {values["id"] for tag, values in with_labels.tags if tag == "image"}
+    assert stored == {"photo-0", "teacher-0", "student-0", "labels-0"}
     assert "ignored in the labels" in with_labels.words
     without = Page(render(full_record(), [picture("a.jpg", 0.5)]))
-    assert "data-labels" not in buttons(without)[0]
+    assert cards(without)[0]["data-sides"] == "teacher student"
     assert "ignored in the labels" not in without.words
     assert "agreement with the teacher's mask" in without.words
 
@@ -427,36 +522,18 @@ def test_the_trade_off_plot_has_teacher_student_controls_and_earlier_runs():
     assert "Teacher: 176 MB, IoU 0.902 [0.881, 0.921]" in titles
     assert "TFLite: 3.91 MB, IoU 0.814 [0.789, 0.837]" in titles
     assert "no <repair>: 3.91 MB, IoU 0.500 [0.450, 0.550]" in titles
-    assert "2026-11-20: 5 MB, IoU 0.814 [0.789, 0.837]" in titles
-    assert "2026-11-20: 17.2 ms, IoU 0.814 [0.789, 0.837]" in titles  # 308 ms of the teacher / 17.9
+    assert "2026-11-20 10:00: 5 MB, IoU 0.814 [0.789, 0.837]" in titles
+    assert "2026-11-20 10:00: 17.2 ms, IoU 0.814 [0.789, 0.837]" in titles  # 308 ms of the teacher / 17.9
     assert sum(title.startswith("no <repair>") for title in titles if title) == 1  # its latency was not measured
-    assert "no <repair>" in page.words
-
-
-def test_dots_stand_on_logarithmic_axes_inside_the_box():
-    dots = [Dot("a", "student", Interval(0.5, 0.4, 0.6), 10**6), Dot("b", "teacher", Interval(0.9, 0.8, 1.0), 10**8)]
-    (panel,) = trade_off(dots)
-    a, b = panel["dots"]
-    assert 0 < a["x"] < 50 < b["x"] < 100
-    assert a["x"] + b["x"] == pytest.approx(100)
-    assert [word for _, word in panel["x_ticks"]] == ["1 MB", "10 MB", "100 MB"]
-    assert panel["x_ticks"][1][0] == pytest.approx(50)
-    assert 0 <= b["top"] < b["y"] < b["bottom"] <= 100
-
-
-def test_dots_that_touch_share_a_label_and_labels_keep_apart():
-    near = [Dot(name, "student", Interval(0.8, 0.79, 0.81), 4e6, ms) for name, ms in (("ONNX", 34.0), ("TFLite", 17.0))]
-    panels = trade_off([*near, Dot("Teacher", "teacher", Interval(0.9, 0.89, 0.91), 176e6, 300.0)])
-    assert [[label["words"] for label in panel["labels"]] for panel in panels] == [
-        ["ONNX, TFLite", "Teacher"],
-        ["ONNX", "TFLite", "Teacher"],
-    ]
+    assert "a: no <repair>" in page.words
+    assert "b: 2026-11-20 10:00" in page.words
 
 
 def test_layers_stand_slowest_first_with_their_share():
     times = (LayerTime("stem", "QLinearConv", 1.0), LayerTime("deep", "QLinearConv", 3.0))
     words = Page(render(replace(full_record(), layer_times={"onnx": times}), [])).words
-    assert "Latency by layer, ONNX deep 3.000 ms 75.0 % QLinearConv stem 1.000 ms 25.0 % QLinearConv" in words
+    assert "Latency by layer, ONNX 4 ms in all; the slowest is deep with 75.0 %." in words
+    assert "2 layers, the slowest first deep 3.000 ms 75.0 % QLinearConv stem 1.000 ms 25.0 % QLinearConv" in words
 
 
 def test_what_stayed_float_is_listed_by_format():
@@ -465,10 +542,26 @@ def test_what_stayed_float_is_listed_by_format():
         "tflite": Kernels({"CONV_2D": 3}, (), 3, 3),
     }
     words = Page(render(replace(full_record(), kernels=kernels), [])).words
-    assert (
-        "ONNX 0 of 2 convolutions run on integers. Outside the integer kernels: 1 of 3 operators. up (Resize)" in words
-    )
+    assert "ONNX 0 of 2 convolutions run on integers. Outside the integer kernels: 1 of 3 operators." in words
+    assert "up (Resize)" in words
     assert "TFLite 3 of 3 convolutions run on integers. Nothing: every operator runs in integers." in words
+
+
+def test_layers_that_stay_float_for_one_reason_are_one_line_with_their_names_folded():
+    outside = (
+        *(f"up{number} (Resize): it truncates: so it stays" for number in range(38)),
+        "odd",
+        "cat (Concat): no kernel",
+    )
+    groups = grouped(outside)
+    assert [(group.words, len(group.names)) for group in groups] == [
+        ("Resize: it truncates: so it stays", 38),
+        ("", 1),
+        ("Concat: no kernel", 1),
+    ]
+    page = Page(render(replace(full_record(), kernels={"onnx": Kernels({"Resize": 40}, outside)}), []))
+    assert "38 × Resize: it truncates: so it stays their names up0, up1," in page.words
+    assert "cat (Concat: no kernel)" in page.words
 
 
 def test_a_rebuilt_report_is_the_same(tmp_path):
@@ -515,6 +608,18 @@ def test_further_figures_have_a_row_where_they_were_measured():
     words = Page(render(replace(full_record(), measurements={**measured, "tflite": finer}), [])).words
     assert "Boundary IoU not measured not measured 0.610 [0.600, 0.620]" in words
     assert "Pixels that flip as JPEG not measured not measured 0.020 [0.010, 0.030]" in words
+
+
+def test_small_objects_are_counted_and_have_no_row_where_none_is_known_of():
+    measured = full_record().measurements
+
+    def words(recall: float, count: int | None) -> str:
+        found = replace(measured["tflite"], small_object_recall=Interval(recall, 0, recall), small_objects=count)
+        return Page(render(replace(full_record(), measurements={**measured, "tflite": found}), [])).words
+
+    assert "Small objects found, of 7 not measured not measured 0.000 [0.000, 0.000]" in words(0, 7)
+    assert "Small objects found not measured not measured 0.500" in words(0.5, None)
+    assert "Small objects" not in words(0, None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,97 @@
+"""The tables of a page: rows of cells, each with what is read first and what is read under it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compress.measure.values import Interval, Measurement
+from compress.report.record import RunRecord
+from compress.report.summary import NOT_MEASURED, interval, limit_of, megabytes, outcome
+from compress.report.words import exact_factor
+
+Cell = tuple[str, str]
+Row = tuple[str, list[Cell]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A check in its cell."""
+
+    passed: bool
+    word: str
+    limit: str
+
+
+def measured_rows(measured: Mapping[str, Measurement]) -> list[Row]:
+    """A row for each figure, a cell for each file. What no file was measured by has no row."""
+    values = list(measured.values())
+    speedups = [("", "") if name == "teacher" else speed_cell(each.speedup) for name, each in measured.items()]
+    drops = [("", "") if name == "teacher" else iou_cell(each.iou_drop) for name, each in measured.items()]
+    return [
+        ("Size", [size_cell(each.size_bytes) for each in values]),
+        ("Latency, median", [median_cell(each) for each in values]),
+        ("Latency, 90 % under", [_tail_cell(each) for each in values]),
+        ("Speedup over teacher", speedups),
+        ("Mean IoU", [iou_cell(each.iou) for each in values]),
+        ("IoU lost", drops),
+        *_rows_where_measured(
+            {
+                "IoU of the worst tenth": [each.worst_decile_iou for each in values],
+                "Boundary IoU": [each.boundary_iou for each in values],
+                **_small_objects(values),
+                "Pixels that flip when shifted": [each.shift_flips for each in values],
+                "Pixels that flip as JPEG": [each.jpeg_flips for each in values],
+            }
+        ),
+    ]
+
+
+def _small_objects(values: list[Measurement]) -> dict[str, list[Interval | None]]:
+    """Nothing where no file found any and it is not known, as in older reports, how many there were to find."""
+    found, count = [each.small_object_recall for each in values], max(each.small_objects or 0 for each in values)
+    if not count and not any(each.mean for each in found if each):
+        return {}
+    return {f"Small objects found, of {count}" if count else "Small objects found": found}
+
+
+def budget_rows(record: RunRecord, names: list[str]) -> list[tuple[str, list[Outcome | None]]]:
+    """One row per kind of check, such as "size"."""
+    checks = {(check.format, check.kind): check for check in record.verdict.checks}
+    kinds = dict.fromkeys(kind for _, kind in checks)
+
+    def cell(name: str, kind: str) -> Outcome | None:
+        check = checks.get((name, kind))
+        return None if check is None else Outcome(check.passed, outcome(check).removesuffix(" budget"), limit_of(check))
+
+    return [(f"Budget: {kind}", [cell(name, kind) for name in names]) for kind in kinds]
+
+
+def size_cell(size_bytes: int | None) -> Cell:
+    return (NOT_MEASURED, "") if size_bytes is None else (megabytes(size_bytes), f"{size_bytes:,} bytes")
+
+
+def median_cell(measured: Measurement) -> Cell:
+    latency = measured.latency
+    if latency is None:
+        return NOT_MEASURED, ""
+    threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
+    return f"{latency.p50_ms:.1f} ms", f"{latency.runtime}, {threads}"
+
+
+def speed_cell(speedup: Interval | None) -> Cell:
+    if speedup is None:
+        return NOT_MEASURED, ""
+    return exact_factor(speedup.mean) + "×", f"[{exact_factor(speedup.low)},\u00a0{exact_factor(speedup.high)}]"
+
+
+def iou_cell(value: Interval | None) -> Cell:
+    main, _, detail = interval(value).partition(" [")
+    return (NOT_MEASURED, "") if not detail else (main, f"[{detail}".replace(" ", "\u00a0"))
+
+
+def _tail_cell(measured: Measurement) -> Cell:
+    latency = measured.latency
+    return (NOT_MEASURED, "") if latency is None else (f"{latency.p90_ms:.1f} ms", f"of {len(latency.samples_ms)} runs")
+
+
+def _rows_where_measured(figures: Mapping[str, list[Interval | None]]) -> list[Row]:
+    return [(title, [iou_cell(value) for value in values]) for title, values in figures.items() if any(values)]
