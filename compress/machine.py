@@ -14,6 +14,30 @@ THREADS = min(2, cores())
 """As many as a phone has fast cores, but no more than there are here."""
 
 
+_FULL = 0.75
+"""Load on each core from which the inferences of two threads wait for others."""
+
+
+def load() -> float:
+    """Processes that wanted to compute during the last minute, on average; 0 where the system does not say."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        return 0.0
+
+
+def busy(noted: float | None = None, of: int | None = None) -> str | None:
+    """A sentence where other programs keep this machine busy; None: they do not. `noted`: a load that was seen before,
+    on `of` cores."""
+    found, here = load() if noted is None else noted, of or cores()
+    if found < _FULL * here:
+        return None
+    return (
+        f"the machine is busy: load {found:.1f} on {here} cores; times are not to be trusted: close other programs and "
+        "measure again"
+    )
+
+
 def prepare_process() -> None:
     """For training and for heavy networks in torch; to be called before the first convolution.
 

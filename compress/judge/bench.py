@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from compress.errors import MeasureError, RecipeError
 from compress.files import cache_folder
 from compress.formats.artifact import Artifact
 from compress.judge.bench_text import Bench, BenchRecord
-from compress.machine import THREADS, cores
+from compress.machine import THREADS, cores, load
 from compress.measure.cold import deflated_bytes, launch
 from compress.measure.evaluate import Evaluation, LabelledImages, class_iou, image_agreements, measure
 from compress.measure.latency import advice
@@ -77,7 +76,7 @@ def bench(files: Sequence[Path], options: Options) -> BenchRecord:
     known = {name: _describe(path) for name, path in paths.items()}
     artifacts = {name: artifact for name, (artifact, _) in known.items()}
     dataset, warnings = _open_images(artifacts, options)
-    load, here = round(os.getloadavg()[0], 2), cores()
+    noted, here = load(), cores()
     cold = launch(paths, threads=options.threads)
     measured = measure(
         {name: _with_preprocessing(artifact, options) for name, artifact in artifacts.items()},
@@ -102,9 +101,9 @@ def bench(files: Sequence[Path], options: Options) -> BenchRecord:
         margin=options.measure.margin,
         images=len(dataset.val) if dataset else 0,
         threads=options.threads,
-        load=load,
+        load=noted,
         cores=here,
-        warnings=(*warnings, *advice(latency, load, here)),
+        warnings=(*warnings, *advice(latency, noted, here)),
     )
 
 

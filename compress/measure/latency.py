@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from compress.machine import THREADS
+from compress.machine import THREADS, busy
 from compress.measure.statistics import turn_medians_ms
 from compress.measure.values import Latency
 from compress.runtime.local import Child
@@ -62,12 +62,8 @@ def advice(latencies: Mapping[str, Latency], load: float, cores: int) -> tuple[s
 
     `load` is the load average just before, `cores` the number of the machine's processors.
     """
-    found = []
-    if load > cores / 2:
-        found.append(
-            f"the machine was busy before it began (load {load:.1f} on {cores} cores): close other programs, or trust "
-            "ratios only"
-        )
+    full = busy(load, cores)
+    found = [full] if full else []
     restless, first = {}, {}
     for name, latency in latencies.items():
         medians = turn_medians_ms(latency)
