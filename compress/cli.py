@@ -1,12 +1,14 @@
 """The command: parse, call, print, exit code. Heavy imports stand where they are used."""
 
 import argparse
+import io
 import json
 import logging
 import os
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,6 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("compress").setLevel(logging.INFO)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # the name of a file need not be Unicode
     try:
         return options.call(options, "compress " + shlex.join(map(_unplaced, arguments)))
     except CompressError as error:
@@ -125,32 +130,44 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def _gate(options: argparse.Namespace, command: str) -> int:
     from compress.judge.gate import Rules, gate, read_rules
-    from compress.judge.gate_text import annotations, gate_json, gate_table, junit, markdown
+    from compress.judge.gate_text import NotJudged, annotations, gate_json, gate_table, junit, markdown
 
-    rules = read_rules(options.target)
-    if options.budget:
-        rules = replace(rules or Rules(), limits=tuple(options.budget), folder=Path())
-    result = gate(
-        options.target,
-        rules or Rules(),
-        data=options.data,
-        seconds=options.seconds,
-        lenient=options.lenient,
-        base=options.base,
-    )
+    try:
+        rules = read_rules(options.target)
+        if options.budget:
+            rules = replace(rules or Rules(), limits=tuple(options.budget), folder=Path())
+        result = gate(
+            options.target,
+            rules or Rules(),
+            data=options.data,
+            seconds=options.seconds,
+            lenient=options.lenient,
+            base=options.base,
+        )
+    except CompressError as error:
+        none = NotJudged(str(options.target), str(error))
+        with suppress(WriteError):
+            _write_gate(options, "", none.annotations(), none.json(), none.junit(), none.markdown())
+        raise
+    _write_gate(options, gate_table(result), annotations(result), gate_json(result), junit(result), markdown(result))
+    return 0 if result.verdict.passed else 1
+
+
+def _write_gate(
+    options: argparse.Namespace, table: str, annotations: str, document: dict[str, Any], junit: str, markdown: str
+) -> None:
+    """For people, for GitHub's log, and into the files that the options name. Raises WriteError."""
     texts = {
-        "--json": (options.json, json.dumps(gate_json(result), indent=2, ensure_ascii=False) + "\n"),
-        "--junit": (options.junit, junit(result)),
-        "--markdown": (options.markdown, markdown(result)),
+        "--json": (options.json, json.dumps(document, indent=2, ensure_ascii=False) + "\n"),
+        "--junit": (options.junit, junit),
+        "--markdown": (options.markdown, markdown),
     }
     to_stdout = [text for path, text in texts.values() if path == "-"]
     people = sys.stderr if to_stdout else sys.stdout
-    print(gate_table(result), file=people)
-    if os.environ.get("GITHUB_ACTIONS") == "true" and (lines := annotations(result)):
-        print(lines, file=people)
+    shown = [table, annotations if os.environ.get("GITHUB_ACTIONS") == "true" else ""]
+    print("".join(f"{text}\n" for text in shown if text), file=people, end="")
     print(*to_stdout, end="")
     _write_each({flag: (Path(path), text) for flag, (path, text) in texts.items() if path not in (None, "-")})
-    return 0 if result.verdict.passed else 1
 
 
 def _write_each(texts: Mapping[str, tuple[Path, str]]) -> None:
