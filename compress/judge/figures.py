@@ -14,6 +14,7 @@ from compress.judge.shipped import ShippedFile
 from compress.measure.values import Interval, Latency, Measurement, impossible
 
 REPORT = "report.json"
+_ROUNDING = 1e-6
 Kind = TypeVar("Kind")
 
 
@@ -83,8 +84,8 @@ class _NoReportError(Exception):
 
 
 def _figures(document: Any) -> dict[str, Figures]:
-    if not isinstance(document, dict):
-        raise _NoReportError("no table")
+    if not isinstance(document, dict) or document.get("schema", 1) != 1:
+        raise _NoReportError("no table of schema 1")
     measurements = _of(dict, document, "measurements")
     found: dict[str, Figures] = {}
     for index, artifact in enumerate(_of(list, document, "artifacts")):
@@ -127,6 +128,10 @@ def _measurement(document: Any, where: str) -> Measurement:
     )
     if reason := impossible(measured):
         raise _NoReportError(f"{where}.{reason}")
+    if measured.iou and images:
+        mean = math.fsum(measured.per_image_iou) / len(images)
+        if abs(mean - measured.iou.mean) > _ROUNDING:
+            raise _NoReportError(f"{where}.iou.mean: {measured.iou.mean}, but the images' mean is {mean:.6f}")
     return measured
 
 

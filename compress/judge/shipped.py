@@ -1,7 +1,7 @@
 """What a folder or a file ships, counted in full: nothing passes for being small or for saying so."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from compress.errors import MeasureError
 from compress.files import sha256_of, size_of
 from compress.formats.whole import FORMATS, check_whole
 from compress.release.manifest import FILE as MANIFEST
-from compress.release.manifest import changed_files, read_manifest
+from compress.release.manifest import change, changed_files, read_manifest
 
 Colours = tuple[float, float, float]
 
@@ -54,8 +54,7 @@ def shipped(target: Path, references: Collection[Path] = ()) -> list[ShippedFile
 
 def _of_folder(folder: Path, references: Collection[Path]) -> list[ShippedFile]:
     manifest = read_manifest(folder)
-    if changed := changed_files(folder, manifest):
-        raise MeasureError(f"{changed[0]}; gate the folder as compress run left it")
+    _check_unchanged(changed_files(folder, manifest))
     _check_all_named(folder, manifest, references)
     return [_shipped(folder / entry["file"], entry["sha256"], manifest, entry) for entry in manifest["files"]]
 
@@ -64,12 +63,18 @@ def _alone(path: Path) -> ShippedFile:
     """With what the manifest beside it knows, if that describes the very file."""
     check_whole(path)  # first, since what is no model may have no end
     sha256 = sha256_of(path)
-    if (path.parent / MANIFEST).is_file():
+    if os.path.lexists(path.parent / MANIFEST):
         manifest = read_manifest(path.parent)
         for entry in manifest["files"]:
             if (entry["file"], entry["sha256"]) == (path.name, sha256):
+                _check_unchanged([change(path.parent, entry)])
                 return _shipped(path, sha256, manifest, entry)
     return _shipped(path, sha256, {}, {})
+
+
+def _check_unchanged(lines: Sequence[str | None]) -> None:
+    if line := next(filter(None, lines), None):
+        raise MeasureError(f"{line}; gate the folder as compress run left it")
 
 
 def _check_all_named(folder: Path, manifest: dict[str, Any], references: Collection[Path]) -> None:

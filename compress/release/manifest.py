@@ -50,10 +50,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def changed_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """The files that the manifest does not describe any more, one line each."""
-    return [line for entry in manifest["files"] if (line := _change(folder, entry)) is not None]
+    return [line for entry in manifest["files"] if (line := change(folder, entry)) is not None]
 
 
-def _change(folder: Path, entry: dict[str, Any]) -> str | None:
+def change(folder: Path, entry: dict[str, Any]) -> str | None:
+    """What is otherwise of one of its files than the manifest says, as a line; None: nothing."""
     path = folder / entry["file"]
     try:
         size_bytes = size_of(path)
@@ -76,7 +77,9 @@ def _check_entry(path: Path, entry: dict[str, Any]) -> None:
     name = entry["file"]
     _check_name(path, name)
     if Path(name).suffix != f".{entry['format']}":
-        raise ExportError(f"{path}: {name!r} is no file of format {entry['format']!r}; run it again")
+        raise ExportError(f"{path}: {name!r:.60} is no file of format {entry['format']!r:.60}; run it again")
+    if type(entry.get("size_bytes", 1)) is not int:
+        raise ExportError(f"{path}: {name!r}: size_bytes {entry['size_bytes']!r:.40} is no number; run it again")
     for key in ("input", "output"):
         if not isinstance(entry.get(key, {}), dict):
             raise ExportError(f"{path}: {name!r}: {key}: a table is expected; run it again")
@@ -86,7 +89,7 @@ def _check_entry(path: Path, entry: dict[str, Any]) -> None:
 
 def _check_name(path: Path, name: str) -> None:
     if name in ("", ".", "..") or Path(name).name != name or "\0" in name:
-        raise ExportError(f"{path}: {name!r} is no file in its own folder; run it again")
+        raise ExportError(f"{path}: {name!r:.60} is no file in its own folder; run it again")
 
 
 def _check_colours(path: Path, name: str, key: str, values: Any) -> None:
