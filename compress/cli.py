@@ -18,6 +18,7 @@ from compress.flags import LIMITS, RUN_FLAGS
 
 _NO_TORCH = "this command needs torch, which the light install leaves out: pip install 'compress-mobile[train]'"
 _MODEL = "file that torch.save(model.state_dict()) wrote"
+LARGEST_SIDE = 8192  # pixels of an image
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -118,6 +119,7 @@ def _bench(options: argparse.Namespace, command: str) -> int:
             folds=options.folds,
             mean=options.mean,
             std=options.std,
+            size=options.size,
         ),
     )
     print(json.dumps(record.to_json(), indent=2) if options.json else describe_bench(record))
@@ -126,6 +128,15 @@ def _bench(options: argparse.Namespace, command: str) -> int:
 
 def _numbers(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
+
+
+def _height_and_width(text: str) -> tuple[int, int]:
+    height, sign, width = text.partition("x")
+    if not (sign and height.isascii() and width.isascii() and height.isdigit() and width.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no height and width; write it like 320x320")
+    if not 1 <= int(height) <= LARGEST_SIDE or not 1 <= int(width) <= LARGEST_SIDE:
+        raise argparse.ArgumentTypeError(f"{text}: from 1 to {LARGEST_SIDE} pixels")
+    return int(height), int(width)
 
 
 def _gate(options: argparse.Namespace, command: str) -> int:
@@ -185,7 +196,7 @@ def _write_each(texts: Mapping[str, tuple[Path, str]]) -> None:
 
 
 def _seconds(text: str) -> float:
-    if not 0 < float(text) < float("inf"):
+    if not 0 < float(text) <= 86_400:  # a day
         raise ValueError
     return float(text)
 
@@ -263,6 +274,9 @@ def _add_bench(commands: _Commands) -> None:
         "--threads", type=int, metavar="N", help="of the runtime (default: 2, where there are as many cores)"
     )
     bench.add_argument("--seconds", type=float, metavar="S", help="of counted inferences for each file (default: 5)")
+    bench.add_argument(
+        "--size", type=_height_and_width, metavar="HxW", help="of the images, for files that read any: 320x320"
+    )
     bench.add_argument("--folds", type=int, metavar="K", help="also IoU of each of K parts of the images")
     bench.add_argument("--recipe", type=Path, help="TOML recipe for classes, preprocessing and measure.margin")
     bench.add_argument("--mean", type=_numbers, metavar="R,G,B", help="of a float32 input: (pixel / 255 - mean) / std")

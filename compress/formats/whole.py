@@ -35,7 +35,7 @@ def check_whole(path: Path) -> tuple[Path, ...]:
     ORT file, whose tables only onnxruntime knows, the head is looked at alone: it checks them when it opens the file.
     """
     if path.suffix[1:] not in FORMATS:
-        raise MeasureError(f"{path}: not a model that can be measured; use .onnx, .ort, .tflite")
+        raise MeasureError(f"{path}: no runtime for {path.suffix or 'a file without suffix'}; use .onnx, .ort, .tflite")
     size_bytes = _size_of(path)
     if size_bytes > _LARGEST:
         raise MeasureError(f"{path}: not a model: it has {size_bytes:,} bytes, more than the format can hold")
@@ -53,6 +53,8 @@ def check_whole(path: Path) -> tuple[Path, ...]:
 def _size_of(path: Path) -> int:
     try:
         size_bytes = size_of(path)
+    except FileNotFoundError:
+        raise MeasureError(f"{path}: no such file; name an exported file") from None
     except OSError as error:
         raise MeasureError(f"{path}: {error.strerror}; name an exported file") from None
     if not os.access(path, os.R_OK):
