@@ -1,13 +1,14 @@
 """The command: parse, call, print, exit code. Heavy imports stand where they are used."""
 
 import argparse
+import io
 import json
 import logging
 import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _NO_TORCH = "this command needs torch, which the light install leaves out: pip install 'compress-mobile[train]'"
 _MODEL = "file that torch.save(model.state_dict()) wrote"
+LARGEST_SIDE = 8192  # pixels of an image
 _Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
@@ -33,6 +35,9 @@ def main(argv: list[str] | None = None) -> int:
 
         argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # the name of a file need not be Unicode
     try:
         _speak(options.level or logging.INFO)
         return options.call(options, "compress " + shlex.join(map(_unplaced, arguments)))
@@ -157,6 +162,7 @@ def _bench(options: argparse.Namespace, command: str) -> int:
             folds=options.folds,
             mean=options.mean,
             std=options.std,
+            size=options.size,
         ),
     )
     print(json.dumps(record.to_json(), indent=2) if options.json else describe_bench(record))
@@ -167,34 +173,55 @@ def _numbers(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
 
 
+def _height_and_width(text: str) -> tuple[int, int]:
+    height, sign, width = text.partition("x")
+    if not (sign and height.isascii() and width.isascii() and height.isdigit() and width.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no height and width; write it like 320x320")
+    if not 1 <= int(height) <= LARGEST_SIDE or not 1 <= int(width) <= LARGEST_SIDE:
+        raise argparse.ArgumentTypeError(f"{text}: from 1 to {LARGEST_SIDE} pixels")
+    return int(height), int(width)
+
+
 def _gate(options: argparse.Namespace, command: str) -> int:
     from compress.judge.gate import Rules, gate, read_rules
-    from compress.judge.gate_text import annotations, gate_json, gate_table, junit, markdown
+    from compress.judge.gate_text import NotJudged, annotations, gate_json, gate_table, junit, markdown
 
-    rules = read_rules(options.target)
-    if options.budget:
-        rules = replace(rules or Rules(), limits=tuple(options.budget), folder=Path())
-    result = gate(
-        options.target,
-        rules or Rules(),
-        data=options.data,
-        seconds=options.seconds,
-        lenient=options.lenient,
-        base=options.base,
-    )
+    try:
+        rules = read_rules(options.target)
+        if options.budget:
+            rules = replace(rules or Rules(), limits=tuple(options.budget), folder=Path())
+        result = gate(
+            options.target,
+            rules or Rules(),
+            data=options.data,
+            seconds=options.seconds,
+            lenient=options.lenient,
+            base=options.base,
+        )
+    except CompressError as error:
+        none = NotJudged(str(options.target), str(error))
+        with suppress(WriteError):
+            _write_gate(options, "", none.annotations(), none.json(), none.junit(), none.markdown())
+        raise
+    _write_gate(options, gate_table(result), annotations(result), gate_json(result), junit(result), markdown(result))
+    return 0 if result.verdict.passed else 1
+
+
+def _write_gate(
+    options: argparse.Namespace, table: str, annotations: str, document: dict[str, Any], junit: str, markdown: str
+) -> None:
+    """For people, for GitHub's log, and into the files that the options name. Raises WriteError."""
     texts = {
-        "--json": (options.json, json.dumps(gate_json(result), indent=2, ensure_ascii=False) + "\n"),
-        "--junit": (options.junit, junit(result)),
-        "--markdown": (options.markdown, markdown(result)),
+        "--json": (options.json, json.dumps(document, indent=2, ensure_ascii=False) + "\n"),
+        "--junit": (options.junit, junit),
+        "--markdown": (options.markdown, markdown),
     }
     to_stdout = [text for path, text in texts.values() if path == "-"]
     people = sys.stderr if to_stdout else sys.stdout
-    print(gate_table(result), file=people)
-    if os.environ.get("GITHUB_ACTIONS") == "true" and (lines := annotations(result)):
-        print(lines, file=people)
+    shown = [table, annotations if os.environ.get("GITHUB_ACTIONS") == "true" else ""]
+    print("".join(f"{text}\n" for text in shown if text), file=people, end="")
     print(*to_stdout, end="")
     _write_each({flag: (Path(path), text) for flag, (path, text) in texts.items() if path not in (None, "-")})
-    return 0 if result.verdict.passed else 1
 
 
 def _write_each(texts: Mapping[str, tuple[Path, str]]) -> None:
@@ -212,7 +239,7 @@ def _write_each(texts: Mapping[str, tuple[Path, str]]) -> None:
 
 
 def _seconds(text: str) -> float:
-    if not 0 < float(text) < float("inf"):
+    if not 0 < float(text) <= 86_400:  # a day
         raise ValueError
     return float(text)
 
@@ -293,6 +320,9 @@ def _add_bench(commands: _Commands) -> None:
         "--threads", type=int, metavar="N", help="of the runtime (default: 2, where there are as many cores)"
     )
     bench.add_argument("--seconds", type=float, metavar="S", help="of counted inferences for each file (default: 5)")
+    bench.add_argument(
+        "--size", type=_height_and_width, metavar="HxW", help="of the images, for files that read any: 320x320"
+    )
     bench.add_argument("--folds", type=int, metavar="K", help="also IoU of each of K parts of the images")
     bench.add_argument("--recipe", type=Path, help="TOML recipe for classes, preprocessing and measure.margin")
     bench.add_argument("--mean", type=_numbers, metavar="R,G,B", help="of a float32 input: (pixel / 255 - mean) / std")

@@ -4,21 +4,85 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from compress.errors import DataError, WriteError
 
 log = logging.getLogger("compress")
 
+_LARGEST_JSON = 1 << 28  # bytes
+_LONGEST_NUMBER = 40  # digits of a whole number
+_NO_FILES = {
+    stat.S_ISDIR: "a folder",
+    stat.S_ISFIFO: "a FIFO",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+    stat.S_ISSOCK: "a socket",
+}
+
 
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, through links. Raises OSError, also for a folder and what has no end: a FIFO, a device, a
+    socket."""
+    try:
+        found = path.stat()
+    except ValueError as error:  # a name that no file can have
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    what = next((words for is_it, words in _NO_FILES.items() if is_it(found.st_mode)), None)
+    if what:
+        raise OSError(errno.EINVAL, f"is {what}, not a file", str(path))
+    return found.st_size
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises OSError as `size_of` does, and ValueError for what is no JSON, for NaN,
+    infinite and absurdly long numbers, and for an object that names a key twice: readers take one or the other."""
+    if size_of(path) > _LARGEST_JSON:
+        raise ValueError(f"more than {_LARGEST_JSON:,} bytes")
+    try:
+        return json.loads(
+            path.read_text("utf-8"),
+            parse_constant=_finite,
+            parse_float=_finite,
+            parse_int=_whole,
+            object_pairs_hook=_each_once,
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.20} is no number of JSON")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > _LONGEST_NUMBER:
+        raise ValueError(f"{text:.20}... is too large")
+    return int(text)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is named twice")
+    return found
 
 
 def identity(kind: str, version: int, **made_from: object) -> str:
@@ -63,6 +127,8 @@ def _to_disk(path: Path) -> None:
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file of an output folder. Raises WriteError where the folder cannot be written or the disk is full."""
     try:
+        if path.exists():
+            size_of(path)  # a device or a FIFO is not replaced by a file
         with written(path) as partial:
             partial.write_bytes(data)
     except OSError as error:

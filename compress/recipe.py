@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compress.errors import ModelError, RecipeError
+from compress.files import size_of
 from compress.flags import RUN_FLAGS
 
 
@@ -297,6 +298,7 @@ def read_toml(path: Path, missing: str) -> dict[str, Any]:
     """The tables of a TOML file. Raises RecipeError: `missing` says what to do where there is none."""
     text = ""
     try:
+        size_of(path)  # a FIFO or a device has no end
         text = path.read_text()
         return tomllib.loads(text)
     except FileNotFoundError:
@@ -305,6 +307,8 @@ def read_toml(path: Path, missing: str) -> dict[str, Any]:
         line, column = text.count("\n") + 1, len(text) - (text.rfind("\n") + 1) + 1
         end = f"(at line {line}, column {column}, the end)"
         raise RecipeError(f"{path}: {str(error).replace('(at end of document)', end)}") from None
+    except RecursionError:
+        raise RecipeError(f"{path}: nested too deeply") from None
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from compress.errors import DataError, ExportError
-from compress.files import cached, identity, locked, write_whole
+from compress.files import cached, identity, locked, read_json, write_whole
 
 
 def python(code: str, *arguments: object) -> subprocess.Popen:
@@ -136,3 +136,30 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match=r"file: .*COMPRESS_CACHE"):
         cached(tmp_path / "file" / "result", lambda partial: partial.write_text(""))
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ('{"a": NaN}', "NaN"),
+        ('{"a": -Infinity}', "Infinity"),
+        ('{"a": 1e999}', "1e999"),
+        (f'{{"a": {"9" * 50}}}', "too large"),
+        ('{"a": 1, "a": 2}', "'a' is named twice"),
+        ("[" * 100_000, "nested too deeply"),
+        ("\udcff", "decode"),
+    ],
+)
+def test_json_that_readers_would_take_for_different_things_is_none(tmp_path, text, word):
+    (tmp_path / "a.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=word):
+        read_json(tmp_path / "a.json")
+
+
+def test_json_is_read_from_files_alone(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": [1, 2.5, true, null]}')
+    assert read_json(tmp_path / "a.json") == {"a": [1, 2.5, True, None]}
+    os.mkfifo(tmp_path / "fifo")
+    for path, word in ((tmp_path / "fifo", "a FIFO"), (Path("/dev/zero"), "a device"), (tmp_path, "a folder")):
+        with pytest.raises(OSError, match=f"is {word}, not a file"):
+            read_json(path)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import flatbuffers
+from flatbuffers.table import Table
 
 LABELS = "labels.txt"
 _RGB, _GREYSCALE = 1, 2  # ColorSpaceType
@@ -75,6 +76,27 @@ def packed_labels(card: Card) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(LABELS), card.labels_text)
     return buffer.getvalue()
+
+
+def names_files(packed: bytes) -> bool:
+    """Whether metadata refer to files, which then follow the FlatBuffer as a zip archive."""
+    root = flatbuffers.encode.Get(flatbuffers.packer.uoffset, packed, 0)
+    model = Table(packed, root)
+    graphs = _elements(model, 3)
+    tensors = [tensor for graph in graphs for slot in (2, 3) for tensor in _elements(graph, slot)]
+    holders = [(model, 6), *((graph, 4) for graph in graphs), *((tensor, 6) for tensor in tensors)]
+    return any(_elements(table, slot) for table, slot in holders)
+
+
+def _elements(table: Table, slot: int) -> list[Table]:
+    """The tables of a vector; none where it is not there."""
+    offset = table.Offset(4 + 2 * slot)
+    if not offset:
+        return []
+    start, count = table.Vector(offset), table.VectorLen(offset)
+    if 4 * count > len(table.Bytes):
+        raise ValueError(f"its metadata cannot hold {count} tables")
+    return [Table(table.Bytes, table.Indirect(start + 4 * i)) for i in range(count)]
 
 
 @dataclass(frozen=True)

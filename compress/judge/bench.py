@@ -2,23 +2,31 @@
 
 import functools
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 from compress.data.folders import Dataset, open_labelled
 from compress.data.images import Size
 from compress.data.packed import pack_images
-from compress.errors import MeasureError, RecipeError
-from compress.files import cache_folder
+from compress.errors import CompressError, MeasureError, RecipeError
+from compress.files import cache_folder, size_of
 from compress.formats.artifact import Artifact
+from compress.formats.sized import is_free, with_size
+from compress.formats.whole import check_whole
 from compress.judge.bench_text import Bench, BenchRecord
 from compress.machine import THREADS, cores, load
-from compress.measure.cold import deflated_bytes, launch
+from compress.measure.cold import LAUNCHES, deflated_bytes, launch
 from compress.measure.evaluate import Evaluation, LabelledImages, class_iou, image_agreements, measure
 from compress.measure.latency import advice
+from compress.measure.stability import IMAGES as STABLE_IMAGES
 from compress.measure.statistics import bootstrap_mean, change, fold_means
 from compress.recipe import MeasureSection, PreprocessSection, Recipe
 from compress.runtime.kernels import Kernels
@@ -27,12 +35,15 @@ from compress.runtime.local import Child
 log = logging.getLogger("compress")
 
 FEW_IMAGES = 20
+_DAY = 86_400  # seconds
+_IMAGE_SECONDS = 0.02  # to read an image and compare its mask
 
 
 @dataclass(frozen=True)
 class Options:
     """What to measure against and how. `mean` and `std` are of a float32 input, (pixel / 255 - mean) / std per RGB
-    channel; None: the recipe's. `folds`: parts of the images for which IoU is given one by one."""
+    channel; None: the recipe's. `folds`: parts of the images for which IoU is given one by one. `size`: height and
+    width of the images that a file reads which leaves them open."""
 
     against: Path | None = None
     data: Path | None = None
@@ -42,13 +53,14 @@ class Options:
     folds: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    size: Size | None = None
 
     def check(self) -> None:
         """Raises RecipeError for what makes no sense."""
         for name in ("threads", "seconds"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise RecipeError(f"--{name} {value}: must be more than 0")
+            if value is not None and not 0 < value <= _DAY:
+                raise RecipeError(f"--{name} {value}: must be more than 0, and no more than {_DAY:,}")
         if self.folds is not None and self.folds < 2:
             raise RecipeError(f"--folds {self.folds}: a set has at least 2 parts")
         if self.folds is not None and self.data is None:
@@ -57,6 +69,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and len(value) != 3:
                 raise RecipeError(f"--{name}: one number for each of R, G and B, not {len(value)}")
+            if value is not None and not all(map(math.isfinite, value)):
+                raise RecipeError(f"--{name}: numbers are expected, not {', '.join(map(str, value))}")
         if self.std is not None and min(self.std) <= 0:
             raise RecipeError("--std: must be more than 0")
 
@@ -71,11 +85,24 @@ def bench(files: Sequence[Path], options: Options) -> BenchRecord:
     Every file is opened in child processes alone. Raises MeasureError, DataError or RecipeError.
     """
     options.check()
-    paths = _named([*files, *([options.against] if options.against else [])])
+    originals = _named([*files, *([options.against] if options.against else [])])
+    shipped = {name: (path, *check_whole(path)) for name, path in originals.items()}
+    with _with_size(originals, options.size) as paths:
+        return _bench(originals, paths, shipped, options)
+
+
+def _bench(
+    originals: dict[str, Path], paths: dict[str, Path], shipped: dict[str, tuple[Path, ...]], options: Options
+) -> BenchRecord:
+    """`paths`: the files to open; `shipped`: each file, and those that hold weights of it."""
     against = list(paths)[-1] if options.against else None
     known = {name: _describe(path) for name, path in paths.items()}
-    artifacts = {name: artifact for name, (artifact, _) in known.items()}
-    dataset, warnings = _open_images(artifacts, options)
+    artifacts = {
+        name: replace(each.artifact, size_bytes=sum(map(size_of, shipped[name]))) for name, each in known.items()
+    }
+    dataset, warnings = _open_images(artifacts, originals, options)
+    seconds, images = options.seconds or options.measure.seconds, len(dataset.val) if dataset else 0
+    log.info("bench: about %s", _duration(sum(each.expected_seconds(seconds, images) for each in known.values())))
     noted, here = load(), cores()
     cold = launch(paths, threads=options.threads)
     measured = measure(
@@ -83,23 +110,32 @@ def bench(files: Sequence[Path], options: Options) -> BenchRecord:
         _to_measure_on(dataset) if dataset else None,
         against=against,
         threads=options.threads,
-        seconds=options.seconds or options.measure.seconds,
+        seconds=seconds,
     )
     latency = {name: each.measurement.latency for name, each in measured.items() if each.measurement.latency}
     found = {
-        name: Bench(path, latency[name].runtime, deflated_bytes(path), cold[name], known[name][1], each.measurement)
-        for (name, path), each in zip(paths.items(), measured.values(), strict=True)
+        name: Bench(
+            file=originals[name],
+            runtime=latency[name].runtime,
+            deflated_bytes=sum(map(deflated_bytes, shipped[name])),
+            cold=cold[name],
+            kernels=known[name].kernels,
+            measurement=each.measurement,
+        )
+        for name, each in measured.items()
     }
     if dataset:
         base = measured[against].evaluation if against else None
         for name, figures in found.items():
             ours, theirs = measured[name].evaluation, base if name != against else None
             found[name] = _with_details(figures, ours, theirs, dataset, options) if ours else figures
+    for figures in found.values():
+        _check_finite(figures)
     return BenchRecord(
         files=found,
         against=against,
         margin=options.measure.margin,
-        images=len(dataset.val) if dataset else 0,
+        images=images,
         threads=options.threads,
         load=noted,
         cores=here,
@@ -107,11 +143,57 @@ def bench(files: Sequence[Path], options: Options) -> BenchRecord:
     )
 
 
-def _open_images(artifacts: dict[str, Artifact], options: Options) -> tuple[Dataset | None, list[str]]:
+@contextmanager
+def _with_size(paths: dict[str, Path], size: Size | None) -> Iterator[dict[str, Path]]:
+    """Where to open each file: a copy of that size of those that leave it open."""
+    free = [name for name, path in paths.items() if is_free(path)]
+    if free and size is None:
+        raise MeasureError(
+            f"{paths[free[0]]}: reads images of any height and width; give one with --size, such as --size 320x320, or "
+            "export it with a fixed size"
+        )
+    if size is not None and not free:
+        raise RecipeError(f"--size: no file leaves height and width open, {next(iter(paths))} for one; leave it out")
+    with TemporaryDirectory(prefix="compress-") as folder:
+        copies = {name: Path(folder) / str(index) / paths[name].name for index, name in enumerate(free)}
+        for name, copy in copies.items():
+            copy.parent.mkdir()
+            with_size(paths[name], size or (1, 1), copy)
+        try:
+            yield paths | copies
+        except CompressError as error:
+            text = str(error)
+            for name, copy in copies.items():
+                text = text.replace(str(copy), str(paths[name]))
+            raise type(error)(text) from None
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _check_finite(figures: Bench) -> None:
+    """Raises MeasureError for a figure that is no number: what it was computed from cannot be relied on either."""
+    for key, value in _numbers(asdict(figures)):
+        if not math.isfinite(value):
+            raise MeasureError(f"{figures.file}: {key} is {value}; the file gives values that are no numbers")
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, float):
+        yield key, value
+    elif isinstance(value, dict | list | tuple):
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _numbers(item, f"{key}.{name}".lstrip("."))
+
+
+def _open_images(
+    artifacts: dict[str, Artifact], originals: dict[str, Path], options: Options
+) -> tuple[Dataset | None, list[str]]:
     """The labelled images, where there are any, and what makes figures on them less certain."""
     if options.data is None:
         return None, []
-    dataset = open_labelled(options.data, _classes(artifacts, options.recipe))
+    dataset = open_labelled(options.data, _classes(artifacts, originals, options.recipe))
     if options.folds and options.folds > len(dataset.val):
         raise RecipeError(f"--folds {options.folds}: there are {len(dataset.val)} images")
     return dataset, [*dataset.warnings, *_cautions(artifacts, options, len(dataset.val))]
@@ -135,17 +217,38 @@ def _named(paths: Sequence[Path]) -> dict[str, Path]:
     return named
 
 
-def _describe(path: Path) -> tuple[Artifact, Kernels | None]:
+@dataclass(frozen=True)
+class _Opened:
+    """What opening a file once told. `open_seconds` until it answers, and `infer_seconds` of one inference."""
+
+    artifact: Artifact
+    kernels: Kernels | None
+    open_seconds: float
+    infer_seconds: float
+
+    def expected_seconds(self, timed: float, images: int) -> float:
+        """Of measuring it: it is opened afresh for each part, timed, and answers for each image and those that change
+        a little."""
+        openings = (LAUNCHES + 1 + 2 * bool(images)) * (self.open_seconds + 3 * self.infer_seconds)
+        changed = 3 * min(images, STABLE_IMAGES)
+        return openings + timed + (images + changed) * (self.infer_seconds + _IMAGE_SECONDS)
+
+
+def _describe(path: Path) -> _Opened:
+    start = time.monotonic()
     with Child(path, threads=1) as child:
+        opened = time.monotonic() - start
         artifact = child.describe()
+        infer = min(child.time(2)) / 1e3
         try:
-            return artifact, child.kernels()
+            kernels = child.kernels()
         except MeasureError as error:  # a foreign file may run well and yet not let itself be looked into
             log.info("which operators run outside the delegate is not known: %s", error)
-            return artifact, None
+            kernels = None
+        return _Opened(artifact, kernels, opened, infer)
 
 
-def _classes(artifacts: dict[str, Artifact], recipe: Recipe | None) -> tuple[str, ...]:
+def _classes(artifacts: dict[str, Artifact], originals: dict[str, Path], recipe: Recipe | None) -> tuple[str, ...]:
     """Of all the files, by the channels of their maps; names from the recipe or from labels.txt beside a file."""
     counts = {name: artifact.classes for name, artifact in artifacts.items()}
     count = max(counts.values())
@@ -153,8 +256,8 @@ def _classes(artifacts: dict[str, Artifact], recipe: Recipe | None) -> tuple[str
         each = ", ".join(f"{name} has {number}" for name, number in counts.items())
         raise MeasureError(f"{each} classes: masks of different classes cannot be compared; leave --data out")
     named = [tuple(recipe.model.classes)] if recipe else []
-    for artifact in artifacts.values():
-        labels = artifact.path.parent / "labels.txt"
+    for path in originals.values():
+        labels = path.parent / "labels.txt"
         if labels.is_file():
             named.append(tuple(labels.read_text(errors="replace").split("\n")[:-1]))
     plain = ("background", "object") if count == 2 else tuple(f"class {id}" for id in range(count))

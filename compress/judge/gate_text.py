@@ -10,6 +10,8 @@ from xml.etree import ElementTree
 from compress.budget import Check, Subject, Verdict
 from compress.report.summary import headline, limit_of, measured_of, outcome, verdict_line
 
+_NOT_JUDGED = "could not be judged"
+
 
 @dataclass(frozen=True)
 class GateResult:
@@ -69,18 +71,22 @@ def junit(result: GateResult) -> str:
             ElementTree.SubElement(case, "failure", {"type": outcome(check), "message": line}).text = line
     if result.notes:
         ElementTree.SubElement(suite, "system-out").text = _xml("\n".join(result.notes))
-    ElementTree.indent(suites)
-    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+    return _document(suites)
+
+
+def _document(root: ElementTree.Element) -> str:
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def annotations(result: GateResult) -> str:
-    """Workflow commands, one a line: an error for each check that fails, a warning for each note."""
+    """Workflow commands, one a line: an error for each check that fails, a notice for each note."""
     lines = [
         _command("error", f"{result.target}: {verdict_line(check)}")
         for check in result.verdict.checks
         if not check.passed
     ]
-    return "\n".join([*lines, *(_command("warning", note) for note in result.notes)])
+    return "\n".join([*lines, *(_command("notice", note) for note in result.notes)])
 
 
 def markdown(result: GateResult) -> str:
@@ -98,6 +104,31 @@ def markdown(result: GateResult) -> str:
         cells.append(f"{'✓' if check.passed else '✗'} {outcome(check)}")
         lines.append("| " + " | ".join(map(_escaped, cells)) + " |")
     return "\n".join([*lines, "", *(f"- {_escaped(note)}" for note in result.notes)]).rstrip() + "\n"
+
+
+@dataclass(frozen=True)
+class NotJudged:
+    """A gate that could not run, in the same four forms: what reads them must not take silence for a pass."""
+
+    target: str
+    reason: str
+
+    def json(self) -> dict[str, Any]:
+        return {"schema": 1, "target": self.target, "passed": False, "headline": _NOT_JUDGED, "error": self.reason}
+
+    def junit(self) -> str:
+        counts = {"tests": "1", "failures": "0", "errors": "1"}
+        suites = ElementTree.Element("testsuites", counts)
+        suite = ElementTree.SubElement(suites, "testsuite", {"name": "compress gate", "time": "0.000", **counts})
+        case = ElementTree.SubElement(suite, "testcase", {"classname": _xml(self.target), "name": _NOT_JUDGED})
+        ElementTree.SubElement(case, "error", {"message": _xml(self.reason)}).text = _xml(self.reason)
+        return _document(suites)
+
+    def annotations(self) -> str:
+        return _command("error", f"{_NOT_JUDGED}: {self.reason}")
+
+    def markdown(self) -> str:
+        return f"### ❌ {_escaped(self.target)}: {_NOT_JUDGED}\n\n{_escaped(self.reason)}\n"
 
 
 def change_since(check: Check, base: Mapping[Subject, float] | None) -> str:

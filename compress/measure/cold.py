@@ -11,6 +11,7 @@ from compress.measure.values import Cold
 from compress.runtime.local import Child
 from compress.terminal.progress import tqdm
 
+LAUNCHES = 5
 _PIECE = 1 << 20
 _INFERENCES = 3  # the first allocates; memory has been seen to grow until the second
 
@@ -19,7 +20,7 @@ def launch(
     files: Mapping[str, Path],
     *,
     threads: int = THREADS,
-    launches: int = 5,
+    launches: int = LAUNCHES,
     open_child: Callable[[Path, int], Child] = Child,
 ) -> dict[str, Cold]:
     """Opens each file `launches` times, one process at a time and in turns. Raises MeasureError.

@@ -1,6 +1,8 @@
 """What was measured, as values."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 
@@ -63,3 +65,54 @@ class Measurement:
     small_objects: int | None = None  # how many those are
     shift_flips: Interval | None = None  # share of mask pixels that change class when the picture moves by one pixel
     jpeg_flips: Interval | None = None  # ... when it is compressed as JPEG once more
+
+
+_ROUNDING = 1e-6
+_BOUNDS = {"speedup": (0.0, math.inf)} | {
+    f"{name}_drop": (-1.0, 1.0) for name in ("iou", "boundary_iou", "worst_decile_iou")
+}
+_BIASED = ("worst_decile_iou", "worst_decile_iou_drop")
+"""Whose estimate can lie outside of its interval: a tail of resampled images is not centred on the images' own."""
+
+
+def impossible(found: Measurement) -> str | None:
+    """The first figure that nothing can have been measured as, by its key; None where all of them can."""
+    return next(_impossible(found), None)
+
+
+def _impossible(found: Measurement) -> Iterator[str]:
+    if found.size_bytes is not None and found.size_bytes <= 0:
+        yield f"size_bytes: {found.size_bytes} is no size of a model"
+    for field in fields(found):
+        value = getattr(found, field.name)
+        if isinstance(value, Interval):
+            yield from _outside(field.name, value)
+    for index, iou in enumerate(found.per_image_iou):
+        if not 0 <= iou <= 1:
+            yield f"per_image_iou.{index}: {iou} is not within 0 to 1"
+    if found.latency:
+        yield from _no_latency(found.latency)
+
+
+def _outside(name: str, value: Interval) -> Iterator[str]:
+    lowest, highest = _BOUNDS.get(name, (0.0, 1.0))
+    for end in ("mean", "low", "high"):
+        figure = getattr(value, end)
+        if not (lowest <= figure <= highest and math.isfinite(figure)) or (name == "speedup" and figure == 0):
+            yield f"{name}.{end}: {figure} is not within {lowest:g} to {highest:g}"
+    if value.low > value.high:
+        yield f"{name}.low: {value.low} is above high, {value.high}"
+    if name not in _BIASED and not value.low - _ROUNDING <= value.mean <= value.high + _ROUNDING:
+        yield f"{name}.mean: {value.mean} is not within low and high, {value.low} to {value.high}"
+
+
+def _no_latency(found: Latency) -> Iterator[str]:
+    for name, figure in (("p50_ms", found.p50_ms), ("p90_ms", found.p90_ms)):
+        if not 0 < figure < math.inf:
+            yield f"latency.{name}: {figure} is no duration"
+    if found.p50_ms > found.p90_ms:
+        yield f"latency.p50_ms: {found.p50_ms} is above p90_ms, {found.p90_ms}"
+    if not all(0 < sample < math.inf for sample in found.samples_ms):
+        yield "latency.samples_ms: not all are durations"
+    if found.turns < 1 or len(found.samples_ms) % found.turns:
+        yield f"latency.turns: {found.turns} do not divide {len(found.samples_ms)} samples"

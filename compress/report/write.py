@@ -1,5 +1,6 @@
 """The files of a result, each written beside its place and then renamed."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,16 +25,21 @@ def write_report(record: RunRecord, pictures: Sequence[Picture], out: Path) -> N
 
     Raises ExportError where a file cannot be written; nothing is left half written.
     """
+    report = _encoded(_json(record.to_json()))
     texts = {
-        "report.json": _json(record.to_json()),
-        "report.html": render(record, pictures),
-        "labels.txt": "".join(f"{label}\n" for label in record.classes),
-        "manifest.json": _json(manifest(record)),
+        "report.json": report,
+        "report.html": _encoded(render(record, pictures)),
+        "labels.txt": _encoded("".join(f"{label}\n" for label in record.classes)),
+        "manifest.json": _encoded(_json(manifest(record, hashlib.sha256(report).hexdigest()))),
     }
     for name, text in texts.items():
-        # A file name on disk need not be Unicode, and a run must not fail on its last step for that.
-        write_whole(out / name, text.encode(errors="backslashreplace"))
+        write_whole(out / name, text)
     write_whole(out / PICTURES, to_npz(pictures))
+
+
+def _encoded(text: str) -> bytes:
+    """A file name on disk need not be Unicode, and a run must not fail on its last step for that."""
+    return text.encode(errors="backslashreplace")
 
 
 def rebuild(folder: Path, page: Path | None = None) -> Path:
@@ -43,7 +49,7 @@ def rebuild(folder: Path, page: Path | None = None) -> Path:
     """
     page = page or folder / "report.html"
     text = render(read_record(folder), read_pictures(folder / PICTURES))
-    write_whole(page, text.encode(errors="backslashreplace"))
+    write_whole(page, _encoded(text))
     return page
 
 
@@ -53,12 +59,13 @@ def write_comparison(folders: Sequence[Path], page: Path) -> list[str]:
     names = names_of(folders)
     runs = dict(zip(names, map(read_record, folders), strict=True))
     pictures = {name: read_pictures(folder / PICTURES) for name, folder in zip(names, folders, strict=True)}
-    write_whole(page, render_comparison(runs, pictures).encode(errors="backslashreplace"))
+    write_whole(page, _encoded(render_comparison(runs, pictures)))
     return [*contradictions_of(runs), *(each.words for each in conclusions_of(runs))]
 
 
-def manifest(record: RunRecord) -> dict[str, Any]:
-    """What an app must know to use the files: their names, sums, inputs and outputs."""
+def manifest(record: RunRecord, report_sha256: str) -> dict[str, Any]:
+    """What an app must know to use the files: their names, sums, inputs and outputs; and the sum of the report, so that
+    a gate knows its figures for those that were measured."""
     source = record.source
     return {
         "schema": 1,
@@ -67,6 +74,7 @@ def manifest(record: RunRecord) -> dict[str, Any]:
         "classes": list(record.classes),
         "source": {"file": Path(source.file).name, "sha256": source.sha256, "size_bytes": source.size_bytes},
         "files": [_entry(artifact) for artifact in record.artifacts],
+        "report": {"file": "report.json", "sha256": report_sha256},
         "tools": record.tools,
     }
 

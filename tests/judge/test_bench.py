@@ -3,7 +3,9 @@
 import functools
 import json
 import os
+import re
 import signal
+from dataclasses import replace
 
 import flatbuffers
 import numpy as np
@@ -17,10 +19,12 @@ from PIL import Image
 
 import compress.judge.bench
 from compress.cli import main
+from compress.errors import MeasureError
 from compress.formats.tflite import to_tflite
-from compress.judge.bench import Options, bench
+from compress.judge.bench import Options, _check_finite, _Opened, bench
 from compress.judge.bench_text import describe_bench
 from compress.measure.cold import launch
+from compress.measure.values import Interval
 from compress.runtime.local import Child
 
 SHARP, COARSE = 1, 5
@@ -243,6 +247,59 @@ def test_a_crash_in_native_code_takes_nothing_else_down(files, capsys, monkeypat
     assert "sharp.onnx: the runtime died on it (SIGSEGV)" in refused(capsys, files[0])
 
 
+def test_a_file_that_reads_images_of_any_size_is_measured_at_the_size_that_is_given(tmp_path, capsys):
+    path = tmp_path / "any.onnx"
+    with_dynamic_shapes(path)
+    line = refused(capsys, path)
+    assert "any.onnx: reads images of any height and width; give one with --size" in line
+    assert main(["bench", str(path), "--size", "32x96", "--seconds", "0.02", "--threads", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["files"]["any.onnx"]
+    assert (found["file"], found["measurement"]["size_bytes"]) == ("any.onnx", path.stat().st_size)
+
+
+def test_so_is_a_tflite_file(tmp_path, capsys):
+    with_dynamic_tflite(tmp_path / "any.tflite")
+    assert main(["bench", str(tmp_path / "any.tflite"), "--size", "64x64", "--seconds", "0.02"]) == 0
+    assert "LiteRT" in capsys.readouterr().out
+    line = refused(capsys, tmp_path / "any.tflite", "--size", "50x64")  # its resizes are written for 64
+    assert f"{tmp_path}/any.tflite: " in line
+
+
+@pytest.mark.parametrize("size", ["64", "64x", "0x64", "64x99999", "-1x64", "axb", "64x64x3"])
+def test_a_size_that_is_none(size, files, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", str(files[0]), f"--size={size}"])
+    assert caught.value.code == 2
+    assert "--size" in capsys.readouterr().err
+
+
+def test_a_bench_says_beforehand_how_long_it_will_take(files, caplog):
+    with caplog.at_level("INFO", "compress"):
+        bench([files[0]], Options(threads=1, seconds=0.02))
+    assert re.search(r"bench: about \d+ (s|min)", caplog.text)
+
+
+def test_the_expected_time_counts_openings_timed_inferences_and_images():
+    """Opened in 1 s, an inference takes 0.1 s: 5 launches, latency, answers, stability, three inferences in each."""
+    opened = _Opened(None, None, 1.0, 0.1)
+    assert opened.expected_seconds(5, 0) == pytest.approx(6 * 1.3 + 5)
+    assert opened.expected_seconds(5, 100) == pytest.approx(8 * 1.3 + 5 + (100 + 3 * 16) * 0.12)
+
+
+def test_a_figure_that_is_no_number_is_refused(measured):
+    figures = measured.files["coarse.onnx"]
+    _check_finite(figures)
+    wrong = replace(figures.measurement, iou=Interval(float("nan"), 0, 1))
+    with pytest.raises(MeasureError, match=r"coarse\.onnx: measurement\.iou\.mean is nan"):
+        _check_finite(replace(figures, measurement=wrong))
+
+
+def test_weights_outside_the_file_count(files, tmp_path):
+    onnx.save(onnx.load(files[0]), tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    each = bench([tmp_path / "m.onnx"], Options(threads=1, seconds=0.02)).files["m.onnx"]
+    assert each.measurement.size_bytes == sum((tmp_path / name).stat().st_size for name in ("m.onnx", "w.bin"))
+
+
 def test_masks_without_any_class_of_the_file(files, tmp_path, capsys):
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
@@ -277,6 +334,10 @@ def test_files_of_different_classes_are_not_compared_on_images(files, tiny_data,
         (["--folds", "1", "--data", "."], "at least 2"),
         (["--threads", "0"], "--threads"),
         (["--seconds", "-1"], "--seconds"),
+        (["--seconds", "nan"], "--seconds"),
+        (["--seconds", "1e300"], "--seconds"),
+        (["--mean", "nan,0,0"], "--mean"),
+        (["--size", "64x64"], "no file leaves height and width open"),
         (["--mean", "0.5"], "R, G and B"),
         (["--std", "1,0,1"], "more than 0"),
         (["--data", "nowhere"], "no such folder"),

@@ -1,6 +1,7 @@
 """The gate on a network whose answers are known: class 1 where a pixel is brighter than half."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -161,14 +162,14 @@ def test_a_single_file_needs_no_manifest(run, tmp_path):
     assert not gated(path, "100B").verdict.passed
 
 
-def test_a_gate_on_sizes_imports_nothing_heavy(run):
+def test_a_gate_on_sizes_reads_files_with_their_parsers_and_imports_no_runtime(run):
     code = (
         "import sys; from compress.cli import main; code = main(sys.argv[1:]);"
         "print(*{name.partition('.')[0] for name in sys.modules}); sys.exit(code)"
     )
     command = [sys.executable, "-c", code, "gate", str(run), "--budget", "1MB"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    heavy = {"numpy", "torch", "onnx", "onnxruntime", "ai_edge_litert", "PIL", "pydantic", "jinja2", "tqdm"}
+    heavy = {"torch", "onnxruntime", "PIL", "pydantic", "jinja2", "tqdm", "scipy"}
     assert heavy & set(done.stdout.splitlines()[-1].split()) == set()
 
 
@@ -194,14 +195,23 @@ def test_a_manifest_that_leads_out_of_its_folder_is_refused(run, capsys, name):
     assert "no file in its own folder" in refused(capsys, run, "--budget", "1MB")
 
 
-def test_a_link_out_of_the_folder_is_refused(run, tmp_path, capsys):
+def test_a_link_is_the_file_that_it_leads_to_if_its_sum_is(run, tmp_path, capsys):
+    """As DVC, Bazel and git-annex put files in place."""
     outside = (run / "model.tflite").rename(tmp_path / "outside.tflite")
     (run / "model.tflite").symlink_to(outside)
-    assert "no file in its own folder" in refused(capsys, run, "--budget", "1MB")
+    size_bytes = outside.stat().st_size
+    assert gated(run, "1MB").verdict.checks[1].measured == size_bytes
+    assert gated(run / "model.tflite", f"{size_bytes - 1}B").verdict.passed is False
+    outside.write_bytes((run / "model.onnx").read_bytes())
+    assert "sha256 differs" in refused(capsys, run, "--budget", "1MB")
+    outside.unlink()
+    assert "is missing" in refused(capsys, run, "--budget", "1MB")
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"schema": 2}', '{"schema": 1, "files": [{}]}', '{"schema": 1, "files": []}']
+    "text",
+    ["{", "[]", "[" * 100_000, '{"schema": 2}', '{"schema": true}', '{"schema": 1, "files": [{}]}']
+    + ['{"schema": 1, "files": []}', '{"schema": 1, "schema": 1}', '{"schema": NaN}', "9" * 5000],
 )
 def test_a_manifest_that_is_none_is_one_line(run, capsys, text):
     (run / "manifest.json").write_text(text)
@@ -217,8 +227,67 @@ def test_a_file_that_the_manifest_does_not_describe_is_not_judged(run, capsys):
 
 
 @pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda files: files[:1], "model.tflite: ships, but manifest.json does not name it"),
+        (lambda files: [*files, files[0]], "two files have the same file"),
+        (lambda files: [files[0], files[0] | {"format": "tflite"}], "'model.onnx' is no file of format 'tflite'"),
+        (lambda files: [files[0] | {"size_bytes": 1}, files[1]], "bytes, not those that the manifest states"),
+        (lambda files: [files[0] | {"input": {"mean": [0, 0, 0], "std": [1, 0, 1]}}, files[1]], "input.std"),
+        (lambda files: [files[0] | {"input": {"mean": [True, 0, 0]}}, files[1]], "input.mean"),
+        (lambda files: [files[0] | {"input": 5}, files[1]], "a table is expected"),
+    ],
+)
+def test_a_manifest_that_does_not_say_what_ships_is_refused(run, capsys, change, word):
+    files = json.loads((run / "manifest.json").read_text())["files"]
+    write_manifest(run, files=change(files))
+    assert word in refused(capsys, run, "--budget", "1MB")
+
+
+def test_two_files_of_one_format_do_not_hide_each_other(run, capsys):
+    shutil.copy(run / "model.onnx", run / "model.2.onnx")
+    write_manifest(run)
+    assert "two files have the same format" in refused(capsys, run, "--budget", "1MB")
+
+
+def test_a_reference_in_the_folder_is_no_file_that_ships(run):
+    shutil.copy(run / "model.onnx", run / "teacher.onnx")
+    turns = Turns({"tflite": steady(1), "reference teacher.onnx": steady(10)})
+    assert gate(run, Rules(("latency<=0.12x teacher.onnx",), run), take_turns=turns).verdict.passed
+    with pytest.raises(MeasureError, match=r"teacher\.onnx: ships"):
+        gated(run, "1MB")
+
+
+def test_weights_outside_the_file_ship_too(run, tmp_path):
+    model = onnx.load(run / "model.onnx")
+    onnx.save(model, tmp_path / "split.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    size_bytes = (tmp_path / "split.onnx").stat().st_size + (tmp_path / "weights.bin").stat().st_size
+    result = gated(tmp_path / "split.onnx", f"{size_bytes - 1}B")
+    assert result.verdict.checks[0].measured == size_bytes
+    assert not result.verdict.passed
+    assert result.notes == ("onnx size: with weights.bin, which holds weights of split.onnx",)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json", "report.json", "compress.toml"])
+def test_what_has_no_end_is_refused_where_a_file_is_expected(run, capsys, name, make):
+    (run / name).unlink(missing_ok=True)
+    make(run / name)
+    assert name in refused(capsys, run, *([] if name == "compress.toml" else ["--budget", "1MB"]))
+
+
+@pytest.mark.parametrize("name", ["fifo.onnx", "/dev/zero", "x" * 300 + ".onnx", "loop.onnx"])
+def test_a_target_that_is_no_file_is_refused(tmp_path, capsys, name):
+    os.mkfifo(tmp_path / "fifo.onnx")
+    (tmp_path / "loop.onnx").symlink_to("loop.onnx")
+    assert name in refused(capsys, tmp_path / name, "--budget", "1MB")
+
+
+@pytest.mark.parametrize(
     ("name", "content", "word"),
     [
+        ("model.onnx", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        ("model.onnx", b"<html><body>404: not found</body></html>", "an HTML page"),
         ("model.tflite", b"", "zero bytes"),
         ("model.tflite", b"not a flatbuffer at all", "not a model"),
         ("model.ort", b"not a flatbuffer at all", "not a model"),
@@ -471,8 +540,62 @@ def test_without_data_iou_comes_from_the_report_of_the_very_file_and_says_so(run
     result = gated(run, "iou>=0.86", "iou_drop<=0.01")
     assert [check.measured for check in result.verdict.checks] == [0.9, 0.9, 0.005, 0.005]
     assert result.verdict.passed
-    assert len(result.notes) == 4
     assert "report.json, which describes this very file" in result.notes[0]
+    assert sum("its sum is not in manifest.json" in note for note in result.notes) == 1
+
+
+def test_a_report_is_the_one_that_the_manifest_has_the_sum_of(run, capsys):
+    described = {"file": "report.json", "sha256": sha256_of(run / "report.json")}
+    write_manifest(run, report=described)
+    result = gated(run, "iou>=0.86")
+    assert result.verdict.passed
+    assert len(result.notes) == 2
+    report = (run / "report.json").read_text()
+    (run / "report.json").write_text(report.replace("0.9,", "0.91,"))
+    assert "is not the report that was written" in refused(capsys, run, "--budget", "iou>=0.86")
+    assert "is not the report that was written" in refused(capsys, run / "model.onnx", "--budget", "iou>=0.86")
+    (run / "report.json").unlink()
+    assert gated(run, "1MB").verdict.passed
+
+
+@pytest.mark.parametrize(
+    ("iou", "word"),
+    [
+        ({"mean": 5.0, "low": 4, "high": 6}, "iou.mean: 5.0 is not within 0 to 1"),
+        ({"mean": "0.99", "low": 0.9, "high": 1}, "a number is expected, not '0.99'"),
+        ({"mean": True, "low": 0.9, "high": 1}, "a number is expected, not True"),
+        ({"mean": 0.95, "low": 1, "high": 0.9}, "low: 1 is above high"),
+        ({"mean": 0.99, "low": 0.8, "high": 0.9}, "is not within low and high"),
+        ({"mean": 0.99}, "mean, low and high are expected"),
+        (0.99, "mean, low and high are expected"),
+        ({"mean": float("inf"), "low": 0.9, "high": 1}, "Infinity"),
+        ({"mean": 10**30, "low": 0.9, "high": 1}, "not within"),
+    ],
+)
+def test_a_report_of_what_cannot_have_been_measured_is_refused(run, capsys, iou, word):
+    document = json.loads((run / "report.json").read_text())
+    document["measurements"]["onnx"]["iou"] = iou
+    (run / "report.json").write_text(json.dumps(document))
+    assert word in refused(capsys, run, "--budget", "iou>=0.86")
+    assert word in refused(capsys, run / "model.onnx", "--budget", "iou>=0.86")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"size_bytes": 1}, "but the file has"),
+        ({"size_bytes": True}, "a number is expected"),
+        ({"latency": {"p50_ms": -1, "p90_ms": 1}}, "latency.p50_ms: -1 is no duration"),
+        ({"latency": []}, "latency: a table is expected"),
+        ({"per_image_iou": [0.9, 0.1]}, "but the images' mean is 0.5"),
+        ({"speedup": {"mean": 0, "low": 0, "high": 0}}, "speedup.mean"),
+    ],
+)
+def test_so_is_one_whose_other_figures_cannot_be_of_these_files(run, capsys, change, word):
+    document = json.loads((run / "report.json").read_text())
+    document["measurements"]["onnx"] |= change
+    (run / "report.json").write_text(json.dumps(document))
+    assert word in refused(capsys, run, "--budget", "iou>=0.86")
 
 
 def test_a_report_of_another_file_says_nothing(run):
@@ -524,8 +647,46 @@ def test_the_change_since_the_base_branch_is_stated(run, tmp_path):
     assert result.base["tflite", "iou", None] == 0.9
 
 
-def test_a_base_that_is_not_there_is_one_line(run, capsys):
-    assert "report.json of a run" in refused(capsys, run, "--budget", "1MB", "--base", "none.json")
+def test_a_base_that_is_not_there_is_a_remark(run, capsys):
+    assert main(["gate", str(run), "--budget", "1MB", "--base", "none.json"]) == 0
+    out = capsys.readouterr().out
+    assert "none.json: no such report of a base branch" in out
+    assert "since base" not in out
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"measurements": 5}', '{"measurements": {}, "artifacts": [5]}'])
+def test_a_base_that_is_no_report_is_one_line(run, tmp_path, capsys, content):
+    (tmp_path / "base.json").write_text(content)
+    assert "not a report" in refused(capsys, run, "--budget", "1MB", "--base", tmp_path / "base.json")
+
+
+def test_a_gate_that_cannot_run_leaves_everything_that_ci_reads(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    (tmp_path / "page.onnx").write_text("<html>404</html>")
+    paths = {kind: tmp_path / f"gate.{kind}" for kind in ("json", "junit", "markdown")}
+    options = [text for kind, path in paths.items() for text in (f"--{kind}", str(path))]
+    assert main(["gate", str(tmp_path / "page.onnx"), "--budget", "1MB", *options]) == 2
+    document = json.loads(paths["json"].read_text())
+    assert (document["passed"], document["headline"]) == (False, "could not be judged")
+    root = ElementTree.parse(paths["junit"]).getroot()
+    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("1", "0", "1")
+    assert "an HTML page" in root.find(".//error").text
+    assert "could not be judged" in paths["markdown"].read_text()
+    captured = capsys.readouterr()
+    assert captured.out.startswith("::error title=compress gate::could not be judged: ")
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_so_does_one_without_a_budget(run, tmp_path, capsys):
+    refused(capsys, run, "--junit", tmp_path / "gate.xml")
+    assert "no budget" in ElementTree.parse(tmp_path / "gate.xml").find(".//error").get("message")
+
+
+def test_a_result_is_not_written_over_what_is_no_file(run, tmp_path, capsys):
+    os.mkfifo(tmp_path / "fifo")
+    assert main(["gate", str(run), "--budget", "1MB", "--json", str(tmp_path / "fifo")]) == 2
+    assert "is a FIFO, not a file" in capsys.readouterr().err
+    assert (tmp_path / "fifo").is_fifo()
 
 
 def test_json_on_standard_output_is_nothing_else(run, capsys):

@@ -114,7 +114,7 @@ def test_annotations_are_one_line_each_and_escaped():
     lines = annotations(result(WITHIN, OVER, notes=("100 %\nand more",))).splitlines()
     assert lines == [
         "::error title=compress gate::export/u2net: onnx size 4,100,000 of 4,000,000 bytes: over budget",
-        "::warning title=compress gate::100 %25%0Aand more",
+        "::notice title=compress gate::100 %25%0Aand more",
     ]
 
 

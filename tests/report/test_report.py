@@ -173,8 +173,9 @@ def test_a_file_name_that_is_not_unicode_does_not_stop_the_report(tmp_path):
 
 
 def test_the_manifest_has_exactly_the_promised_keys_and_bare_file_names():
-    stated = json.loads(json.dumps(manifest(full_record())))
-    assert list(stated) == ["schema", "name", "version", "classes", "source", "files", "tools"]
+    stated = json.loads(json.dumps(manifest(full_record(), "ef" * 32)))
+    assert list(stated) == ["schema", "name", "version", "classes", "source", "files", "report", "tools"]
+    assert stated["report"] == {"file": "report.json", "sha256": "ef" * 32}
     assert stated["schema"] == 1
     assert stated["classes"] == ["<b>sky & sea</b>", "object"]
     assert stated["source"] == {"file": "u2net.pt", "sha256": "cd" * 32, "size_bytes": 176_000_000}

@@ -1,0 +1,109 @@
+"""What a folder or a file ships, counted in full: nothing passes for being small or for saying so."""
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.errors import MeasureError
+from compress.files import sha256_of, size_of
+from compress.formats.whole import FORMATS, check_whole
+from compress.release.manifest import FILE as MANIFEST
+from compress.release.manifest import change, changed_files, read_manifest
+
+Colours = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ShippedFile:
+    """A model as it ships. `size_bytes` with `outside`, the files that hold weights of it. `mean` and `std`: what its
+    manifest says that a float32 input reads, of 0 to 255 pixels. `report_sha256`: the manifest's, of report.json."""
+
+    path: Path
+    format: str
+    sha256: str
+    size_bytes: int
+    outside: tuple[Path, ...] = ()
+    classes: tuple[str, ...] | None = None
+    mean: Colours | None = None
+    std: Colours | None = None
+    report_sha256: str | None = None
+
+
+def shipped(target: Path, references: Collection[Path] = ()) -> list[ShippedFile]:
+    """The file, or every model file of the folder, which its manifest must name; but for `references`, files that
+    others are compared with.
+
+    Raises MeasureError, or ExportError, for what is no model, is not as the manifest says, or is not in it.
+    """
+    if not os.path.lexists(target):
+        raise MeasureError(f"{target}: no such file or folder; name an exported file or the output of compress run")
+    try:
+        return _of_folder(target, references) if os.path.isdir(target) else [_alone(target)]
+    except FileNotFoundError as error:
+        where = error.filename or target
+        raise MeasureError(
+            f"{where}: no such file or folder; name an exported file or the output of compress run"
+        ) from None
+    except OSError as error:
+        raise MeasureError(
+            f"{error.filename or target}: {error.strerror}; name an exported file, or a folder"
+        ) from None
+
+
+def _of_folder(folder: Path, references: Collection[Path]) -> list[ShippedFile]:
+    manifest = read_manifest(folder)
+    _check_unchanged(changed_files(folder, manifest))
+    _check_all_named(folder, manifest, references)
+    return [_shipped(folder / entry["file"], entry["sha256"], manifest, entry) for entry in manifest["files"]]
+
+
+def _alone(path: Path) -> ShippedFile:
+    """With what the manifest beside it knows, if that describes the very file."""
+    check_whole(path)  # first, since what is no model may have no end
+    sha256 = sha256_of(path)
+    if os.path.lexists(path.parent / MANIFEST):
+        manifest = read_manifest(path.parent)
+        for entry in manifest["files"]:
+            if (entry["file"], entry["sha256"]) == (path.name, sha256):
+                _check_unchanged([change(path.parent, entry)])
+                return _shipped(path, sha256, manifest, entry)
+    return _shipped(path, sha256, {}, {})
+
+
+def _check_unchanged(lines: Sequence[str | None]) -> None:
+    if line := next(filter(None, lines), None):
+        raise MeasureError(f"{line}; gate the folder as compress run left it")
+
+
+def _check_all_named(folder: Path, manifest: dict[str, Any], references: Collection[Path]) -> None:
+    named = {entry["file"] for entry in manifest["files"]}
+    apart = {reference.resolve() for reference in references}
+    for path in sorted(folder.iterdir()):
+        if path.suffix[1:].lower() in FORMATS and path.name not in named and path.resolve() not in apart:
+            raise MeasureError(f"{path}: ships, but {MANIFEST} does not name it; remove it, or run compress again")
+
+
+def _shipped(path: Path, sha256: str, manifest: dict[str, Any], entry: dict[str, Any]) -> ShippedFile:
+    outside = check_whole(path)
+    if path.suffix == ".ort":
+        from compress.runtime.local import describe_in_child
+
+        describe_in_child(path)
+    classes, given = manifest.get("classes"), entry.get("input", {})
+    return ShippedFile(
+        path,
+        path.suffix[1:],
+        sha256,
+        size_of(path) + sum(map(size_of, outside)),
+        outside,
+        tuple(classes) if classes else None,
+        _colours(given.get("mean")),
+        _colours(given.get("std")),
+        manifest.get("report", {}).get("sha256"),
+    )
+
+
+def _colours(values: list[float] | None) -> Colours | None:
+    return (values[0], values[1], values[2]) if values else None
