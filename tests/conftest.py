@@ -1,5 +1,6 @@
 """A tiny network and a tiny task: grey noise with a red disc (class 1) or a blue square (class 2)."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ macs_share = 0.5
 images = 24
 size = [64, 64]
 [train]
-minutes = 0.1
+steps = 40
 size = [32, 32]
 [measure]
 seconds = 0.5
@@ -109,6 +110,15 @@ def two_class_model(tmp_path_factory) -> Path:
 def _own_cache(tmp_path_factory, monkeypatch):
     """No test meets the user's cache."""
     monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def heeds_ctrl_c():
+    """What a test starts heeds Ctrl-C as from a terminal, also where pytest itself was started to ignore it (nohup, or
+    & in a script)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -250,19 +250,16 @@ def test_inspect_says_what_it_is(model, capsys):
     assert f"{merge / 1e6:.1f}  merge" in text
 
 
-def test_interrupting_ends_the_run_and_leaves_no_half_file(model, tiny_data, tmp_path):
+def test_interrupting_ends_the_run_and_leaves_no_half_file(model, tiny_data, tmp_path, heeds_ctrl_c):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "compress.cli", "run", str(model), "--budget", "20KB", "--data", str(tiny_data)]
     process = subprocess.Popen([*command, "--minutes", "5", "--out", str(out)], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
     while not (out / "checkpoints" / "repair.pt").exists():
         assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
         time.sleep(0.1)
-    time.sleep(1)
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=60)
+    said = process.communicate()[1]
     assert process.returncode == 130
-    assert "Traceback" not in process.stderr.read()
+    assert "Traceback" not in said
     assert (out / "checkpoints" / "repair.pt").exists()
     assert not list(out.rglob("*.partial"))

@@ -19,15 +19,13 @@ def python(code: str, *arguments: object) -> subprocess.Popen:
 
 def finished(*processes: subprocess.Popen) -> list[str]:
     """What they said on stderr; all must exit with 0."""
-    said = [process.communicate(timeout=120)[1] for process in processes]
+    said = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), said
     return said
 
 
 def waited_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
     while not path.exists():
-        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
@@ -81,7 +79,8 @@ folder, me = Path(sys.argv[1]), sys.argv[2]
 
 def make(partial):
     (folder / f"{me} began").touch()
-    time.sleep(1.0)
+    while not (folder / "go on").exists():
+        time.sleep(0.01)
     partial.write_text(me)
 
 assert cached(folder / "result", make).read_text() == "first"
@@ -92,21 +91,19 @@ def test_of_two_processes_that_ask_one_computes_and_the_other_says_that_it_waits
     first = python(MAKES, tmp_path, "first")
     waited_for(tmp_path / "first began")
     second = python(MAKES, tmp_path, "second")
-    said = finished(first, second)
-    assert said[0] == ""
-    assert said[1] == f"result: process {first.pid} is making it; waiting\n"
+    assert second.stderr.readline() == f"result: process {first.pid} is making it; waiting\n"
+    (tmp_path / "go on").touch()
+    assert finished(first, second) == ["", ""]
     assert not (tmp_path / "second began").exists()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_the_lock_of_a_process_that_was_killed_blocks_nobody(tmp_path, how):
-    first = python(MAKES.replace("1.0", "60"), tmp_path, "first")
+    first = python(MAKES, tmp_path, "first")
     waited_for(tmp_path / "first began")
     first.send_signal(how)
     first.communicate()
-    start = time.monotonic()
     assert cached(tmp_path / "result", lambda partial: partial.write_text("ours")).read_text() == "ours"
-    assert time.monotonic() - start < 5
 
 
 def test_a_lock_file_that_something_else_left_is_no_lock(tmp_path):

@@ -1,5 +1,8 @@
 """A network with what networks are made of: normalisation, depthwise and transposed convolutions, residual, concat."""
 
+from collections.abc import Callable
+from itertools import count
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -51,6 +54,12 @@ class TinyBinary(TinyNet):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         map_ = torch.sigmoid(super().forward(x))
         return map_, map_ * map_
+
+
+def ticking(seconds: float) -> Callable[[], float]:
+    """A clock that is so many seconds later each time that it is read."""
+    readings = count()
+    return lambda: seconds * next(readings)
 
 
 def picture(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:

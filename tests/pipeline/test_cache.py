@@ -146,7 +146,7 @@ def test_what_is_measured_as_source_is_the_network_as_it_came_and_not_the_tuned_
 def test_two_runs_on_one_cache_at_once_both_end_with_the_same_files(tiny_model, tiny_data, tmp_path, monkeypatch):
     monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
     recipe = tiny_model.with_name("steps.toml")
-    recipe.write_text(tiny_model.with_suffix(".toml").read_text().replace("minutes = 0.1", "steps = 4"))
+    recipe.write_text(tiny_model.with_suffix(".toml").read_text().replace("steps = 40", "steps = 4"))
     command = [
         sys.executable,
         "-m",
@@ -163,7 +163,7 @@ def test_two_runs_on_one_cache_at_once_both_end_with_the_same_files(tiny_model, 
         subprocess.Popen([*command, "--out", str(tmp_path / name)], stderr=subprocess.PIPE, text=True)
         for name in ("a", "b")
     ]
-    said = [process.communicate(timeout=600)[1] for process in both]
+    said = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     for name in ("model.onnx", "model.tflite"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

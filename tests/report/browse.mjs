@@ -8,6 +8,7 @@ import { pathToFileURL } from "node:url";
 const [playwright, path, shots] = process.argv.slice(2);
 const { chromium } = createRequire(playwright)("playwright-core");
 const browser = await chromium.launch({
+  timeout: 0,
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
 });
@@ -15,7 +16,7 @@ const found = { complaints: [], requests: [] };
 
 async function open(options) {
   const context = await browser.newContext({ offline: true, ...options });
-  context.setDefaultTimeout(120_000);
+  context.setDefaultTimeout(0);
   const page = await context.newPage();
   page.on("console", (message) => ["error", "warning"].includes(message.type()) && found.complaints.push(message.text()));
   page.on("pageerror", (error) => found.complaints.push(String(error)));

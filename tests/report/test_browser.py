@@ -39,7 +39,6 @@ def browse(page: Path) -> dict:
         capture_output=True,
         text=True,
         env={**os.environ, "CHROMIUM": chromium},
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)

@@ -99,7 +99,7 @@ def test_crash_while_it_computes_is_a_measure_error(brightness):
     with Child(brightness.path) as child:
         threading.Timer(0.3, os.kill, (child._process.pid, signal.SIGABRT)).start()
         with pytest.raises(MeasureError, match="SIGABRT"):
-            child.time(10_000_000)
+            child.time(10**12)
 
 
 def test_child_ends_with_its_use(brightness):
@@ -111,18 +111,19 @@ def test_child_ends_with_its_use(brightness):
 SCRIPT = """
 import sys
 from pathlib import Path
-from compress.runtime.local import Child
+from compress.runtime.local import Child, _send
 try:
     with Child(Path(sys.argv[1])) as child:
+        _send(child._requests, {"time": 10**12})
         print(child._process.pid, flush=True)
-        child.time(10_000_000)
+        child._answer()
 except KeyboardInterrupt:
     print("interrupted")
 """
 
 
-def test_ctrl_c_ends_parent_and_child_at_once(brightness):
-    """A terminal sends it to the whole process group of the parent."""
+def test_ctrl_c_ends_parent_and_child_while_it_computes(brightness, heeds_ctrl_c):
+    """A terminal sends it to the whole process group of the parent. What the child computes would take years."""
     parent = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(brightness.path)],
         stdout=subprocess.PIPE,
@@ -131,16 +132,13 @@ def test_ctrl_c_ends_parent_and_child_at_once(brightness):
         start_new_session=True,
     )
     child = int(parent.stdout.readline())
-    time.sleep(0.2)
-    start = time.monotonic()
     os.killpg(parent.pid, signal.SIGINT)
-    assert parent.communicate(timeout=10) == ("interrupted\n", "")
-    assert time.monotonic() - start < 2
+    assert parent.communicate() == ("interrupted\n", "")
     assert not is_running(child)
 
 
 def test_child_of_a_parent_that_was_killed_ends_by_itself(brightness):
     """Its stdin closes then."""
     command = [sys.executable, "-m", "compress.runtime.local", str(brightness.path), "1", "60"]
-    child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=20)
+    child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
     assert (child.returncode, child.stderr) == (0, b"")

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import onnx
@@ -221,7 +222,9 @@ def test_pixels_go_into_a_uint8_file_that_states_no_input_scale(tmp_path):
 @pytest.mark.parametrize("kind", EXPORTERS)
 def test_a_session_says_how_long_it_took_to_open(kind, tmp_path):
     _, path = write(tmp_path, kind, quantized=True)
-    assert 0 < open_model(path).load_ms < 60_000
+    start = time.perf_counter()
+    load_ms = open_model(path).load_ms
+    assert 0 < load_ms <= (time.perf_counter() - start) * 1e3
 
 
 @pytest.mark.parametrize(("kind", "other"), [("onnx", "ai_edge_litert"), ("tflite", "onnxruntime")])

@@ -21,11 +21,13 @@ const server = createServer((request, response) => {
 await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
 
 const browser = await chromium.launch({
+  timeout: 0, // a busy machine is no failure
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
 });
 try {
   const page = await browser.newPage();
+  page.setDefaultTimeout(0);
   page.on("console", (message) => console.error(message.text()));
   await page.goto(`http://127.0.0.1:${server.address().port}/index.html?run=run`);
   const outcome = await page.evaluate(() => window.finished);
