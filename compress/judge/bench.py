@@ -20,14 +20,12 @@ from compress.machine import THREADS, cores
 from compress.measure.cold import deflated_bytes, launch
 from compress.measure.evaluate import Evaluation, LabelledImages, class_iou, image_agreements, measure
 from compress.measure.latency import advice
-from compress.measure.statistics import bootstrap_mean, change, fold_means
+from compress.measure.statistics import SHARE, bootstrap_mean, change, few_images, fold_means
 from compress.recipe import MeasureSection, PreprocessSection, Recipe
 from compress.runtime.kernels import Kernels
 from compress.runtime.local import Child
 
 log = logging.getLogger("compress")
-
-FEW_IMAGES = 20
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def _open_images(artifacts: dict[str, Artifact], options: Options) -> tuple[Data
     dataset = open_labelled(options.data, _classes(artifacts, options.recipe))
     if options.folds and options.folds > len(dataset.val):
         raise RecipeError(f"--folds {options.folds}: there are {len(dataset.val)} images")
-    return dataset, [*dataset.warnings, *_cautions(artifacts, options, len(dataset.val))]
+    return dataset, [*dataset.warnings, *_cautions(artifacts, options), *few_images(len(dataset.val))]
 
 
 def _to_measure_on(dataset: Dataset) -> LabelledImages:
@@ -162,7 +160,7 @@ def _classes(artifacts: dict[str, Artifact], recipe: Recipe | None) -> tuple[str
     return next((names for names in named if len(names) == len(set(names)) == count), plain)
 
 
-def _cautions(artifacts: dict[str, Artifact], options: Options, images: int) -> list[str]:
+def _cautions(artifacts: dict[str, Artifact], options: Options) -> list[str]:
     found = []
     unsaid = [name for name, artifact in artifacts.items() if artifact.unknown_input]
     floats = [name for name, artifact in artifacts.items() if artifact.input.dtype == "float32"]
@@ -173,10 +171,6 @@ def _cautions(artifacts: dict[str, Artifact], options: Options, images: int) -> 
         found.append(
             f"{', '.join(unsaid)}: a float32 input, and nothing says of what: pixels were given as 0 to 1; say what it "
             "was trained with, by --mean and --std, or by --recipe"
-        )
-    if images < FEW_IMAGES:
-        found.append(
-            f"only {images} images: intervals of so few are too narrow; add images, or look at the parts with --folds"
         )
     return found
 
@@ -195,7 +189,7 @@ def _with_details(
         figures,
         class_iou=class_iou(ours, dataset.classes),
         worst_images=tuple(dataset.val[index].image.name for index in ranked),
-        agreement=bootstrap_mean(image_agreements(ours, base)) if base else None,
+        agreement=bootstrap_mean(image_agreements(ours, base), within=SHARE) if base else None,
         changes={name: change(drop, options.measure.margin) for name, drop in drops.items() if drop},
         folds=fold_means(ours.iou, options.folds) if options.folds else (),
     )

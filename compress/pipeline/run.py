@@ -24,6 +24,7 @@ from compress.judge.verify import GRAPH, compare, describe_parity
 from compress.load.model import Segmenter, Trained, load
 from compress.machine import cores, prepare_process, processor, versions
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
+from compress.measure.statistics import few_images
 from compress.measure.values import Measurement
 from compress.pipeline.checkpoints import Checkpoints, Start, started
 from compress.pipeline.controls import Small, control_files, small_network
@@ -81,6 +82,7 @@ def run(
         small = small_network(recipe, trust_pickle) if recipe.controls.run else None
         dataset = open_data(recipe.data, source.classes, recipe.seed)
         shown = open_photographs(recipe.report.pictures, recipe.model.input_size) if recipe.report.pictures else None
+        warnings = _said_of_data(dataset, shown)
         torch.manual_seed(recipe.seed)
 
     with checkpoints.stage("teacher"):
@@ -119,6 +121,7 @@ def run(
 
     record = replace(
         _with_files(_record(start, source, dataset, prepared), artifacts, answers, graph),
+        warnings=warnings,
         predicted_bytes=student.plan.predicted_bytes,
         layers=_layers(heavy.network, student.network),
         history=tuple(checkpoints.history.points),
@@ -141,6 +144,14 @@ def resume(out: Path, *, minutes: float | None = None, trust_pickle: bool = Fals
     start = started(out)
     recipe = restored_recipe(start.recipe, Path(start.recipe_folder)).with_flags(minutes=minutes)
     return run(recipe, Path(start.model), out, command=start.command, trust_pickle=trust_pickle, resume=True)
+
+
+def _said_of_data(dataset: Dataset, shown: Photographs | None) -> tuple[str, ...]:
+    """What the folders left out or may have wrong, and that a figure of few images is rough."""
+    warnings = (*dataset.warnings, *few_images(len(dataset.val)), *(shown.warnings if shown else ()))
+    for line in warnings:
+        log.warning("warning: %s", line)
+    return warnings
 
 
 def _budget(limits: list[str]) -> tuple[Budget, int]:
@@ -189,7 +200,6 @@ def _record(start: Start, source: Trained, dataset: Dataset, prepared: Prepared)
         tools=versions(),
         machine=Machine(),
         data=_data(dataset, prepared),
-        warnings=dataset.warnings,
     )
 
 
