@@ -23,8 +23,8 @@ TEACHER = "teacher.onnx"
 """What a run calls the heavy model that it measures beside the exported files."""
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
-_NUMBER = r"(\d+(?:\.\d+)?)"
+_NUMBER = r"(\d{1,15}(?:\.\d{1,15})?)"
+_SIZE = re.compile(rf"\s*{_NUMBER}\s*([A-Za-z]+)\s*")
 _MILLISECONDS = re.compile(rf"\s*{_NUMBER}\s*ms\s*", re.IGNORECASE)
 _RATIO = re.compile(rf"\s*{_NUMBER}\s*x\s+(\S.*?)\s*", re.IGNORECASE)
 _LIMIT = re.compile(r"\s*([a-z_]+)\s*(<=|>=)(.*)", re.IGNORECASE)

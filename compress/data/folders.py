@@ -7,6 +7,7 @@ unlabelled/**/*.jpg                       optional: images alone
 To measure on, a folder that has images/ and masks/ itself will do. Files that are not used are told in `warnings`.
 """
 
+import os
 import random
 import unicodedata
 from collections import defaultdict
@@ -20,7 +21,7 @@ import numpy as np
 from compress.data.duplicates import duplicates
 from compress.data.images import UnreadableError, checked, read_all
 from compress.data.labels import Values, check_ids, check_measurable, is_object_255, oddities, values_of
-from compress.data.listing import is_folder, pictures_in, pictures_under, what_is_in
+from compress.data.listing import pictures_in, pictures_under, what_is_in
 from compress.errors import DataError
 
 _UNREADABLE_LIMIT = 0.01
@@ -87,7 +88,7 @@ def open_dataset(folder: Path, classes: Sequence[str], unlabelled: Path | None =
     """
     train, val = _part(_existing(folder) / "train"), _with_all_masks(_part(folder / "val"))
     known = {sample.image.resolve() for sample in train.samples + val.samples}
-    beside = [folder / "unlabelled"] if is_folder(folder / "unlabelled") else []
+    beside = [folder / "unlabelled"] if os.path.isdir(folder / "unlabelled") else []
     alone = [pictures_under(place) for place in (*beside, *([_existing(unlabelled)] if unlabelled else []))]
     images = [image for found in alone for image in found.pictures]
     new = {image.resolve(): Sample(image) for image in images if image.resolve() not in known}
@@ -116,7 +117,7 @@ def open_labelled(folder: Path, classes: Sequence[str]) -> Dataset:
 
     Raises DataError as `open_dataset` does.
     """
-    part = _with_all_masks(_part(folder if is_folder(_existing(folder) / "images") else folder / "val"))
+    part = _with_all_masks(_part(folder if os.path.isdir(_existing(folder) / "images") else folder / "val"))
     read = _read(part.samples)
     object_is_255, odd = _coding(classes, read, [part], measured=part)
     warnings = (*part.left_out, *read.warnings, *odd)
@@ -168,8 +169,9 @@ def photographs(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
 
 
 def _existing(folder: Path) -> Path:
-    if not is_folder(folder):
-        raise DataError(f"{folder}: no such folder; give one that holds train/ and val/, or images alone")
+    if not os.path.isdir(folder):
+        what = "not a folder" if os.path.exists(folder) else "no such folder"
+        raise DataError(f"{folder}: {what}; give one that holds train/ and val/, or images alone")
     return folder
 
 
@@ -194,7 +196,7 @@ def _coding(classes: Sequence[str], read: _Read, parts: Sequence[_Part], measure
 
 def _with_something_to_measure_on(dataset: Dataset, part: _Part) -> Dataset:
     if not dataset.val:
-        around = part.folder if is_folder(part.folder) else part.folder.parent
+        around = part.folder if os.path.isdir(part.folder) else part.folder.parent
         raise DataError(
             f"{part.folder}: no images to measure on; put them in {part.folder / 'images'} and {part.masks}; "
             f"{around} holds {what_is_in(around)}"

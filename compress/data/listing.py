@@ -1,5 +1,6 @@
 """The picture files of a folder; whatever else lies there is counted, so that nothing is left out without a word."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class Listing:
 def pictures_in(folder: Path) -> Listing:
     """Those that lie in `folder` itself; none where it is missing. Raises DataError where it cannot be read."""
     others = Counter[str]()
-    found = [path for path in _entries(folder) if _is_picture(path, others)] if is_folder(folder) else []
+    found = [path for path in _entries(folder) if _is_picture(path, others)] if os.path.isdir(folder) else []
     return Listing(tuple(sorted(found)), _left_out(folder, others))
 
 
@@ -44,17 +45,9 @@ def pictures_under(folder: Path) -> Listing:
     return Listing(tuple(sorted(found)), _left_out(folder, others))
 
 
-def is_folder(path: Path) -> bool:
-    """Whether it is one: a name that the system cannot look up is none."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
 def what_is_in(folder: Path) -> str:
     """For an error: what a folder holds that is not laid out as it should be."""
-    entries = sorted(_entries(folder)) if is_folder(folder) else []
+    entries = sorted(_entries(folder)) if os.path.isdir(folder) else []
     folders = [f"{path.name}/" for path in entries if path.is_dir()]
     more = [f"{len(folders) - _NAMED} more folders"] if len(folders) > _NAMED else []
     pictures = sum(path.suffix.lower() in SUFFIXES for path in entries)
@@ -92,4 +85,4 @@ def _left_out(folder: Path, others: Counter[str]) -> tuple[str, ...]:
     more = [f"others ({sum(count for _, count in kinds[_NAMED:])})"] if len(kinds) > _NAMED else []
     if not kinds:
         return ()
-    return (f"{folder}: left out: {', '.join([*named, *more])}; pictures are files called {', '.join(SUFFIXES)}",)
+    return (f"{folder}: left out: {', '.join([*named, *more])}; read are BMP, GIF, JPEG, PNG, PNM, TIFF and WebP",)

@@ -24,8 +24,11 @@ from compress.measure.statistics import SHARE, bootstrap_mean, change, few_image
 from compress.recipe import MeasureSection, PreprocessSection, Recipe
 from compress.runtime.kernels import Kernels
 from compress.runtime.local import Child
+from compress.settings import validated
 
 log = logging.getLogger("compress")
+
+MOST_THREADS = 256
 
 
 @dataclass(frozen=True)
@@ -44,20 +47,20 @@ class Options:
 
     def check(self) -> None:
         """Raises RecipeError for what makes no sense."""
-        for name in ("threads", "seconds"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise RecipeError(f"--{name} {value}: must be more than 0")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise RecipeError(f"--threads {self.threads}: from 1 to {MOST_THREADS}")
+        if self.seconds is not None:
+            validated(MeasureSection, {"seconds": self.seconds}, "options", {"seconds": "--seconds"})
+        validated(PreprocessSection, self.said, "options", {"mean": "--mean", "std": "--std"})
         if self.folds is not None and self.folds < 2:
             raise RecipeError(f"--folds {self.folds}: a set has at least 2 parts")
         if self.folds is not None and self.data is None:
             raise RecipeError("--folds: divides labelled images; name their folder with --data")
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if value is not None and len(value) != 3:
-                raise RecipeError(f"--{name}: one number for each of R, G and B, not {len(value)}")
-        if self.std is not None and min(self.std) <= 0:
-            raise RecipeError("--std: must be more than 0")
+
+    @property
+    def said(self) -> dict[str, tuple[float, ...]]:
+        """Of mean and std, those that are given."""
+        return {name: values for name, values in (("mean", self.mean), ("std", self.std)) if values is not None}
 
     @property
     def measure(self) -> MeasureSection:
@@ -198,5 +201,4 @@ def _with_details(
 def _with_preprocessing(artifact: Artifact, options: Options) -> Artifact:
     """What a float32 input reads that the file does not state: what the options say, or the recipe, or 0 to 1."""
     trained = options.recipe.preprocess if options.recipe else PreprocessSection()
-    said = {key: values for key, values in (("mean", options.mean), ("std", options.std)) if values}
-    return artifact.reading(*trained.model_copy(update=said).of_pixels())
+    return artifact.reading(*trained.model_copy(update=options.said).of_pixels())

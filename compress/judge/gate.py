@@ -67,7 +67,8 @@ def read_rules(target: Path) -> Rules | None:
     path = next((folder / CONFIG for folder in (beside, Path()) if (folder / CONFIG).is_file()), None)
     if path is None:
         return None
-    from compress.recipe import GateFile, read_toml, validated
+    from compress.recipe import GateFile
+    from compress.settings import read_toml, validated
 
     read = validated(GateFile, read_toml(path, "write one"), str(path))
     if read.preprocess is None:

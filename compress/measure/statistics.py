@@ -1,5 +1,5 @@
-"""Intervals: 95 % by the percentile bootstrap (Efron and Tibshirani 1993, chapter 13), of few values by Student's t over
-their jackknife (chapter 11), and of ratios of latencies by ranks."""
+"""Intervals: 95 % by the percentile bootstrap (Efron and Tibshirani 1993, chapter 13), of few values by Student's t and
+the jackknife (chapter 11), and of ratios of latencies by ranks."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from compress.measure.values import Change, Interval, Latency
-
 
 Range = tuple[float, float]
 """The least and the most that a statistic can be."""
