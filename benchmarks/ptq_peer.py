@@ -30,7 +30,7 @@ from compress.data.images import read_image, read_mask
 from compress.formats.onnx import to_onnx
 from compress.graph.network import Network
 from compress.measure.masks import class_ids, image_iou
-from compress.measure.statistics import bootstrap_mean
+from compress.measure.statistics import SHARE, bootstrap_mean
 from compress.quantize.calibration import balance, calibrate_each, correct_biases
 from compress.quantize.convert import quantized_graph
 from compress.quantize.training import QuantizedNetwork
@@ -92,7 +92,7 @@ def main(run: Path, data: Path, images: int, calibration: int, size: int | None)
         return float(np.mean(each_iou(model, chosen_on)))
 
     def row(name: str, model: Model, kernels: str) -> None:
-        mean = bootstrap_mean(each_iou(model, judged_on))
+        mean = bootstrap_mean(each_iou(model, judged_on), within=SHARE)
         print(f"| {name} | {mean.mean:.4f} [{mean.low:.4f}, {mean.high:.4f}] | {kernels} |", flush=True)
 
     def calibrate(model: Model) -> None:

@@ -59,7 +59,7 @@ def table(result: dict[str, Any]) -> str:
 
 def of_optimizers(found: dict[str, Any]) -> dict[str, Any]:
     """results/optimizer.json, which holds an IoU for each image, in the form of the other results."""
-    from compress.measure.statistics import bootstrap_mean, paired_difference
+    from compress.measure.statistics import SHARE, bootstrap_mean, paired_difference
 
     def interval(value: Any) -> dict[str, float]:
         return {"mean": value.mean, "low": value.low, "high": value.high}
@@ -67,7 +67,13 @@ def of_optimizers(found: dict[str, Any]) -> dict[str, Any]:
     results, ratio = found["results"], found["step_ratio"]
     first = next(iter(results))
     rows = [
-        [name, f"{one['learning_rate']:g}", one["steps"], one["size_bytes"], interval(bootstrap_mean(one["iou"]))]
+        [
+            name,
+            f"{one['learning_rate']:g}",
+            one["steps"],
+            one["size_bytes"],
+            interval(bootstrap_mean(one["iou"], within=SHARE)),
+        ]
         + [None if name == first else interval(paired_difference(one["iou"], results[first]["iou"]))]
         for name, one in results.items()
     ]

@@ -23,7 +23,7 @@ from compress.files import cache_folder, cached, identity
 from compress.load.model import Trained, load
 from compress.machine import prepare_process
 from compress.measure.evaluate import evaluate
-from compress.measure.statistics import bootstrap_mean, paired_difference
+from compress.measure.statistics import SHARE, bootstrap_mean, paired_difference
 from compress.pipeline.checkpoints import Checkpoints, Start
 from compress.pipeline.prepare import Prepared, load_teachers, open_data, prepare
 from compress.pipeline.student import StudentSettings, compress_network
@@ -124,7 +124,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     lines = ["| variant | bytes | IoU [95 % interval] | against the first |", "|---|---|---|---|"]
     first = next(iter(results.values()))
     for name, result in results.items():
-        iou, apart = bootstrap_mean(result["iou"]), paired_difference(result["iou"], first["iou"])
+        iou, apart = bootstrap_mean(result["iou"], within=SHARE), paired_difference(result["iou"], first["iou"])
         lines.append(
             f"| {name} | {result['size_bytes']:,} | {iou.mean:.4f} [{iou.low:.4f}, {iou.high:.4f}] "
             f"| {apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}] |"

@@ -1,26 +1,41 @@
 """The recipe: TOML beside the model plus flags, parsed once into typed values."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from compress.errors import ModelError, RecipeError
-from compress.files import size_of
 from compress.flags import RUN_FLAGS
+from compress.settings import (
+    Batch,
+    Beside,
+    Classes,
+    Code,
+    Colours,
+    Images,
+    Line,
+    Mean,
+    Minutes,
+    Once,
+    Place,
+    Rate,
+    Real,
+    Section,
+    Seed,
+    Share,
+    Size,
+    Std,
+    Steps,
+    Switch,
+    Whole,
+    read_toml,
+    validated,
+)
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-Kind = TypeVar("Kind", bound=_Section)
 Stage = Literal["tune", "between", "distil", "qat"]
 """A kind of training."""
-Colours = tuple[float, float, float]
-"""Of red, green and blue."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +67,21 @@ class Training:
     label_weight: float = 0.5
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """What the file holds. `architecture` is "file.py:Name", the file lying beside the recipe;
     Name() must return the torch module that the weights fit."""
 
-    architecture: str = Field(pattern=r"^[\w./-]+\.py:\w+$")
-    output: int = Field(0, ge=0)
-    classes: list[Annotated[str, Field(pattern=r"^\S[^\n\r]*$")]] = Field(min_length=2)
-    input_size: tuple[int, int] = (320, 320)
+    architecture: Code
+    output: Whole = Field(0, ge=0, le=1000)
+    classes: Classes
+    input_size: Size = (320, 320)
 
 
-class PreprocessSection(_Section):
+class PreprocessSection(Section):
     """What the model was trained on: (pixel / 255 - mean) / std per RGB channel."""
 
-    mean: Colours = (0.0, 0.0, 0.0)
-    std: Colours = (1.0, 1.0, 1.0)
+    mean: Mean = (0.0, 0.0, 0.0)
+    std: Std = (1.0, 1.0, 1.0)
 
     def of_pixels(self) -> tuple[Colours, Colours]:
         """The same as mean and std of 0..255 values: (pixel - mean) / std."""
@@ -74,43 +89,43 @@ class PreprocessSection(_Section):
         return (255 * a, 255 * b, 255 * c), (255 * d, 255 * e, 255 * f)
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """Folders as `compress.data` expects them. `folder` has train/ and val/; `unlabelled` holds images alone.
     Without `folder`, a part of `unlabelled` is measured on, against the teacher's masks."""
 
-    folder: Path | None = None
-    unlabelled: Path | None = None
+    folder: Place | None = None
+    unlabelled: Place | None = None
 
 
-class TeacherSection(_Section):
+class TeacherSection(Section):
     """Who teaches: the model itself, or the files in `models`, each with a recipe beside it, whose logits are averaged.
     `tta`: what each of them also looks at, the mirrored image and a smaller one."""
 
-    models: list[Path] = []
-    tta: list[Literal["flip", "scale"]] = []
+    models: list[Place] = Field([], max_length=16)
+    tta: Annotated[list[Literal["flip", "scale"]], Once] = []
 
 
-class TuneSection(_Section):
+class TuneSection(Section):
     """Training of the model itself on the labels that there are, before it is cut and teaches: a large network learns
     more of few labels than a small one does. For `minutes` or a number of `steps`; without either it is left out."""
 
-    minutes: float = Field(0.0, ge=0)
-    steps: int | None = Field(None, ge=0)
-    batch: int = Field(8, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    minutes: Minutes = 0.0
+    steps: Steps | None = None
+    batch: Batch = 8
+    learning_rate: Rate = 1e-3
 
 
-class PlanSection(_Section):
+class PlanSection(Section):
     """`method`: "damage" weighs what each channel is worth; "uniform", "magnitude" and "random" are there to compare
     with. `macs_share`: multiply-accumulates of the student, as a share of the heavy model's. `cuts`: how many steps
     lead to the budget, each repaired; `between`: share of the distillation that is spent between two of them."""
 
     method: Literal["damage", "uniform", "magnitude", "random"] = "damage"
-    images: int = Field(32, ge=1)
-    size: tuple[int, int] = (192, 192)
-    macs_share: float = Field(0.115, gt=0, le=1)
-    cuts: int = Field(1, ge=1, le=20)
-    between: float = Field(0.1, ge=0, lt=1)
+    images: Images = Field(32, ge=1)
+    size: Size = (192, 192)
+    macs_share: Real = Field(0.115, ge=1e-4, le=1)
+    cuts: Whole = Field(1, ge=1, le=20)
+    between: Real = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _leaves_some(self) -> "PlanSection":
@@ -119,78 +134,80 @@ class PlanSection(_Section):
         return self
 
 
-class TrainSection(_Section):
+class TrainSection(Section):
     """Training after the repair: `minutes` for distillation and quantization-aware training together, or a number of
     `steps`, which gives the same result whatever the machine's speed. `qat_share` of either is quantization-aware. A
     learning rate is about the share of its standard deviation by which a step moves an output of a layer. `features`:
     views of which the heavy model's are computed once. With `live_teacher` it looks at every view itself instead,
     features included unless `features` is 0: where there is a GPU."""
 
-    minutes: float = Field(6.0, ge=0)
-    steps: int | None = Field(None, ge=0)
-    batch: int = Field(8, ge=1)
-    learning_rate: float = Field(6e-3, gt=0)
-    size: tuple[int, int] = (192, 192)
-    features: int = Field(800, ge=0)
-    live_teacher: bool = False
-    qat_share: float = Field(0.4, ge=0, le=1)
-    qat_learning_rate: float = Field(2e-3, gt=0)
+    minutes: Minutes = 6.0
+    steps: Steps | None = None
+    batch: Batch = 8
+    learning_rate: Rate = 6e-3
+    size: Size = (192, 192)
+    features: Images = 800
+    live_teacher: Switch = False
+    qat_share: Share = 0.4
+    qat_learning_rate: Rate = 2e-3
 
 
-class RepairSection(_Section):
+class RepairSection(Section):
     """`images`: as many as fit into memory are used; 0 leaves the repair out."""
 
-    images: int = Field(200, ge=0)
-    size: tuple[int, int] = (192, 192)
+    images: Images = 200
+    size: Size = (192, 192)
 
 
-class ControlsSection(_Section):
+class ControlsSection(Section):
     """`run`: whether a student pruned at random, and the network `small` ("file.py:Name", as `model.architecture` is),
     are trained for the same minutes too, for the report. `small` begins from `small_weights`, a file beside the recipe,
     or else from random weights at `learning_rate`."""
 
-    run: bool = False
-    small: str | None = Field(None, pattern=r"^[\w./-]+\.py:\w+$")
-    small_weights: str | None = None
-    learning_rate: float = Field(2e-2, gt=0)
+    run: Switch = False
+    small: Code | None = None
+    small_weights: Beside | None = None
+    learning_rate: Rate = 2e-2
 
 
-class MeasureSection(_Section):
-    """`seconds`: of counted inferences for each file. `margin`: a difference of IoU that nobody notices."""
+class MeasureSection(Section):
+    """`seconds`: of counted inferences for each file, an hour at most. `margin`: a difference of IoU that nobody
+    notices."""
 
-    seconds: float = Field(5.0, gt=0)
-    margin: float = Field(0.01, ge=0, le=1)
+    seconds: Real = Field(5.0, gt=0, le=3600)
+    margin: Share = 0.01
 
 
-class BudgetSection(_Section):
+class BudgetSection(Section):
     """`limits` as `--budget` has them; files that they compare with are named from the TOML file's folder."""
 
-    limits: list[str] = Field(min_length=1)
+    limits: list[Line] = Field(min_length=1, max_length=100)
 
 
-class GateFile(_Section):
+class GateFile(Section):
     """compress.toml. `preprocess`: what a float32 file reads that no manifest describes."""
 
     budget: BudgetSection
     preprocess: PreprocessSection | None = None
 
 
-class ReportSection(_Section):
+class ReportSection(Section):
     """`pictures`: a folder of photographs that the report and the golden input use instead of validation images, so
     that both can be published."""
 
-    pictures: Path | None = None
+    pictures: Place | None = None
 
 
-class Recipe(_Section):
-    """Everything that decides a run, but for the machine. `onnx_input`: whether ONNX files read pixels, or what the
-    heavy model reads, normalised by the app as `preprocess` says; TFLite files always read pixels."""
+class Recipe(Section):
+    """Everything that decides a run, but for the machine. `name` is also that of a folder. `onnx_input`: whether ONNX
+    files read pixels, or what the heavy model reads, normalised by the app as `preprocess` says; TFLite files always
+    read pixels."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
-    version: str = "1.0.0"
-    description: str = ""
-    author: str = ""
-    licence: str = ""
+    name: str = Field(pattern=r"^\w[\w.-]*$", max_length=60)
+    version: Line = "1.0.0"
+    description: Line = ""
+    author: Line = ""
+    licence: Line = ""
     model: ModelSection
     preprocess: PreprocessSection = PreprocessSection()
     data: DataSection = DataSection()
@@ -202,13 +219,13 @@ class Recipe(_Section):
     controls: ControlsSection = ControlsSection()
     measure: MeasureSection = MeasureSection()
     report: ReportSection = ReportSection()
-    budget: list[str] = []
-    formats: list[Literal["onnx", "tflite", "ort"]] = ["onnx", "tflite"]
+    budget: list[Line] = Field([], max_length=100)
+    formats: Annotated[list[Literal["onnx", "tflite", "ort"]], Field(min_length=1), Once] = ["onnx", "tflite"]
     onnx_input: Literal["uint8", "float32"] = "uint8"
     quantize: Literal["qat", "ptq"] = "qat"
-    keep_float: list[str] = []
-    sensitivity: bool = False
-    seed: int = 0
+    keep_float: list[Line] = Field([], max_length=10_000)
+    sensitivity: Switch = False
+    seed: Seed = 0
     folder: Path = Field(Path("."), exclude=True)
 
     @model_validator(mode="after")
@@ -249,13 +266,14 @@ class Recipe(_Section):
         """A copy in which every flag of `compress run` that is not None replaces what the recipe says, each by its
         name: data, minutes (which replaces steps too), keep_float, ... Raises RecipeError."""
         given = {key: value for key, value in flags.items() if value is not None}
+        names = {flag.setting: flag.name for flag in RUN_FLAGS if flag.setting and flag.key in given}
         document = self.model_dump() | {"folder": self.folder}
         for flag in RUN_FLAGS:
             if flag.setting is not None and flag.key in given:
                 _replace(document, flag.setting, given.pop(flag.key))
                 if flag.instead_of is not None:
                     _replace(document, flag.instead_of, None)
-        return validated(Recipe, document | given, "options")
+        return validated(Recipe, document | given, "options", names)
 
 
 def _replace(document: dict[str, Any], setting: str, value: Any) -> None:
@@ -271,6 +289,8 @@ def read_recipe(path: Path) -> Recipe:
     unknown or out of range.
     """
     document = read_toml(path, "write one beside the model or name it with --recipe")
+    if "folder" in document:
+        raise RecipeError(f"{path}: folder: unknown; did you mean data.folder?")
     for section, key in (("data", "folder"), ("data", "unlabelled"), ("report", "pictures")):
         if isinstance(document.get(section), dict) and isinstance(document[section].get(key), str):
             document[section][key] = path.parent / document[section][key]
@@ -292,32 +312,3 @@ def recipe_of(model: Path, named: Path | None = None) -> Recipe:
 def restored_recipe(document: dict[str, Any], folder: Path, where: str) -> Recipe:
     """The recipe that `Recipe.model_dump` wrote, of a file in `folder`. Raises RecipeError, naming `where` it is."""
     return validated(Recipe, {**document, "folder": folder}, where)
-
-
-def read_toml(path: Path, missing: str) -> dict[str, Any]:
-    """The tables of a TOML file. Raises RecipeError: `missing` says what to do where there is none."""
-    text = ""
-    try:
-        size_of(path)  # a FIFO or a device has no end
-        text = path.read_text()
-        return tomllib.loads(text)
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file; {missing}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        line, column = text.count("\n") + 1, len(text) - (text.rfind("\n") + 1) + 1
-        end = f"(at line {line}, column {column}, the end)"
-        raise RecipeError(f"{path}: {str(error).replace('(at end of document)', end)}") from None
-    except RecursionError:
-        raise RecipeError(f"{path}: nested too deeply") from None
-    except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror}") from None
-
-
-def validated(kind: type[Kind], document: dict[str, Any], where: str) -> Kind:
-    try:
-        return kind.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"{where}: {key or 'recipe'}: {message[:1].lower()}{message[1:]}") from None

@@ -1,5 +1,6 @@
 """Recipes: typed once, and every mistake named with its place."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -95,8 +96,91 @@ def test_a_mistake_is_named_with_its_key(path, change, message):
 
 
 def test_a_flag_out_of_range_is_named(path):
-    with pytest.raises(RecipeError, match="train.minutes"):
+    with pytest.raises(RecipeError, match="--minutes: .* greater than or equal to 0, not -3"):
         read_recipe(path).with_flags(minutes=-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[preprocess]\nmean = [123.675, 116.28, 103.53]", "preprocess.mean: each must be from 0 to 1.*by 255"),
+        ("[preprocess]\nstd = [0.2, 0.0, 0.2]", "preprocess.std: each must be more than 0"),
+        ("[preprocess]\nstd = [0.2, -0.2, 0.2]", "preprocess.std: each must be more than 0"),
+        ("[preprocess]\nmean = [nan, 0, 0]", "preprocess.mean.0: .* finite"),
+        ("[preprocess]\nmean = [0.5]", "preprocess.mean: one number for each of R, G and B, not 1"),
+        ("[train]\nsteps = 9223372036854775808", "train.steps: .* 100000000, not 9223372036854775808"),
+        ("[train]\nminutes = true", "train.minutes: .* number, not True"),
+        ("[measure]\nseconds = 1e300", "measure.seconds: .* 3600"),
+        ("[plan]\nsize = [1, 1]", "plan.size.0: .* 16, not 1"),
+        ("[data]\nfolder = 'a\tb'", "data.folder: no path"),
+        ("[controls]\nsmall_weights = '/dev/zero'", "controls.small_weights: /dev/zero lies elsewhere"),
+        ("[trian]\nsteps = 1", "trian: unknown; did you mean train?"),
+        ("[train]\nstep = 1", "train.step: unknown; did you mean train.steps?"),
+        ("[plan]\nqat_shares = 1", "plan.qat_shares: unknown; did you mean train.qat_share?"),
+        ("[report]\nxyz = 1", "report.xyz: unknown; there are pictures"),
+    ],
+)
+def test_a_value_out_of_bounds_or_a_wrong_name_is_one_line_with_the_key(path, text, message):
+    path.write_text(GOOD.replace('[data]\nfolder = "photos"', text))
+    with pytest.raises(
+        RecipeError, match=message.replace(".", r"\.").replace(r"\.*", ".*").replace("?", r"\?")
+    ) as caught:
+        read_recipe(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        ("formats = []", "formats: "),
+        ('formats = ["ort", "ort"]', "formats: ort is named twice"),
+        ("seed = 18446744073709551616", "seed: .* 4294967296, not 18446744073709551616"),
+        ("seed = -1", "seed: "),
+        ('folder = "elsewhere"', "folder: unknown; did you mean data.folder"),
+        ("minutes = 3", "minutes: unknown; did you mean train.minutes"),
+        ("budget = '4MB'", "budget: .* list, not '4MB'"),
+    ],
+)
+def test_a_wrong_value_outside_of_sections_is_named_too(path, first, message):
+    path.write_text(first + GOOD)
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "a/b", "-a", "a" * 61])
+def test_a_name_is_that_of_one_folder(path, name):
+    path.write_text(GOOD.replace('"mine"', f'"{name}"', 1))
+    with pytest.raises(RecipeError, match="mine.toml: name: "):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a = " + b"[" * 5000, "nested too deeply"),
+        (b"seed = " + b"9" * 5000, "thousands of digits"),
+        (b"#" * 1_000_001, "more than 1,000,000 bytes"),
+        (b"name = '\xe9'", "not text in UTF-8"),
+        (b"seed = 1\nseed = 2", "line 2"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_one_line(path, content, message):
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(path)
+
+
+def test_a_mark_of_byte_order_is_no_mistake(path):
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert read_recipe(path).name == "mine"
+
+
+def test_a_pipe_and_a_folder_are_no_recipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in (tmp_path / "pipe.toml", tmp_path, Path("/dev/zero")):
+        with pytest.raises(RecipeError, match="not a file"):
+            read_recipe(path)
 
 
 def test_malformed_toml_has_its_line(path):

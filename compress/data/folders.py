@@ -1,13 +1,16 @@
 """A folder of images and masks -> Dataset. Every file is decoded once here, so that no later stage meets a broken one.
 
-train/images/*.jpg   train/masks/*.png    the same stem; 8-bit class ids, 255 is void
-val/images/*.jpg     val/masks/*.png
+train/images/*.jpg   train/masks/*.png    the same stem; class ids as `read_mask` reads them, 255 is void
+val/images/*.jpg     val/masks/*.png      any format of `SUFFIXES`
 unlabelled/**/*.jpg                       optional: images alone
 
-To measure on, a folder that has images/ and masks/ itself will do.
+To measure on, a folder that has images/ and masks/ itself will do. Files that are not used are told in `warnings`.
 """
 
+import os
 import random
+import unicodedata
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +19,11 @@ from typing import Literal
 import numpy as np
 
 from compress.data.duplicates import duplicates
-from compress.data.images import VOID, UnreadableError, checked, read_all, read_mask
+from compress.data.images import UnreadableError, checked, read_all
+from compress.data.labels import Values, check_ids, check_measurable, is_object_255, oddities, values_of
+from compress.data.listing import pictures_in, pictures_under, what_is_in
 from compress.errors import DataError
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 _UNREADABLE_LIMIT = 0.01
 _NAMED = 3
 
@@ -48,64 +52,77 @@ class Dataset:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What a folder with images/ and masks/ holds."""
+
+    folder: Path
+    samples: tuple[Sample, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def masks(self) -> Path:
+        return self.folder / "masks"
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What decoding gave: the thumbnail of each sample's image, the values of its mask, and a warning for each that
+    does not decode."""
+
+    thumbnails: dict[Sample, np.ndarray]
+    values: dict[Path, Values]
+    warnings: tuple[str, ...]
+
+    def masks_of(self, part: _Part) -> dict[Path, Values]:
+        return {sample.mask: self.values[sample.mask] for sample in part.samples if sample.mask in self.values}
+
+
 def open_dataset(folder: Path, classes: Sequence[str], unlabelled: Path | None = None) -> Dataset:
     """The dataset in `folder`, with the images under `unlabelled` added to its own.
 
     Train images without a mask count as unlabelled. A picture that is in `val` too is left out of what is
     learnt from, with a warning: `val` must tell of images that were not seen. Raises DataError, naming the file,
     for a missing folder, an empty `val`, a mask without an image, of another size or with an id that is no class,
-    and for unreadable files unless they are under 1 % of the set, which become warnings.
+    a `val` without any class, and for unreadable files unless they are under 1 % of the set, which become warnings.
     """
-    train, val = _pairs(_existing(folder) / "train"), _all_with_masks(_pairs(folder / "val"), folder)
-    known = {sample.image.resolve() for sample in train + val}
-    alone = _images_under(folder / "unlabelled") + (_images_under(_existing(unlabelled)) if unlabelled else [])
-    new = {image.resolve(): Sample(image) for image in alone if image.resolve() not in known}
+    train, val = _part(_existing(folder) / "train"), _with_all_masks(_part(folder / "val"))
+    known = {sample.image.resolve() for sample in train.samples + val.samples}
+    beside = [folder / "unlabelled"] if os.path.isdir(folder / "unlabelled") else []
+    alone = [pictures_under(place) for place in (*beside, *([_existing(unlabelled)] if unlabelled else []))]
+    images = [image for found in alone for image in found.pictures]
+    new = {image.resolve(): Sample(image) for image in images if image.resolve() not in known}
 
-    thumbnails, ids, warnings = _readable([*train, *val, *new.values()], len(classes))
-    maskless = sum(1 for sample in train if not sample.mask)
-    if 0 < maskless < len(train):
-        warnings.append(f"{folder / 'train'}: {maskless} of {len(train)} images have no mask; they count as unlabelled")
-    fresh, copies = _without_copies(thumbnails, val)
+    read = _read([*train.samples, *val.samples, *new.values()])
+    object_is_255, odd = _coding(classes, read, [train, val], measured=val)
+    maskless = sum(1 for sample in train.samples if not sample.mask)
+    if 0 < maskless < len(train.samples):
+        odd.append(f"{train.folder}: {maskless} of {len(train.samples)} images have no mask; they count as unlabelled")
+    fresh, copies = _without_copies(read.thumbnails, val.samples)
+    left_out = [*train.left_out, *val.left_out, *(line for found in alone for line in found.left_out)]
     dataset = Dataset(
         train=tuple(sample for sample in fresh if sample.mask),
-        val=tuple(sample for sample in val if sample in thumbnails),
+        val=tuple(sample for sample in val.samples if sample in read.thumbnails),
         unlabelled=tuple(sample for sample in fresh if not sample.mask),
         classes=tuple(classes),
         reference="labels",
-        object_is_255=_is_255(classes, ids),
-        warnings=(*warnings, *copies),
+        object_is_255=object_is_255,
+        warnings=(*left_out, *read.warnings, *odd, *copies),
     )
-    return _with_something_to_learn_from(_with_something_to_measure_on(dataset, folder), folder, copies)
-
-
-def open_val(folder: Path, classes: Sequence[str]) -> Dataset:
-    """The images and masks in `folder`/val alone, to measure on. Raises DataError as `open_dataset` does."""
-    pairs = _pairs(_existing(folder) / "val")
-    samples, ids, warnings = _readable(_all_with_masks(pairs, folder), len(classes))
-    dataset = Dataset((), tuple(samples), (), tuple(classes), "labels", _is_255(classes, ids), tuple(warnings))
-    return _with_something_to_measure_on(dataset, folder)
+    return _with_something_to_learn_from(_with_something_to_measure_on(dataset, val), folder, copies)
 
 
 def open_labelled(folder: Path, classes: Sequence[str]) -> Dataset:
     """What there is to measure on alone, as `val`: that of `folder`, or `folder` itself where it has images/.
 
-    Raises DataError as `open_dataset` does, and where the masks hold none of the classes but background.
+    Raises DataError as `open_dataset` does.
     """
-    part = folder if (_existing(folder) / "images").is_dir() else folder / "val"
-    pairs = _pairs(part)
-    for sample in pairs:
-        if not sample.mask:
-            raise DataError(f"{sample.image}: no mask {sample.image.stem}.png in {part / 'masks'}; add it")
-    samples, ids, warnings = _readable(pairs, len(classes))
-    if not samples:
-        raise DataError(f"{part}: no images to measure on; put them in {part / 'images'} and {part / 'masks'}")
-    object_is_255 = len(classes) == 2 and VOID in ids and 1 not in ids
-    if not ids - {0, VOID} and not object_is_255:
-        raise DataError(
-            f"{part / 'masks'}: no pixel of a class but background; the file's classes are {', '.join(classes)}: "
-            "give the data set that it was made for"
-        )
-    return Dataset((), tuple(samples), (), tuple(classes), "labels", object_is_255, tuple(warnings))
+    part = _with_all_masks(_part(folder if os.path.isdir(_existing(folder) / "images") else folder / "val"))
+    read = _read(part.samples)
+    object_is_255, odd = _coding(classes, read, [part], measured=part)
+    warnings = (*part.left_out, *read.warnings, *odd)
+    dataset = Dataset((), tuple(read.thumbnails), (), tuple(classes), "labels", object_is_255, warnings)
+    return _with_something_to_measure_on(dataset, part)
 
 
 def open_unlabelled(folder: Path, classes: Sequence[str], seed: int) -> Dataset:
@@ -114,20 +131,21 @@ def open_unlabelled(folder: Path, classes: Sequence[str], seed: int) -> Dataset:
     Pictures that are in `val` too are left out, as `open_dataset` does. Raises DataError for a missing folder,
     fewer than two images, or 1 % and more of them unreadable.
     """
-    thumbnails, _, warnings = _readable([Sample(image) for image in _images_under(_existing(folder))], len(classes))
-    samples = list(thumbnails)
+    found = pictures_under(_existing(folder))
+    read = _read([Sample(image) for image in found.pictures])
+    samples = list(read.thumbnails)
     count = min(max(round(0.15 * len(samples)), 1), 100, len(samples))
     val = set(random.Random(seed).sample(samples, count))
-    fresh, copies = _without_copies(thumbnails, [sample for sample in samples if sample in val])
+    fresh, copies = _without_copies(read.thumbnails, [sample for sample in samples if sample in val])
     dataset = Dataset(
         train=(),
         val=tuple(sample for sample in samples if sample in val),
         unlabelled=tuple(fresh),
         classes=tuple(classes),
         reference="teacher",
-        warnings=(*warnings, *copies),
+        warnings=(*found.left_out, *read.warnings, *copies),
     )
-    return _with_something_to_learn_from(dataset, folder, copies)
+    return _with_something_to_learn_from(dataset, folder, (*found.left_out, *copies))
 
 
 def open_images(folder: Path) -> tuple[dict[Path, np.ndarray], list[str]]:
@@ -135,40 +153,54 @@ def open_images(folder: Path) -> tuple[dict[Path, np.ndarray], list[str]]:
 
     Raises DataError for a missing folder, no images, or 1 % and more of them unreadable.
     """
-    thumbnails, _, warnings = _readable([Sample(image) for image in _images_under(_existing(folder))], 0)
-    if not thumbnails:
-        raise DataError(f"{folder}: no images; add .jpg or .png files")
-    return {sample.image: thumbnail for sample, thumbnail in thumbnails.items()}, warnings
+    paths, left_out = photographs(folder)
+    read = _read([Sample(image) for image in paths])
+    thumbnails = {sample.image: thumbnail for sample, thumbnail in read.thumbnails.items()}
+    return thumbnails, [*left_out, *read.warnings]
 
 
-def photographs(folder: Path) -> list[Path]:
-    """Images at any depth of `folder`, by name. Raises DataError for a missing folder and for one without images."""
-    found = _images_under(_existing(folder))
-    if not found:
-        raise DataError(f"{folder}: no images; put .jpg or .png files in it")
-    return found
+def photographs(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Images at any depth of `folder`, by name, and a warning about other files. Raises DataError for a missing folder
+    and for one without images."""
+    found = pictures_under(_existing(folder))
+    if not found.pictures:
+        raise DataError("; ".join([f"{folder}: no images; put .jpg or .png files in it", *found.left_out]))
+    return found.pictures, found.left_out
 
 
 def _existing(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; give one that holds train/ and val/, or images alone")
+    if not os.path.isdir(folder):
+        what = "not a folder" if os.path.exists(folder) else "no such folder"
+        raise DataError(f"{folder}: {what}; give one that holds train/ and val/, or images alone")
     return folder
 
 
-def _all_with_masks(val: list[Sample], folder: Path) -> list[Sample]:
-    for sample in val:
+def _with_all_masks(part: _Part) -> _Part:
+    for sample in part.samples:
         if not sample.mask:
-            raise DataError(f"{sample.image}: no mask {sample.image.stem}.png in {folder / 'val' / 'masks'}; add it")
-    return val
+            lines = [f"{sample.image}: no mask {sample.image.stem}.png in {part.masks}; add it", *part.left_out]
+            raise DataError("; ".join(lines))
+    return part
 
 
-def _is_255(classes: Sequence[str], ids: set[int]) -> bool:
-    return len(classes) == 2 and 255 in ids and 1 not in ids
+def _coding(classes: Sequence[str], read: _Read, parts: Sequence[_Part], measured: _Part) -> tuple[bool, list[str]]:
+    """Whether the set writes its object as 255, and what looks mis-coded in each part. Raises DataError for ids that
+    are no classes, and where the part to measure on has none."""
+    check_ids(classes, read.values)
+    object_is_255 = is_object_255(classes, read.values)
+    if found := read.masks_of(measured):
+        check_measurable(measured.masks, classes, found, object_is_255)
+    lines = (oddities(part.masks, classes, read.masks_of(part), object_is_255) for part in parts)
+    return object_is_255, [line for part in lines for line in part]
 
 
-def _with_something_to_measure_on(dataset: Dataset, folder: Path) -> Dataset:
+def _with_something_to_measure_on(dataset: Dataset, part: _Part) -> Dataset:
     if not dataset.val:
-        raise DataError(f"{folder / 'val'}: no images to measure on; put them in val/images and val/masks")
+        around = part.folder if os.path.isdir(part.folder) else part.folder.parent
+        raise DataError(
+            f"{part.folder}: no images to measure on; put them in {part.folder / 'images'} and {part.masks}; "
+            f"{around} holds {what_is_in(around)}"
+        )
     return dataset
 
 
@@ -199,66 +231,68 @@ def _without_copies(thumbnails: Mapping[Sample, np.ndarray], val: Sequence[Sampl
     return [sample for sample in others if sample not in twins], [warning] if twins else []
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _part(folder: Path) -> _Part:
+    """Images with the mask of the same name, where there is one."""
+    images, masks = pictures_in(folder / "images"), pictures_in(folder / "masks")
+    by_stem = _by_stem(images.pictures, "one mask for two images")
+    mask_of = _matched(by_stem, _by_stem(masks.pictures, "two masks for one image"))
+    samples = tuple(Sample(image, mask_of.get(stem)) for stem, image in by_stem.items())
+    return _Part(folder, samples, images.left_out + masks.left_out)
 
 
-def _images_under(folder: Path) -> list[Path]:
-    """At any depth, but for folders of masks, which are pictures too."""
-    return sorted(
-        path for path in folder.rglob("*") if _is_image(path) and "masks" not in path.relative_to(folder).parts
-    )
+def _by_stem(paths: Sequence[Path], clash: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        other = found.setdefault(path.stem, path)
+        if other is not path:
+            raise DataError(f"{path}: has the same stem as {other.name}, so {clash}; rename or remove one")
+    return found
 
 
-def _pairs(part: Path) -> list[Sample]:
-    """Images with the mask of the same stem, where there is one."""
-    by_stem: dict[str, Path] = {}
-    for image in sorted(path for path in (part / "images").glob("*") if _is_image(path)):
-        other = by_stem.setdefault(image.stem, image)
-        if other is not image:
-            raise DataError(f"{image}: has the same stem as {other.name}, so one mask for two images; rename one")
-    masks = {path.stem: path for path in sorted((part / "masks").glob("*.png")) if _is_image(path)}
+def _matched(images: Mapping[str, Path], masks: Mapping[str, Path]) -> dict[str, Path]:
+    """The mask of each image, by the image's stem: of the same one, or else of one that is the same to other systems,
+    which tell neither upper from lower case nor one Unicode form from another."""
+    free = defaultdict[str, list[str]](list)
+    for stem in images:
+        if stem not in masks:
+            free[_folded(stem)].append(stem)
+    found = {}
     for stem, mask in masks.items():
-        if stem not in by_stem:
-            raise DataError(f"{mask}: no image of that name in {part / 'images'}; add it or remove the mask")
-    return [Sample(image, masks.get(stem)) for stem, image in by_stem.items()]
+        alike = [stem] if stem in images else free.pop(_folded(stem), [])
+        if len(alike) != 1:
+            raise DataError(f"{mask}: no image of that name in {_images_beside(mask)}; add it or remove the mask")
+        found[alike[0]] = mask
+    return found
 
 
-def _readable(samples: Sequence[Sample], class_count: int) -> tuple[dict[Sample, np.ndarray], set[int], list[str]]:
-    """The samples that decode, each with its image's thumbnail; the ids that occur in their masks; and a warning
-    for each of the others."""
+def _folded(stem: str) -> str:
+    return unicodedata.normalize("NFC", stem).casefold()
 
-    def check(sample: Sample) -> tuple[np.ndarray, frozenset[int]] | UnreadableError:
+
+def _images_beside(mask: Path) -> Path:
+    return mask.parent.with_name("images")
+
+
+def _read(samples: Sequence[Sample]) -> _Read:
+    """Decodes every file. Raises DataError where 1 % of the samples and more do not decode."""
+
+    def check(sample: Sample) -> tuple[np.ndarray, Values | None] | UnreadableError:
         try:
             size, thumbnail = checked(sample.image)
-            return thumbnail, _ids_in(sample.mask, size, class_count) if sample.mask else frozenset()
+            return thumbnail, values_of(sample.mask, size) if sample.mask else None
         except UnreadableError as error:
             return error
 
-    kept, ids, unreadable = dict[Sample, np.ndarray](), set[int](), []
+    thumbnails, values, unreadable = dict[Sample, np.ndarray](), dict[Path, Values](), []
     for sample, found in zip(samples, read_all(check, samples, "checking images"), strict=True):
         if isinstance(found, UnreadableError):
             unreadable.append(str(found))
         else:
-            kept[sample] = found[0]
-            ids |= found[1]
+            thumbnails[sample] = found[0]
+            values |= {sample.mask: found[1]} if sample.mask and found[1] else {}
     if unreadable and len(unreadable) >= _UNREADABLE_LIMIT * len(samples):
         raise DataError(
             f"{'; '.join(unreadable[:3])}: {len(unreadable)} of {len(samples)} images are unreadable; "
             "mend or remove them"
         )
-    return kept, ids, [f"skipped {reason}" for reason in unreadable]
-
-
-def _ids_in(mask: Path, image_size: tuple[int, int], class_count: int) -> frozenset[int]:
-    ids = read_mask(mask)
-    if ids.shape != image_size:
-        raise DataError(
-            f"{mask}: {ids.shape[1]}x{ids.shape[0]} pixels, its image {image_size[1]}x{image_size[0]}; "
-            "save both at one size"
-        )
-    found = frozenset(np.flatnonzero(np.bincount(ids.ravel())).tolist())
-    wrong = sorted(id for id in found if class_count <= id != VOID)
-    if wrong:
-        raise DataError(f"{mask}: class id {wrong[0]}, but there are {class_count} classes (0 to {class_count - 1})")
-    return found
+    return _Read(thumbnails, values, tuple(f"skipped {reason}" for reason in unreadable))

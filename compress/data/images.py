@@ -16,11 +16,19 @@ from compress.terminal.progress import tqdm
 Size = tuple[int, int]  # height, width
 THUMBNAIL = 32  # height and width, of what `checked` gives
 VOID = 255  # the class id of mask pixels that count for nothing
+SUFFIXES = (
+    *(".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm"),
+    *(".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _BATCH = 64  # results that wait for their reader at most
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""Those of `SUFFIXES`. Pillow's others are never tried, whatever a file is called: some start programs."""
+_LOSSY = ("JPEG", "MPO", "WEBP")
+_WHITE = 128  # what is lighter in a mask of a lossy format is the object
 
 
 class UnreadableError(DataError):
@@ -28,7 +36,8 @@ class UnreadableError(DataError):
 
 
 def read_image(path: Path, size: Size | None = None) -> np.ndarray:
-    """RGB pixels, uint8 [H, W, 3], upright by the EXIF orientation, resized bilinearly (antialiased) to `size`.
+    """RGB pixels, uint8 [H, W, 3], upright by the EXIF orientation, resized bilinearly (antialiased) to `size`. Of
+    several pictures in a file the first.
 
     Greyscale, palette, CMYK and 16-bit pictures are converted; see-through ones are laid over white.
     Raises UnreadableError.
@@ -44,22 +53,34 @@ def read_image(path: Path, size: Size | None = None) -> np.ndarray:
 def read_mask(path: Path, object_is_255: bool = False, size: Size | None = None) -> np.ndarray:
     """Class ids, uint8 [H, W], with 255 for void pixels; nearest pixel where resized to `size`.
 
+    Ids are grey values, as a viewer shows them; of a palette with colours the indices, since colours are no ids. JPEG
+    and WebP change values: what is lighter than a middle grey is class 1 there, everything else 0.
+
     `object_is_255`: the set writes class 1 as 255 (see `Dataset`). Raises UnreadableError, or
-    DataError for a picture of more than one channel.
+    DataError for a picture of colours.
     """
     with _opened(path) as image:
-        if image.mode not in ("1", "L", "P", "I;16"):
-            raise DataError(f"{path}: a mask holds one channel of class ids, this is {image.mode}; save it greyscale")
-        grey = image.convert("L") if image.mode == "1" else image  # white is 255 in PNG, whatever the bit depth
+        _turn_upright(image)
+        grey = _one_channel(image, path)
         if size and grey.size != (size[1], size[0]):
             grey = grey.resize((size[1], size[0]), Image.Resampling.NEAREST)
         ids = np.asarray(grey)
-    if ids.max(initial=0) > VOID:
-        raise DataError(f"{path}: class id {ids.max()} is more than a mask can hold; ids go from 0 to {VOID - 1}")
+        if image.format in _LOSSY:
+            return (ids >= _WHITE).astype(np.uint8)
+    wrong = ids.max(initial=0) if ids.max(initial=0) > VOID else ids.min(initial=0)
+    if not 0 <= wrong <= VOID:
+        raise DataError(f"{path}: class id {wrong} is more than a mask can hold; ids go from 0 to {VOID - 1}")
     ids = ids.astype(np.uint8)
     if object_is_255:
         ids[ids == 255] = 1
     return ids
+
+
+def is_lossy(path: Path) -> bool:
+    """Whether a mask's format changes values, so that `read_mask` takes it for black and white. Raises
+    UnreadableError."""
+    with _opened(path) as image:
+        return image.format in _LOSSY
 
 
 def checked(path: Path) -> tuple[Size, np.ndarray]:
@@ -93,7 +114,7 @@ def read_all(read: Callable[[Item], Result], items: Sequence[Item], desc: str) -
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             yield image
     except DataError:
         raise
@@ -104,7 +125,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image" if path.stat().st_size else "zero bytes"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return " ".join(said.split())
 
 
 def _turn_upright(image: Image.Image) -> bool:
@@ -117,7 +139,33 @@ def _turn_upright(image: Image.Image) -> bool:
     return orientation in (5, 6, 7, 8)
 
 
+def _one_channel(image: Image.Image, path: Path) -> Image.Image:
+    """What a mask holds for each pixel: one number."""
+    if image.mode == "1":
+        return image.convert("L")  # white is 255 in PNG, whatever the bit depth
+    if image.mode == "P":
+        return _of_palette(image)
+    if image.mode == "L" or image.mode.startswith("I"):
+        return image
+    if image.mode == "F":
+        raise DataError(f"{path}: a mask holds class ids, this fractions; save it greyscale with 8 bits")
+    rgba = np.asarray(image.convert("RGBA"))
+    if (rgba[..., :3] != rgba[..., :1]).any() or (rgba[..., 3] != 255).any():
+        raise DataError(f"{path}: a mask holds one channel of class ids, this is {image.mode}; save it greyscale")
+    return Image.fromarray(rgba[..., 0])
+
+
+def _of_palette(image: Image.Image) -> Image.Image:
+    """Grey values where the palette is of different greys, else its indices."""
+    indices = np.asarray(image)
+    palette = np.reshape(image.getpalette() or [], (-1, 3)).astype(np.uint8)
+    coloured = (palette != palette[:, :1]).any() or len(np.unique(palette)) < 2
+    return Image.fromarray(indices if coloured or indices.max(initial=0) >= len(palette) else palette[indices, 0])
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("pixels are 32-bit fractions; save it with 8 bits a channel")
     if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow's own conversion clips at 255
         return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:

@@ -9,7 +9,8 @@ import numpy as np
 from compress.data.images import Size, read_all, read_image, read_mask
 from compress.files import cached, content_hash, identity
 
-_VERSION = 1  # raised whenever reading or resizing gives other pixels, so that older entries are not met
+_VERSIONS = {"images": 1, "masks": 2, "masks-255": 2}
+"""Raised whenever reading or resizing gives other pixels, so that older entries are not met."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def _pack(
     kind: str, paths: Sequence[Path], shape: tuple[int, ...], read: Callable[[Path], np.ndarray], cache: Path
 ) -> Packed:
     hashes = list(read_all(content_hash, paths, f"hashing {kind}"))
-    key = identity(kind, _VERSION, shape=shape, images=hashes)
+    key = identity(kind, _VERSIONS[kind], shape=shape, images=hashes)
     if not paths:
         return Packed(np.zeros((0, *shape), np.uint8), key)
     whole = (len(paths), *shape)

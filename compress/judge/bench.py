@@ -27,15 +27,15 @@ from compress.measure.cold import LAUNCHES, deflated_bytes, launch
 from compress.measure.evaluate import Evaluation, LabelledImages, class_iou, image_agreements, measure
 from compress.measure.latency import advice
 from compress.measure.stability import IMAGES as STABLE_IMAGES
-from compress.measure.statistics import bootstrap_mean, change, fold_means
+from compress.measure.statistics import SHARE, bootstrap_mean, change, few_images, fold_means
 from compress.recipe import MeasureSection, PreprocessSection, Recipe
 from compress.runtime.kernels import Kernels
 from compress.runtime.local import Child
+from compress.settings import validated
 
 log = logging.getLogger("compress")
 
-FEW_IMAGES = 20
-_DAY = 86_400  # seconds
+MOST_THREADS = 256
 _IMAGE_SECONDS = 0.02  # to read an image and compare its mask
 
 
@@ -57,22 +57,20 @@ class Options:
 
     def check(self) -> None:
         """Raises RecipeError for what makes no sense."""
-        for name in ("threads", "seconds"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= _DAY:
-                raise RecipeError(f"--{name} {value}: must be more than 0, and no more than {_DAY:,}")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise RecipeError(f"--threads {self.threads}: from 1 to {MOST_THREADS}")
+        if self.seconds is not None:
+            validated(MeasureSection, {"seconds": self.seconds}, "options", {"seconds": "--seconds"})
+        validated(PreprocessSection, self.said, "options", {"mean": "--mean", "std": "--std"})
         if self.folds is not None and self.folds < 2:
             raise RecipeError(f"--folds {self.folds}: a set has at least 2 parts")
         if self.folds is not None and self.data is None:
             raise RecipeError("--folds: divides labelled images; name their folder with --data")
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if value is not None and len(value) != 3:
-                raise RecipeError(f"--{name}: one number for each of R, G and B, not {len(value)}")
-            if value is not None and not all(map(math.isfinite, value)):
-                raise RecipeError(f"--{name}: numbers are expected, not {', '.join(map(str, value))}")
-        if self.std is not None and min(self.std) <= 0:
-            raise RecipeError("--std: must be more than 0")
+
+    @property
+    def said(self) -> dict[str, tuple[float, ...]]:
+        """Of mean and std, those that are given."""
+        return {name: values for name, values in (("mean", self.mean), ("std", self.std)) if values is not None}
 
     @property
     def measure(self) -> MeasureSection:
@@ -196,7 +194,7 @@ def _open_images(
     dataset = open_labelled(options.data, _classes(artifacts, originals, options.recipe))
     if options.folds and options.folds > len(dataset.val):
         raise RecipeError(f"--folds {options.folds}: there are {len(dataset.val)} images")
-    return dataset, [*dataset.warnings, *_cautions(artifacts, options, len(dataset.val))]
+    return dataset, [*dataset.warnings, *_cautions(artifacts, options), *few_images(len(dataset.val))]
 
 
 def _to_measure_on(dataset: Dataset) -> LabelledImages:
@@ -264,7 +262,7 @@ def _classes(artifacts: dict[str, Artifact], originals: dict[str, Path], recipe:
     return next((names for names in named if len(names) == len(set(names)) == count), plain)
 
 
-def _cautions(artifacts: dict[str, Artifact], options: Options, images: int) -> list[str]:
+def _cautions(artifacts: dict[str, Artifact], options: Options) -> list[str]:
     found = []
     unsaid = [name for name, artifact in artifacts.items() if artifact.unknown_input]
     floats = [name for name, artifact in artifacts.items() if artifact.input.dtype == "float32"]
@@ -275,10 +273,6 @@ def _cautions(artifacts: dict[str, Artifact], options: Options, images: int) -> 
         found.append(
             f"{', '.join(unsaid)}: a float32 input, and nothing says of what: pixels were given as 0 to 1; say what it "
             "was trained with, by --mean and --std, or by --recipe"
-        )
-    if images < FEW_IMAGES:
-        found.append(
-            f"only {images} images: intervals of so few are too narrow; add images, or look at the parts with --folds"
         )
     return found
 
@@ -297,7 +291,7 @@ def _with_details(
         figures,
         class_iou=class_iou(ours, dataset.classes),
         worst_images=tuple(dataset.val[index].image.name for index in ranked),
-        agreement=bootstrap_mean(image_agreements(ours, base)) if base else None,
+        agreement=bootstrap_mean(image_agreements(ours, base), within=SHARE) if base else None,
         changes={name: change(drop, options.measure.margin) for name, drop in drops.items() if drop},
         folds=fold_means(ours.iou, options.folds) if options.folds else (),
     )
@@ -306,5 +300,4 @@ def _with_details(
 def _with_preprocessing(artifact: Artifact, options: Options) -> Artifact:
     """What a float32 input reads that the file does not state: what the options say, or the recipe, or 0 to 1."""
     trained = options.recipe.preprocess if options.recipe else PreprocessSection()
-    said = {key: values for key, values in (("mean", options.mean), ("std", options.std)) if values}
-    return artifact.reading(*trained.model_copy(update=said).of_pixels())
+    return artifact.reading(*trained.model_copy(update=options.said).of_pixels())

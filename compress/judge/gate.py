@@ -52,7 +52,8 @@ def read_rules(target: Path) -> Rules | None:
     path = next((folder / CONFIG for folder in (beside, Path()) if os.path.lexists(folder / CONFIG)), None)
     if path is None:
         return None
-    from compress.recipe import GateFile, read_toml, validated
+    from compress.recipe import GateFile
+    from compress.settings import read_toml, validated
 
     read = validated(GateFile, read_toml(path, "write one"), str(path))
     if read.preprocess is None:
@@ -215,10 +216,10 @@ def _to_run(limit: Limit, file: ShippedFile, references: Mapping[str, ShippedFil
 
 def _interval(evaluations: Sequence["Evaluation"]) -> Interval:
     """IoU of one file, or how much lower it is than that of the second."""
-    from compress.measure.statistics import bootstrap_mean, paired_difference
+    from compress.measure.statistics import SHARE, bootstrap_mean, paired_difference
 
     ours, *base = [evaluation.iou for evaluation in evaluations]
-    return paired_difference(base[0], ours) if base else bootstrap_mean(ours)
+    return paired_difference(base[0], ours) if base else bootstrap_mean(ours, within=SHARE)
 
 
 def _evaluations(
@@ -229,6 +230,7 @@ def _evaluations(
         return {}, []
     from compress.data.folders import open_labelled
     from compress.measure.evaluate import evaluate_each
+    from compress.measure.statistics import few_images
 
     artifacts = {str(file.path): _artifact(file, rules) for file in files}
     classes = files[0].classes or tuple(map(str, range(artifacts[str(files[0].path)].classes)))
@@ -240,7 +242,7 @@ def _evaluations(
             )
     dataset = open_labelled(folder, classes)
     found = evaluate_each(artifacts, _to_measure_on(dataset))
-    notes = [f"IoU is of {len(dataset.val)} images in {folder}", *dataset.warnings]
+    notes = [f"IoU is of {len(dataset.val)} images in {folder}", *dataset.warnings, *few_images(len(dataset.val))]
     return {Path(path): evaluation for path, evaluation in found.items()}, notes
 
 

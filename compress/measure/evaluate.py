@@ -17,6 +17,7 @@ from compress.measure.latency import take_turns
 from compress.measure.masks import boundary_image_iou, class_ids, image_iou, overlap, small_objects_found
 from compress.measure.stability import Stability, stability
 from compress.measure.statistics import (
+    SHARE,
     bootstrap,
     bootstrap_mean,
     paired_difference,
@@ -195,17 +196,17 @@ def accuracy(evaluation: Evaluation, base: Evaluation | None = None, stable: Sta
     """Everything in a Measurement that images tell. `base` is the reference's evaluation of the same images, from which
     the drops are taken, paired; None: there are none."""
     return Measurement(
-        iou=bootstrap_mean(evaluation.iou),
+        iou=bootstrap_mean(evaluation.iou, within=SHARE),
         per_image_iou=evaluation.iou,
         iou_drop=paired_difference(base.iou, evaluation.iou) if base else None,
-        boundary_iou=bootstrap_mean(evaluation.boundary_iou),
+        boundary_iou=bootstrap_mean(evaluation.boundary_iou, within=SHARE),
         boundary_iou_drop=paired_difference(base.boundary_iou, evaluation.boundary_iou) if base else None,
-        worst_decile_iou=bootstrap(worst_decile, evaluation.iou),
+        worst_decile_iou=bootstrap(worst_decile, evaluation.iou, within=SHARE),
         worst_decile_iou_drop=tail_difference(base.iou, evaluation.iou) if base else None,
         small_object_recall=_recall(evaluation),
         small_objects=sum(map(len, evaluation.small_found)),
-        shift_flips=bootstrap_mean(stable.shift) if stable else None,
-        jpeg_flips=bootstrap_mean(stable.jpeg) if stable else None,
+        shift_flips=bootstrap_mean(stable.shift, within=SHARE) if stable else None,
+        jpeg_flips=bootstrap_mean(stable.jpeg, within=SHARE) if stable else None,
     )
 
 
@@ -218,14 +219,14 @@ def class_iou(evaluation: Evaluation, classes: Sequence[str]) -> dict[str, Inter
     for id, name in enumerate(classes):
         rows = np.column_stack([evaluation.intersections[:, id], evaluation.unions[:, id]])
         rows = rows[rows[:, 1] > 0]
-        found[name] = bootstrap(_ratio, rows) if len(rows) else None
+        found[name] = bootstrap(_ratio, rows, within=SHARE) if len(rows) else None
     return found
 
 
 def _recall(evaluation: Evaluation) -> Interval | None:
     """Of all small objects together; images are drawn whole, since the objects of one image are alike."""
     rows = np.array([(sum(found), len(found)) for found in evaluation.small_found if found])
-    return bootstrap(_ratio, rows) if len(rows) else None
+    return bootstrap(_ratio, rows, within=SHARE) if len(rows) else None
 
 
 def _ratio(rows: np.ndarray) -> float:

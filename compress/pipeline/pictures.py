@@ -22,6 +22,7 @@ class Photographs:
     names: tuple[str, ...]
     photos: tuple[bytes, ...]  # JPEG, in their own shape
     pixels: np.ndarray
+    warnings: tuple[str, ...] = ()
 
 
 def open_photographs(folder: Path, size: Size) -> Photographs:
@@ -29,10 +30,11 @@ def open_photographs(folder: Path, size: Size) -> Photographs:
 
     Raises DataError for a missing or empty folder and, naming the file, for an image that cannot be read.
     """
-    paths = photographs(folder)[:PICTURES]
+    found, left_out = photographs(folder)
+    paths = found[:PICTURES]
     photos = tuple(photo_of(image) for image in read_all(read_image, paths, "reading pictures"))
     pixels = np.stack([read_image(path, size) for path in paths])
-    return Photographs(tuple(path.name for path in paths), photos, pixels)
+    return Photographs(tuple(path.name for path in paths), photos, pixels, left_out)
 
 
 def pictures_of_photographs(

@@ -26,6 +26,7 @@ from compress.machine import busy, cores, load_now, prepare_process, processor, 
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
 from compress.measure.known import Known
 from compress.measure.latency import advice
+from compress.measure.statistics import few_images
 from compress.measure.values import Measurement
 from compress.pipeline.checkpoints import FOLDER, RUN, Checkpoints, Start, started
 from compress.pipeline.controls import Small, control_files, small_network
@@ -101,6 +102,7 @@ def _run(
         small = small_network(recipe, trust_pickle) if recipe.controls.run else None
         dataset = open_data(recipe.data, source.classes, recipe.seed)
         shown = open_photographs(recipe.report.pictures, recipe.model.input_size) if recipe.report.pictures else None
+        warnings = _said_of_data(dataset, shown)
         torch.manual_seed(recipe.seed)
     measured_beside = 1 if source.identity in {teacher.identity for teacher in teachers} else 2
     foretold = forecast(recipe, Speed.of(source.network), dataset, len(teachers), measured_beside)
@@ -152,7 +154,7 @@ def _run(
         controls={name: measurements[name] for name in controls},
         verdict=judge({a.format: measurements[a.format] for a in artifacts}, budget),
         machine=machine,
-        warnings=(*dataset.warnings, *cautions),
+        warnings=(*warnings, *cautions),
         minutes=checkpoints.minutes,
         earlier=earlier_runs(out, source.sha256),
     )
@@ -186,6 +188,14 @@ def _code(start: Start, recipe: Recipe) -> list[str]:
     files = [str(recipe.folder / each.rpartition(":")[0]) for each in named]
     teachers = [f"the architecture of {path.with_suffix('.toml')}" for path in recipe.teacher.models]
     return [*files, *teachers, f"with the model {start.model}"]
+
+
+def _said_of_data(dataset: Dataset, shown: Photographs | None) -> tuple[str, ...]:
+    """What the folders left out or may have wrong, and that a figure of few images is rough."""
+    warnings = (*dataset.warnings, *few_images(len(dataset.val)), *(shown.warnings if shown else ()))
+    for line in warnings:
+        log.warning("warning: %s", line)
+    return warnings
 
 
 def _budget(limits: list[str]) -> tuple[Budget, int]:
@@ -237,7 +247,6 @@ def _record(start: Start, source: Trained, dataset: Dataset, prepared: Prepared)
         tools=versions(),
         machine=Machine(),
         data=_data(dataset, prepared),
-        warnings=dataset.warnings,
     )
 
 

@@ -1,8 +1,10 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from compress.data.folders import open_dataset, open_images, open_unlabelled
+from compress.data.folders import open_dataset, open_images, open_labelled, open_unlabelled
 from compress.errors import DataError
 
 TWO = ("background", "object")
@@ -46,11 +48,42 @@ def test_pairs_images_with_masks_by_stem(folder):
     assert (dataset.classes, dataset.reference, dataset.object_is_255) == (TWO, "labels", False)
 
 
-def test_takes_every_image_suffix_and_leaves_other_files(folder):
-    for name in ("d.jpeg", "e.PNG", "f.txt", ".hidden.jpg"):
-        add_image(folder / "unlabelled" / "d.jpg")
-        (folder / "unlabelled/d.jpg").rename(folder / "unlabelled" / name)
-    assert names(open_dataset(folder, TWO).unlabelled) == ["d.jpeg", "e.PNG"]
+def test_takes_every_image_suffix_and_says_which_files_it_leaves(folder):
+    for name in ("d.jpeg", "e.PNG", "f.webp", "g.TIF", "h.bmp", "i.gif"):
+        add_image(folder / "unlabelled" / name)
+    for name in ("j.txt", "k.heic", "l.HEIC", ".hidden.jpg", "m"):
+        (folder / "unlabelled" / name).write_text("")
+    dataset = open_dataset(folder, TWO)
+    assert names(dataset.unlabelled) == ["d.jpeg", "e.PNG", "f.webp", "g.TIF", "h.bmp", "i.gif"]
+    (line,) = dataset.warnings
+    assert line.startswith(f"{folder / 'unlabelled'}: left out: .heic (2), ")
+    assert {".txt (1)", "hidden (1)", "no suffix (1)"} <= set(line.partition(";")[0].split(": ")[2].split(", "))
+
+
+def test_what_is_no_file_is_left_out_and_said(folder):
+    odd = folder / "train/images"
+    (odd / "folder.png").mkdir()
+    os.mkfifo(odd / "pipe.png")
+    (odd / "endless.png").symlink_to("/dev/zero")
+    (odd / "gone.png").symlink_to("nowhere")
+    dataset = open_dataset(folder, TWO)
+    assert names(dataset.train) == ["a.jpg", "b.jpg"]
+    assert "left out: no regular files (3), folders (1)" in dataset.warnings[0]
+
+
+def test_linked_folders_are_read_once_and_a_circle_ends(tmp_path):
+    add_image(tmp_path / "elsewhere/deep/a.jpg")
+    add_image(tmp_path / "photos/b.jpg")
+    for name, to in {"one": "elsewhere", "two": "elsewhere", "circle": "photos"}.items():
+        (tmp_path / "photos" / name).symlink_to(tmp_path / to)
+    images, warnings = open_images(tmp_path / "photos")
+    assert (sorted(path.name for path in images), warnings) == (["a.jpg", "b.jpg"], [])
+
+
+def test_a_linked_folder_of_images_holds_what_it_points_to(folder, tmp_path):
+    (folder / "train/images").rename(tmp_path / "elsewhere")
+    (folder / "train/images").symlink_to(tmp_path / "elsewhere")
+    assert names(open_dataset(folder, TWO).train) == ["a.jpg", "b.jpg"]
 
 
 def test_unlabelled_images_may_lie_at_any_depth_but_masks_are_none(folder):
@@ -85,9 +118,9 @@ def test_some_train_images_without_masks_are_told(folder):
     [
         (TWO, (0, 255), (0, 255), True),
         (TWO, (0,), (0, 255), True),
-        (TWO, (0, 1, 255), (0, 255), False),  # 1 occurs somewhere: 255 is void
+        (TWO, (0, 255), (0, 1, 255), False),  # 1 occurs somewhere: 255 is void
         (TWO, (0, 1), (0, 1), False),
-        (THREE, (0, 255), (0, 255), False),
+        (THREE, (0, 1, 255), (0, 2, 255), False),
     ],
 )
 def test_what_255_means_is_decided_for_the_whole_set(tmp_path, classes, train_ids, val_ids, object_is_255):
@@ -101,6 +134,115 @@ def test_class_id_outside_the_classes_is_an_error(folder):
     with pytest.raises(DataError, match=r"train/masks/d\.png: class id 2, but there are 2 classes"):
         open_dataset(folder, TWO)
     assert len(open_dataset(folder, THREE).train) == 3
+
+
+@pytest.mark.parametrize(
+    ("classes", "ids", "advice"),
+    [
+        (TWO, (1, 2), "write them from 0, not from 1"),
+        (THREE, (1, 2, 3), "write them from 0, not from 1"),
+        (TWO, (0, 128), r"the masks hold 0, 1, 128: write ids from 0 to 1, or 255"),
+        (TWO, tuple(range(0, 255, 25)), "smoothed"),
+    ],
+)
+def test_ids_outside_the_classes_are_listed_with_what_to_do(tmp_path, classes, ids, advice):
+    if ids[0] == 0:
+        add_pair(tmp_path / "train", "a")
+    add_pair(tmp_path / "val", "b", ids)
+    with pytest.raises(DataError, match=advice):
+        open_dataset(tmp_path, classes)
+
+
+@pytest.mark.parametrize("opened", [open_dataset, open_labelled])
+@pytest.mark.parametrize("ids", [(0, 255), (0,), (255,)])
+def test_masks_to_measure_on_without_any_class_are_an_error_that_lists_their_values(tmp_path, opened, ids):
+    add_pair(tmp_path / "train", "a", (0, 1, 2))
+    add_pair(tmp_path / "val", "b", ids)
+    values = ", ".join(map(str, ids))
+    with pytest.raises(DataError, match=rf"val/masks: no pixel of a class but background; the masks hold {values}, "):
+        opened(tmp_path, THREE)
+
+
+def test_masks_to_learn_from_that_look_mis_coded_are_said(tmp_path):
+    for stem in "abc":
+        add_pair(tmp_path / "train", stem, (0, 255))
+    add_pair(tmp_path / "val", "d", (0, 1, 2))
+    (line,) = open_dataset(tmp_path, THREE).warnings
+    assert "train/masks: no pixel of a class but background; the masks hold 0, 255, " in line
+
+
+def test_classes_that_no_mask_has_are_named(folder):
+    train, val = open_dataset(folder, THREE).warnings
+    assert (train, val) == tuple(f"{folder / part / 'masks'}: no pixel of sky" for part in ("train", "val"))
+    add_pair(folder / "val", "c", (1, 2))
+    assert "no pixel of background: are ids written from 1" in open_labelled(folder, THREE).warnings[0]
+
+
+def test_an_object_written_as_1_in_some_masks_and_as_255_in_others_is_said(folder):
+    add_pair(folder / "train", "d", (0, 255))
+    assert "1 of 3 masks hold 255 and no 1, which counts for nothing" in open_dataset(folder, TWO).warnings[0]
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_masks_that_look_inverted_are_said(tmp_path, white):
+    """The object is all but a spot in the middle; the other way round nothing is said."""
+    spot = np.zeros((20, 20), np.uint8)
+    spot[8:12, 8:12] = white
+    for part in ("train", "val"):
+        add_image(tmp_path / part / "images/a.jpg", (20, 20))
+        (tmp_path / part / "masks").mkdir()
+        Image.fromarray(white - spot).save(tmp_path / part / "masks/a.png")
+    said = open_labelled(tmp_path, TWO).warnings
+    assert "object is 96% of the pixels and 100% of those at the edges" in said[0]
+    Image.fromarray(spot).save(tmp_path / "val/masks/a.png")
+    assert open_labelled(tmp_path, TWO).warnings == ()
+
+
+@pytest.mark.parametrize("name", ["a.PNG", "a.bmp", "a.tif", "a.gif", "A.png"])
+def test_a_mask_is_found_whatever_its_suffix_and_the_case_of_its_name(folder, name):
+    (folder / "train/masks/a.png").unlink()
+    add_mask(folder / "train/masks" / name)
+    dataset = open_dataset(folder, TWO)
+    assert [sample.mask.name for sample in dataset.train] == [name, "b.png"]
+    assert dataset.warnings == ()
+
+
+def test_a_mask_is_found_in_another_unicode_form(tmp_path):
+    for part in ("train", "val"):
+        add_image(tmp_path / part / "images" / "caf\u00e9.jpg")
+        add_mask(tmp_path / part / "masks" / "cafe\u0301.png")
+    assert len(open_dataset(tmp_path, TWO).train) == 1
+
+
+def test_names_that_differ_in_case_alone_keep_their_own_masks(folder):
+    add_pair(folder / "train", "A", (0, 1))
+    assert [(s.image.stem, s.mask.stem) for s in open_dataset(folder, TWO).train][0] == ("A", "A")
+
+
+def test_two_masks_for_one_image_are_an_error(folder):
+    add_mask(folder / "train/masks/a.bmp")
+    with pytest.raises(DataError, match=r"a\.png: has the same stem as a\.bmp, so two masks for one image"):
+        open_dataset(folder, TWO)
+
+
+def test_lossy_masks_of_two_classes_are_black_and_white_and_said(tmp_path):
+    for part in ("train", "val"):
+        add_image(tmp_path / part / "images/a.jpg", (32, 32))
+        (tmp_path / part / "masks").mkdir()
+        half = np.zeros((32, 32), np.uint8)
+        half[:, 16:] = 255
+        Image.fromarray(half).save(tmp_path / part / "masks/a.jpg")
+    dataset = open_dataset(tmp_path, TWO)
+    assert (len(dataset.train), dataset.object_is_255) == (1, False)
+    assert "1 of 1 masks are JPEG or WebP" in dataset.warnings[0]
+    with pytest.raises(DataError, match=r"train/masks/a\.jpg: JPEG and WebP do not keep class ids"):
+        open_dataset(tmp_path, THREE)
+
+
+def test_labels_of_other_formats_are_said(folder):
+    (folder / "train/masks/a.png").rename(folder / "train/masks/a.npy")
+    (folder / "train/masks/b.png").rename(folder / "train/masks/b.npy")
+    assert "train/masks: left out: .npy (2)" in open_dataset(folder, TWO).warnings[0]
 
 
 def test_mask_without_image_is_an_error(folder):
@@ -139,7 +281,7 @@ def test_empty_or_missing_val_is_an_error(folder, tmp_path):
     (tmp_path / "no_val/val/images").mkdir(parents=True)
     with pytest.raises(DataError, match="val: no images to measure on"):
         open_dataset(tmp_path / "no_val", TWO)
-    with pytest.raises(DataError, match="val: no images to measure on"):
+    with pytest.raises(DataError, match="val: no images to measure on.*train holds images/, masks/"):
         open_dataset(folder / "train", TWO)
 
 

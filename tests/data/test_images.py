@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.data.images import UnreadableError, checked, read_image, read_mask
+from compress.data.images import UnreadableError, checked, is_lossy, read_image, read_mask
 from compress.errors import DataError
 
 
@@ -142,7 +142,66 @@ def test_resized_mask_holds_no_class_that_was_not_there(tmp_path):
 
 def test_mask_of_colours_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"a\.png: .*one channel.*RGB"):
-        read_mask(save(tmp_path / "a.png", np.zeros((2, 2, 3))))
+        read_mask(save(tmp_path / "a.png", [[[0, 0, 0], [128, 0, 0]]]))
+
+
+@pytest.mark.parametrize("extra", [[], [255]])
+def test_three_equal_channels_are_one(tmp_path, extra):
+    pixels = [[[value] * 3 + extra for value in (0, 1, 255)]]
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "a.png", pixels)), [[0, 1, 255]])
+
+
+def test_see_through_mask_is_refused(tmp_path):
+    with pytest.raises(DataError, match="one channel.*RGBA"):
+        read_mask(save(tmp_path / "a.png", [[[0, 0, 0, 0], [0, 0, 0, 255]]]))
+
+
+@pytest.mark.parametrize(
+    ("palette", "ids"),
+    [
+        ([(255,) * 3, (0,) * 3], [[255, 0]]),  # index 0 is shown white
+        ([(0,) * 3, (255,) * 3], [[0, 255]]),
+        ([(0,) * 3, (2,) * 3], [[0, 2]]),  # what shrinks PNG files makes of a grey mask
+        ([(0,) * 3, (128, 0, 0), (0, 128, 0)], [[0, 1]]),  # as PASCAL VOC has it
+        ([(7,) * 3, (7,) * 3], [[0, 1]]),  # shows nothing
+    ],
+)
+def test_palette_of_greys_gives_its_greys_and_one_of_colours_its_indices(tmp_path, palette, ids):
+    image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    image.putpalette([value for colour in palette for value in colour])
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), ids)
+
+
+@pytest.mark.parametrize(("suffix", "lossy"), [("jpg", True), ("webp", True), ("png", False), ("tif", False)])
+def test_formats_that_change_values_are_black_and_white(tmp_path, suffix, lossy):
+    half = np.zeros((16, 16), np.uint8)
+    half[:, 8:] = 200
+    path = save(tmp_path / f"a.{suffix}", half)
+    assert is_lossy(path) is lossy
+    np.testing.assert_array_equal(read_mask(path), (half > 0) if lossy else half)
+
+
+def test_a_mask_is_upright_as_its_image_is(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "a.png", np.rot90([[0, 1, 2], [3, 4, 5]]), exif=exif)
+    np.testing.assert_array_equal(read_mask(path), [[0, 1, 2], [3, 4, 5]])
+
+
+def test_an_image_that_no_photograph_is_stored_as_is_never_decoded(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(UnreadableError, match=r"a\.png: not an image"):
+        read_image(tmp_path / "a.png")
+
+
+def test_images_of_fractions_or_too_many_pixels_are_named(tmp_path):
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(UnreadableError, match=r"a\.tif: pixels are 32-bit fractions"):
+        read_image(tmp_path / "a.tif")
+    (tmp_path / "b.ppm").write_bytes(b"P6 30000 30000 255\n")
+    with pytest.raises(UnreadableError, match=r"b\.ppm: .*900000000 pixels"):
+        read_image(tmp_path / "b.ppm")
 
 
 def test_mask_id_beyond_a_byte_is_refused(tmp_path):

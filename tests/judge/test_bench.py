@@ -122,7 +122,7 @@ def test_the_table_names_differences_and_the_worst_images(measured):
 def test_a_file_against_itself_differs_by_nothing_that_a_user_could_notice(files, tiny_data, capsys):
     sharp, _ = map(str, files)
     flags = ["--seconds", "0.05", "--threads", "1", "--json"]
-    assert main(["bench", sharp, "--against", sharp, "--data", str(tiny_data), *flags]) == 0
+    assert main(["bench", sharp, "--against", sharp, "--data", str(tiny_data / "train"), *flags]) == 0
     document = json.loads(capsys.readouterr().out)
     ours = document["files"]["sharp.onnx"]
     assert document["against"] == "sharp.onnx (2)"
@@ -314,7 +314,7 @@ def test_flags_do_not_overrule_what_a_file_states_and_the_report_says_so(files, 
     model = onnx.load(files[0])
     helper.set_model_props(model, {"input_mean": "127.5 127.5 127.5", "input_std": "127.5 127.5 127.5"})
     onnx.save(model, stating := tmp_path / "stating.onnx")
-    flags = ["--data", str(tiny_data), "--mean", "0,0,0", "--std", "9,9,9", "--seconds", "0.02", "--threads", "1"]
+    flags = ["--data", str(tiny_data), "--mean", "0,0,0", "--std", "1,1,1", "--seconds", "0.02", "--threads", "1"]
     assert main(["bench", str(stating), *flags]) == 0
     out = capsys.readouterr().out
     assert "stating.onnx: its own mean and std are heard" in out
@@ -336,10 +336,12 @@ def test_files_of_different_classes_are_not_compared_on_images(files, tiny_data,
         (["--seconds", "-1"], "--seconds"),
         (["--seconds", "nan"], "--seconds"),
         (["--seconds", "1e300"], "--seconds"),
-        (["--mean", "nan,0,0"], "--mean"),
         (["--size", "64x64"], "no file leaves height and width open"),
         (["--mean", "0.5"], "R, G and B"),
-        (["--std", "1,0,1"], "more than 0"),
+        (["--std", "1,0,1"], "--std: each must be more than 0"),
+        (["--mean", "123,116,103"], "--mean: each must be from 0 to 1"),
+        (["--mean", "nan,0,0"], "--mean.0: input should be a finite number"),
+        (["--threads", "1000000"], "--threads"),
         (["--data", "nowhere"], "no such folder"),
     ],
 )

@@ -91,12 +91,12 @@ def run(tmp_path) -> Path:
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    """Four images, their upper half bright, which is the object; but in the last mask the object is all of it."""
+    """Twelve images, their upper half bright, which is the object; but in each fourth mask the object is all of it."""
     for part in ("images", "masks"):
         (tmp_path / "data" / "val" / part).mkdir(parents=True)
-    for i in range(4):
+    for i in range(12):
         image, mask = np.zeros((SIZE, SIZE, 3), np.uint8), np.zeros((SIZE, SIZE), np.uint8)
-        image[: SIZE // 2], mask[: SIZE if i == 3 else SIZE // 2] = 255, 1
+        image[: SIZE // 2], mask[: SIZE if i % 4 == 3 else SIZE // 2] = 255, 1
         Image.fromarray(image).save(tmp_path / "data" / "val" / "images" / f"{i}.png")
         Image.fromarray(mask).save(tmp_path / "data" / "val" / "masks" / f"{i}.png")
     return tmp_path / "data"
@@ -429,12 +429,12 @@ def test_real_files_are_timed_side_by_side(run):
 
 
 def test_iou_is_measured_on_the_labelled_images(run, data):
-    """Three images with IoU 1 and one with 1/2."""
+    """Nine images with IoU 1 and three with 1/2."""
     result = gated(run, "iou>=0.5", data=data)
     assert [check.name for check in result.verdict.checks] == ["onnx IoU", "tflite IoU"]
     assert [check.measured for check in result.verdict.checks] == [0.875, 0.875]
     assert result.verdict.passed
-    assert f"IoU is of 4 images in {data}" in result.notes
+    assert f"IoU is of 12 images in {data}" in result.notes
     assert not gated(run, "iou>=1", data=data).verdict.passed
 
 

@@ -3,8 +3,10 @@ import pytest
 from scipy import stats
 
 from compress.measure.statistics import (
+    bootstrap,
     bootstrap_mean,
     change,
+    few_images,
     fold_means,
     paired_difference,
     speedup,
@@ -49,6 +51,46 @@ def test_interval_of_a_paired_difference_is_that_of_scipy():
 def test_values_that_do_not_vary_have_no_width():
     interval = bootstrap_mean([0.5] * 10)
     assert (interval.mean, interval.low, interval.high) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("values", [[0.9, 0.8], [0.9, 0.7, 0.95], [0.1, 0.2, 0.15, 0.3, 0.25, 0.2, 0.1, 0.3, 0.2]])
+def test_interval_of_a_mean_of_few_is_that_of_students_t(values):
+    ours = bootstrap_mean(values)
+    theirs = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    assert ours.mean == pytest.approx(np.mean(values))
+    assert (ours.low, ours.high) == pytest.approx(theirs)
+    within = bootstrap_mean(values, within=(0, 1))
+    assert (within.low, within.high) == pytest.approx(np.clip(theirs, 0, 1))
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_few_values_that_agree_leave_room_for_those_that_were_not_seen(count):
+    """All of n images are alike with a chance of 2.5 % where a share of 1 - 0.025^(1/n) of all is not, as scipy's exact
+    interval of a share has it."""
+    seen = stats.binomtest(count, count).proportion_ci(0.95, method="exact").low
+    perfect, middle = bootstrap_mean([1.0] * count, within=(0, 1)), bootstrap_mean([0.75] * count, within=(0, 1))
+    assert (perfect.low, perfect.high) == pytest.approx((seen, 1))
+    assert (middle.low, middle.high) == pytest.approx((0.75 * seen, 1 - 0.25 * seen))
+    same = paired_difference([0.5] * count, [0.5] * count)
+    assert (same.low, same.mean, same.high) == pytest.approx((seen - 1, 0, 1 - seen))
+
+
+def test_one_image_tells_nothing_of_others():
+    interval = bootstrap_mean([0.8], within=(0, 1))
+    assert (interval.mean, interval.low, interval.high) == (0.8, 0, 1)
+    tail = bootstrap(worst_decile, [0.8], within=(0, 1))
+    assert (tail.low, tail.high) == (0, 1)
+
+
+def test_a_tail_of_few_has_a_width():
+    interval = bootstrap(worst_decile, [0.9, 0.5, 0.8], within=(0, 1))
+    assert (interval.mean, interval.low) == (0.5, 0)
+    assert interval.high > 0.8
+
+
+def test_few_images_are_said_to_be_rough():
+    assert few_images(20) == []
+    assert few_images(19) == ["only 19 images to measure on: intervals of so few are rough; add images"]
 
 
 def test_same_seed_same_interval():

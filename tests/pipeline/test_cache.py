@@ -105,7 +105,7 @@ def test_a_run_after_its_preprocessing_was_mended_measures_the_mended_teacher(
     for name in ("tiny.pt", "tiny.py"):
         (tmp_path / name).write_bytes(tiny_model.with_name(name).read_bytes())
     right = tiny_model.with_suffix(".toml").read_text()
-    (tmp_path / "tiny.toml").write_text(right.replace("mean = [0.485, 0.456, 0.406]", "mean = [-3.0, 5.0, -3.0]"))
+    (tmp_path / "tiny.toml").write_text(right.replace("mean = [0.485, 0.456, 0.406]", "mean = [0.0, 1.0, 0.0]"))
     wrong = read_recipe(tmp_path / "tiny.toml").with_flags(data=tiny_data)
     from_cache(wrong, tmp_path, tmp_path / "shared")
     (tmp_path / "tiny.toml").write_text(right)

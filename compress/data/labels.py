@@ -1,0 +1,153 @@
+"""What the values in a set's masks mean, and whether they can be right: one rule for every command."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compress.data.images import VOID, Size, is_lossy, read_mask
+from compress.errors import DataError
+
+_NAMED = 3
+_VALUES = 8
+_MOST = 0.5
+_NEARLY_ALL = 0.9
+
+
+@dataclass(frozen=True)
+class Values:
+    """What one mask holds. `lossy`: ids 0 and 1, made from a picture whose format changes values. `object` and `edge`:
+    the share of its pixels, and of its outermost ones, that are 1, or 255 where none is."""
+
+    ids: frozenset[int]
+    lossy: bool
+    object: float
+    edge: float
+
+
+def values_of(mask: Path, image_size: Size) -> Values:
+    """Of a mask whose image has that height and width. Raises DataError for a mask of another size, of colours, or
+    unreadable."""
+    ids = read_mask(mask)
+    if ids.shape != image_size:
+        raise DataError(
+            f"{mask}: {ids.shape[1]}x{ids.shape[0]} pixels, its image {image_size[1]}x{image_size[0]}; "
+            "save both at one size"
+        )
+    found = frozenset(np.flatnonzero(np.bincount(ids.ravel())).tolist())
+    marked = ids == (1 if 1 in found else VOID)
+    edge = np.concatenate([marked[0], marked[-1], marked[:, 0], marked[:, -1]])
+    return Values(found, is_lossy(mask), float(marked.mean()), float(edge.mean()))
+
+
+def is_object_255(classes: Sequence[str], masks: Mapping[Path, Values]) -> bool:
+    """Whether a set of two classes writes the object as 255."""
+    exact = _union(values for values in masks.values() if not values.lossy)
+    return len(classes) == 2 and VOID in exact and 1 not in exact
+
+
+def check_ids(classes: Sequence[str], masks: Mapping[Path, Values]) -> None:
+    """Raises DataError, naming the mask: an id is no class, or the format keeps no ids of more than two classes."""
+    count, ids = len(classes), _union(masks.values())
+    for mask, values in masks.items():
+        if values.lossy and count != 2:
+            raise DataError(f"{mask}: JPEG and WebP do not keep class ids; save masks as PNG")
+        wrong = sorted(id for id in values.ids if count <= id != VOID)
+        if wrong:
+            raise DataError(
+                f"{mask}: class id {wrong[0]}, but there are {count} classes (0 to {count - 1}); the masks hold "
+                f"{_listed(ids)}: {_advice(ids - {VOID}, count)}"
+            )
+
+
+def check_measurable(folder: Path, classes: Sequence[str], masks: Mapping[Path, Values], object_is_255: bool) -> None:
+    """Raises DataError where the masks in `folder` hold no class, so that nothing can be measured on them."""
+    if not _shown(masks, object_is_255) - {0}:
+        raise DataError(_nothing(folder, classes, masks))
+
+
+def oddities(folder: Path, classes: Sequence[str], masks: Mapping[Path, Values], object_is_255: bool) -> list[str]:
+    """What looks mis-coded in the masks in `folder`, a line each."""
+    if not masks:
+        return []
+    shown = _shown(masks, object_is_255)
+    if not shown - {0}:
+        return [_nothing(folder, classes, masks)]
+    found = [_absent(folder, classes, shown), _converted(folder, masks)]
+    if len(classes) == 2:
+        found += [_mixed(folder, masks, object_is_255), _inverted(folder, classes, masks)]
+    return [line for line in found if line]
+
+
+def _shown(masks: Mapping[Path, Values], object_is_255: bool) -> frozenset[int]:
+    """The classes that occur."""
+    ids = _union(masks.values())
+    return ids - {VOID} | ({1} if object_is_255 and VOID in ids else set())
+
+
+def _nothing(folder: Path, classes: Sequence[str], masks: Mapping[Path, Values]) -> str:
+    return (
+        f"{folder}: no pixel of a class but background; the masks hold {_listed(_union(masks.values()))}, the classes "
+        f"are {_named(classes)}: write ids from 0 to {len(classes) - 1}, 255 being void"
+    )
+
+
+def _absent(folder: Path, classes: Sequence[str], shown: frozenset[int]) -> str:
+    missing = [name for id, name in enumerate(classes) if id not in shown]
+    why = ": are ids written from 1, or is background void?" if 0 not in shown else ""
+    return f"{folder}: no pixel of {_named(missing)}{why}" if missing else ""
+
+
+def _converted(folder: Path, masks: Mapping[Path, Values]) -> str:
+    count = sum(values.lossy for values in masks.values())
+    return (
+        f"{folder}: {count} of {len(masks)} masks are JPEG or WebP, which change values: what is lighter than a middle "
+        "grey was taken for the object; save masks as PNG"
+        if count
+        else ""
+    )
+
+
+def _mixed(folder: Path, masks: Mapping[Path, Values], object_is_255: bool) -> str:
+    count = sum(VOID in values.ids and 1 not in values.ids for values in masks.values())
+    return (
+        f"{folder}: {count} of {len(masks)} masks hold 255 and no 1, which counts for nothing, since others hold 1; "
+        "write the object alike in all"
+        if count and not object_is_255
+        else ""
+    )
+
+
+def _inverted(folder: Path, classes: Sequence[str], masks: Mapping[Path, Values]) -> str:
+    """Where the object fills most of the pictures and nearly all of their edges."""
+    share, edge = (float(np.mean([getattr(v, part) for v in masks.values()])) for part in ("object", "edge"))
+    return (
+        f"{folder}: {classes[1]} is {share:.0%} of the pixels and {edge:.0%} of those at the edges of the pictures: if "
+        f"that is the background, write it as 0 and {classes[1]} as 1"
+        if share > _MOST and edge > max(share, _NEARLY_ALL)
+        else ""
+    )
+
+
+def _advice(ids: frozenset[int], count: int) -> str:
+    if min(ids) == 1 and max(ids) == count:
+        return "write them from 0, not from 1"
+    if len(ids) > 2 * count and len(ids) > _VALUES:
+        return "are they photographs, or smoothed? write one id for each class"
+    return f"write ids from 0 to {count - 1}, or 255 where none counts, or name more classes"
+
+
+def _union(masks: Iterable[Values]) -> frozenset[int]:
+    return frozenset(id for values in masks for id in values.ids)
+
+
+def _listed(ids: frozenset[int]) -> str:
+    ordered = sorted(ids)
+    return ", ".join(map(str, ordered[:_VALUES])) + (
+        f" and {len(ordered) - _VALUES} more" if len(ordered) > _VALUES else ""
+    )
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -1,0 +1,88 @@
+"""The picture files of a folder; whatever else lies there is counted, so that nothing is left out without a word."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.data.images import SUFFIXES
+from compress.errors import DataError
+
+_NAMED = 4
+
+
+@dataclass(frozen=True)
+class Listing:
+    """`pictures` by path. `left_out`: a line about whatever else is in the folder, or none where nothing is."""
+
+    pictures: tuple[Path, ...]
+    left_out: tuple[str, ...]
+
+
+def pictures_in(folder: Path) -> Listing:
+    """Those that lie in `folder` itself; none where it is missing. Raises DataError where it cannot be read."""
+    others = Counter[str]()
+    found = [path for path in _entries(folder) if _is_picture(path, others)] if os.path.isdir(folder) else []
+    return Listing(tuple(sorted(found)), _left_out(folder, others))
+
+
+def pictures_under(folder: Path) -> Listing:
+    """At any depth of `folder`, but for folders of masks, which are pictures too, and hidden ones. Links to folders are
+    followed, and no folder is read twice. Raises DataError for one that cannot be read."""
+    others = Counter[str]()
+    found, waiting, seen = list[Path](), [folder], set[tuple[int, int]]()
+    while waiting:
+        here = waiting.pop()
+        place = (here.stat().st_dev, here.stat().st_ino)
+        for path in sorted(_entries(here)) if place not in seen else ():
+            if path.is_dir() and not path.name.startswith("."):
+                if path.name != "masks":
+                    waiting.insert(0 if path.is_symlink() else len(waiting), path)  # what is linked is read last
+            elif _is_picture(path, others):
+                found.append(path)
+        seen.add(place)
+    return Listing(tuple(sorted(found)), _left_out(folder, others))
+
+
+def what_is_in(folder: Path) -> str:
+    """For an error: what a folder holds that is not laid out as it should be."""
+    entries = sorted(_entries(folder)) if os.path.isdir(folder) else []
+    folders = [f"{path.name}/" for path in entries if path.is_dir()]
+    more = [f"{len(folders) - _NAMED} more folders"] if len(folders) > _NAMED else []
+    pictures = sum(path.suffix.lower() in SUFFIXES for path in entries)
+    return ", ".join([*folders[:_NAMED], *more, *([f"{pictures} pictures"] if pictures else [])]) or "nothing of use"
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    try:
+        yield from folder.iterdir()
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}; make it readable or take it away") from None
+
+
+def _is_picture(path: Path, others: Counter[str]) -> bool:
+    """Whether it is; if not, `others` counts it by what it is."""
+    kind = _other_kind(path)
+    if kind:
+        others[kind] += 1
+    return kind is None
+
+
+def _other_kind(path: Path) -> str | None:
+    if path.name.startswith("."):
+        return "hidden"
+    if path.is_dir():
+        return "folders"
+    if path.suffix.lower() not in SUFFIXES:
+        return path.suffix.lower() or "no suffix"
+    return None if path.is_file() else "no regular files"
+
+
+def _left_out(folder: Path, others: Counter[str]) -> tuple[str, ...]:
+    kinds = others.most_common()
+    named = [f"{kind} ({count})" for kind, count in kinds[:_NAMED]]
+    more = [f"others ({sum(count for _, count in kinds[_NAMED:])})"] if len(kinds) > _NAMED else []
+    if not kinds:
+        return ()
+    return (f"{folder}: left out: {', '.join([*named, *more])}; read are BMP, GIF, JPEG, PNG, PNM, TIFF and WebP",)
