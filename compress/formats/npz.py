@@ -2,7 +2,6 @@
 
 import io
 import json
-import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -52,11 +51,31 @@ def read_graph(path: Path) -> QuantizedGraph:
         operators = tuple(_operator(entry, index, arrays) for index, entry in enumerate(document["operators"]))
         specs = [TensorSpec(**{**entry, "shape": tuple(entry["shape"])}) for entry in document["tensors"]]
         tensors = {spec.name: spec for spec in specs}
-        return QuantizedGraph(document["name"], tensors, operators, document["input"], document["output"])
+        graph = QuantizedGraph(document["name"], tensors, operators, document["input"], document["output"])
+        _check(graph)
+        return graph
+    except ExportError:
+        raise
     except FileNotFoundError:
         raise ExportError(f"{path}: no such file; `compress run` writes it") from None
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # zipfile, zlib, numpy and JSON raise whatever the bytes lead them to
         raise ExportError(f"{path}: is damaged ({type(error).__name__}); run again") from None
+
+
+def _check(graph: QuantizedGraph) -> None:
+    """Raises ValueError or KeyError where a tensor has no shape or range, or an operator reads what is not there."""
+    for spec in graph.tensors.values():
+        sized = len(spec.shape) == 4 and all(type(size) is int and size > 0 for size in spec.shape)
+        ranged = spec.scale is None or (0 < spec.scale < float("inf") and -128 <= spec.zero_point <= 127)
+        if not sized or not ranged:
+            raise ValueError
+    made = {graph.input}
+    for operator in graph.operators:
+        if not operator.inputs or not made.issuperset(operator.inputs):
+            raise ValueError
+        made.add(graph.tensors[operator.output].name)
+    if graph.output not in made - {graph.input} or graph.tensors[graph.input].scale is None:
+        raise ValueError
 
 
 def _operator(entry: dict[str, Any], index: int, arrays: dict[str, np.ndarray]) -> QuantizedOperator:

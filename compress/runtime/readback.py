@@ -48,6 +48,9 @@ def main(graph: Path, path: Path, seconds: int) -> None:
         answer = {"differences": differences(read_graph(graph), path)}
     except CompressError as error:
         answer = {"error": [str(error)]}
+    except Exception as error:  # a graph that contradicts itself
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        answer = {"error": [f"{path}: cannot be compared with its graph: {reason}; run again"]}
     json.dump(answer, sys.stdout)
 
 

@@ -6,10 +6,12 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 
 from compress.cli import main
 from compress.errors import ExportError
+from compress.files import sha256_of
 from compress.formats.npz import read_graph, write_graph
 from compress.formats.stored import differences
 from compress.judge.verify import GRAPH, compare, verify_folder
@@ -156,6 +158,48 @@ def test_a_graph_survives_its_file(run, tmp_path):
             theirs.attrs,
         )
         np.testing.assert_array_equal(ours.weight, theirs.weight)
+
+
+def resummed(run):
+    """As if whoever changed the files had written their sums anew."""
+    path = run / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for entry in manifest["files"]:
+        entry["sha256"] = sha256_of(run / entry["file"])
+    path.write_text(json.dumps(manifest))
+
+
+def test_a_file_with_other_scales_is_another_network_also_where_its_masks_agree(run, capsys):
+    model = onnx.load(run / "model.onnx")
+    node = next(each for each in model.graph.node if "head.bias" in each.input)
+    scale = next(each for each in model.graph.initializer if each.name == node.input[1])
+    scale.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(scale) * np.float32(2), scale.name))
+    onnx.save(model, run / "model.onnx")
+    resummed(run)
+    assert main(["verify", str(run)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "model.onnx: head: bias scale differs from the graph's"
+    assert lines[1].startswith("model.tflite: every operator, attribute and connection, every integer, scale and zero")
+    assert "model.onnx: is not run" in lines[2]
+    assert lines[-1] == "verdict: the files differ"
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", bytes(4000)])
+def test_a_file_that_is_no_model_is_one_line(run, suffix, content, capsys):
+    (run / f"model.{suffix}").write_bytes(content)
+    resummed(run)
+    assert main(["verify", str(run)]) in (1, 2)
+    said = capsys.readouterr()
+    lines = [line for line in (said.out + said.err).splitlines() if f"model.{suffix}: " in line]
+    assert lines
+    assert "Traceback" not in said.err
+
+
+def test_a_damaged_golden_image_is_one_line(run, capsys):
+    (run / "golden.npz").write_bytes(b"PK\x03\x04broken")
+    assert main(["verify", str(run)]) == 2
+    assert "golden.npz: is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04broken"])

@@ -4,12 +4,15 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 
 from compress.errors import MeasureError
+from compress.runtime import deadline, local
 from compress.runtime.local import Child, samples_ms
 
 
@@ -99,6 +102,64 @@ def test_crash_while_it_computes_is_a_measure_error(brightness):
         threading.Timer(0.3, os.kill, (child._process.pid, signal.SIGABRT)).start()
         with pytest.raises(MeasureError, match="SIGABRT"):
             child.time(10**12)
+
+
+def endless(path):
+    """An image of 8x8 pixels that is copied until the end of time."""
+    body = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", [name], [f"{name}_"]) for name in ("go_on", "map")],
+        "body",
+        [
+            onnx.helper.make_tensor_value_info("round", onnx.TensorProto.INT64, []),
+            onnx.helper.make_tensor_value_info("go_on", onnx.TensorProto.BOOL, []),
+            onnx.helper.make_tensor_value_info("map", onnx.TensorProto.FLOAT, [1, 3, 8, 8]),
+        ],
+        [
+            onnx.helper.make_tensor_value_info("go_on_", onnx.TensorProto.BOOL, []),
+            onnx.helper.make_tensor_value_info("map_", onnx.TensorProto.FLOAT, [1, 3, 8, 8]),
+        ],
+    )
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("image", "out")]
+    loop = onnx.helper.make_node("Loop", ["", "yes", "image"], ["out"], body=body)
+    yes = onnx.numpy_helper.from_array(np.array(True), "yes")
+    graph = onnx.helper.make_graph([loop], "endless", ends[:1], ends[1:], [yes])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_a_graph_that_never_ends_is_given_up(tmp_path):
+    path = endless(tmp_path / "endless.onnx")
+    with pytest.raises(MeasureError, match=r"endless\.onnx: gave no answer in 2 s"), Child(path, seconds=2) as child:
+        child.time(1)
+
+
+def test_the_time_limit_is_for_one_inference_however_many_are_asked_for(monkeypatch):
+    limits = []
+    monkeypatch.setattr(deadline, "start", limits.append)
+    served = local._Served(Path("file.onnx"), SimpleNamespace(infer=lambda array: None), np.zeros(1), 60, None)
+    assert len(served.answer({"time": 3}, [])[0]["samples_ms"]) == 3
+    assert limits == [60, 60, 60]
+
+
+def test_a_large_file_has_more_time(tmp_path):
+    path = tmp_path / "large.onnx"
+    with path.open("wb") as file:
+        file.truncate(400_000_000)
+    assert deadline.limit_seconds(path) == deadline.SECONDS + 100
+    assert deadline.limit_seconds(tmp_path / "none.onnx") == deadline.SECONDS
+
+
+def test_all_outputs_come_by_name_as_the_file_gives_them(brightness):
+    model = onnx.load(brightness.path)
+    logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, 2, 8, 8])
+    model.graph.output.append(logits)
+    for name, value in (("input_mean", "0 0 0"), ("input_std", "255 255 255")):
+        model.metadata_props.add(key=name, value=value)
+    onnx.save(model, brightness.path)
+    with Child(brightness.path) as child:
+        found = child.outputs(np.zeros((8, 8, 3), np.uint8))
+    assert list(found) == ["probabilities", "logits"]
+    np.testing.assert_array_equal(found["logits"][0, :, 0, 0], [0, -10])
 
 
 def test_child_ends_with_its_use(brightness):

@@ -206,6 +206,73 @@ def test_an_output_that_is_no_map_is_refused(tmp_path):
         open_model(identity(tmp_path, [(1, 3, 8, 12)], [(1, 24, 1, 12)])).probabilities(np.zeros((8, 12, 3), np.uint8))
 
 
+def ending(folder, nodes, outputs, shape=(1, 3, 8, 8), constants=()):
+    """An ONNX file that reads the image x and ends in `nodes`; `outputs`: name, dtype and shape."""
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
+    made = [helper.make_tensor_value_info(*output) for output in outputs]
+    constants = [onnx.numpy_helper.from_array(value, name) for name, value in constants]
+    graph = helper.make_graph(nodes, "ending", ends, made, constants)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7), folder / "ending.onnx"
+    )
+    return folder / "ending.onnx"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs", "shape", "message"),
+    [
+        (
+            [helper.make_node("ArgMax", ["x"], ["ids"], axis=1, keepdims=0)],
+            [("ids", TensorProto.INT64, (1, 8, 8))],
+            (1, 3, 8, 8),
+            r"output 'ids' is int64 \[1, 8, 8\]: class ids, .*export the map that they are taken from",
+        ),
+        (
+            [helper.make_node("ReduceMean", ["x"], ["p"], axes=[1], keepdims=0)],
+            [("p", TensorProto.FLOAT, (1, 8, 8))],
+            (1, 3, 8, 8),
+            r"no channel axis; export it as \[1, 1, 8, 8\]",
+        ),
+        (
+            [helper.make_node("Sigmoid", ["x"], ["p"])],
+            [("p", TensorProto.FLOAT, (4, 3, 8, 8))],
+            (4, 3, 8, 8),
+            "input 'x' .*: a batch of 4; export it with one image",
+        ),
+        (
+            [helper.make_node("Sigmoid", ["x"], ["p"]), helper.make_node("GlobalAveragePool", ["x"], ["score"])],
+            [("score", TensorProto.FLOAT, (1, 3, 1, 1)), ("p", TensorProto.FLOAT, (1, 3, 8, 8))],
+            (1, 3, 8, 8),
+            r"the first output, 'score', is \[1, 3, 1, 1\] and no map; the second output, 'p', is one",
+        ),
+    ],
+    ids=["class ids", "no channels", "batch", "score first"],
+)
+def test_what_an_output_is_and_what_to_do_is_said(nodes, outputs, shape, message, tmp_path):
+    with pytest.raises(MeasureError, match=message):
+        open_model(ending(tmp_path, nodes, outputs, shape))
+
+
+@pytest.mark.parametrize(("factor", "message"), [(np.nan, "gives NaN"), (np.inf, "gives infinite values")])
+def test_values_that_are_no_numbers_are_an_error(factor, message, tmp_path):
+    nodes = [helper.make_node("Mul", ["x", "factor"], ["p"])]
+    path = ending(
+        tmp_path, nodes, [("p", TensorProto.FLOAT, (1, 3, 8, 8))], constants=[("factor", np.float32([factor]))]
+    )
+    with pytest.raises(MeasureError, match=rf"ending\.onnx: output 'p' {message}"):
+        open_model(path).probabilities(np.full((8, 8, 3), 9, np.uint8), (0.0,) * 3, (1.0,) * 3)
+
+
+@pytest.mark.parametrize("scale", ["nan", "inf", "0", "-1"])
+def test_a_scale_that_cannot_be_is_an_error(scale, tmp_path):
+    _, path = write(tmp_path, "onnx", quantized=True)
+    model = onnx.load(path)
+    next(each for each in model.metadata_props if each.key == "output_scale").value = scale
+    onnx.save(model, path)
+    with pytest.raises(MeasureError, match="the scale of 'sigmoid10' is .*, not more than 0"):
+        open_model(path)
+
+
 def test_pixels_go_into_a_uint8_file_that_states_no_input_scale(tmp_path):
     quantized = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)
     ends = [
