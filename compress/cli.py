@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("compress").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of a picture is said with its name
     try:
         return options.call(options, "compress " + shlex.join(map(_unplaced, arguments)))
     except CompressError as error:
