@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # the name of a file need not be Unicode
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of a picture is said with its name
     try:
         _speak(options.level or logging.INFO)
         return options.call(options, "compress " + shlex.join(map(_unplaced, arguments)))

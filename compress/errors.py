@@ -16,7 +16,10 @@ and exits with 2.
 
 
 class CompressError(Exception):
-    """Base of every error that a user can cause and mend."""
+    """Base of every error that a user can cause and mend. A name in it may hold anything; its text is one line."""
+
+    def __str__(self) -> str:
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
 
 
 class ModelError(CompressError):

@@ -21,11 +21,12 @@ import numpy as np
 from compress.data.duplicates import duplicates
 from compress.data.images import UnreadableError, checked, read_all
 from compress.data.labels import Values, check_ids, check_measurable, is_object_255, oddities, values_of
-from compress.data.listing import pictures_in, pictures_under, what_is_in
+from compress.data.listing import folders_in, pictures_in, pictures_under, what_is_in
 from compress.errors import DataError
 
 _UNREADABLE_LIMIT = 0.01
 _NAMED = 3
+_OPENED = ("train", "val", "unlabelled")
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _with_all_masks(part: _Part) -> _Part:
+    """Raises DataError for an image without a mask, with what was left out, since its mask may be among that."""
     for sample in part.samples:
         if not sample.mask:
             lines = [f"{sample.image}: no mask {sample.image.stem}.png in {part.masks}; add it", *part.left_out]
@@ -233,11 +235,13 @@ def _without_copies(thumbnails: Mapping[Sample, np.ndarray], val: Sequence[Sampl
 
 def _part(folder: Path) -> _Part:
     """Images with the mask of the same name, where there is one."""
-    images, masks = pictures_in(folder / "images"), pictures_in(folder / "masks")
+    images, masks, others = pictures_in(folder / "images"), pictures_in(folder / "masks"), folders_in(folder)
     by_stem = _by_stem(images.pictures, "one mask for two images")
     mask_of = _matched(by_stem, _by_stem(masks.pictures, "two masks for one image"))
     samples = tuple(Sample(image, mask_of.get(stem)) for stem, image in by_stem.items())
-    return _Part(folder, samples, images.left_out + masks.left_out)
+    named = ", ".join(f"{name}/" for name in others if name not in ("images", "masks", *_OPENED))
+    unread = (f"{folder}: left out: {named}; images lie in images/ and masks in masks/",) if named else ()
+    return _Part(folder, samples, unread + images.left_out + masks.left_out)
 
 
 def _by_stem(paths: Sequence[Path], clash: str) -> dict[str, Path]:

@@ -45,12 +45,16 @@ def pictures_under(folder: Path) -> Listing:
     return Listing(tuple(sorted(found)), _left_out(folder, others))
 
 
+def folders_in(folder: Path) -> list[str]:
+    """Names of folders in `folder`, but for hidden ones; none where it is missing."""
+    entries = _entries(folder) if os.path.isdir(folder) else ()
+    return sorted(path.name for path in entries if path.is_dir() and not path.name.startswith("."))
+
+
 def what_is_in(folder: Path) -> str:
     """For an error: what a folder holds that is not laid out as it should be."""
-    entries = sorted(_entries(folder)) if os.path.isdir(folder) else []
-    folders = [f"{path.name}/" for path in entries if path.is_dir()]
+    folders, pictures = [f"{name}/" for name in folders_in(folder)], len(pictures_in(folder).pictures)
     more = [f"{len(folders) - _NAMED} more folders"] if len(folders) > _NAMED else []
-    pictures = sum(path.suffix.lower() in SUFFIXES for path in entries)
     return ", ".join([*folders[:_NAMED], *more, *([f"{pictures} pictures"] if pictures else [])]) or "nothing of use"
 
 

@@ -245,6 +245,21 @@ def test_labels_of_other_formats_are_said(folder):
     assert "train/masks: left out: .npy (2)" in open_dataset(folder, TWO).warnings[0]
 
 
+def test_a_layout_of_other_names_is_described(folder):
+    for part in ("train", "val"):
+        (folder / part / "masks").rename(folder / part / "labels")
+    with pytest.raises(DataError, match=r"no mask c\.png in .*val/masks; add it; .*val: left out: labels/; "):
+        open_dataset(folder, TWO)
+    (folder / "val/labels").rename(folder / "val/masks")
+    assert "train: left out: labels/; images lie in images/" in open_dataset(folder, TWO).warnings[0]
+
+
+def test_an_error_is_one_line_whatever_a_file_is_called(folder):
+    (folder / "val/masks/c.png").rename(folder / "val/masks/two\nlines\x1b.png")
+    with pytest.raises(DataError, match=r"masks/two\\nlines\\x1b\.png: no image of that name"):
+        open_dataset(folder, TWO)
+
+
 def test_mask_without_image_is_an_error(folder):
     add_mask(folder / "val/masks/lonely.png")
     with pytest.raises(DataError, match=r"val/masks/lonely\.png: no image of that name"):
