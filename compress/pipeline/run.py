@@ -293,6 +293,7 @@ def _export(graph: QuantizedGraph, files: FileSettings, image: np.ndarray, out: 
 def _references(source: Trained, teachers: list[Trained], name: str, cache: Path) -> dict[str, Artifact]:
     """What the files are measured beside: the first teacher, and the model as it came where it is none of them."""
     references = {"teacher": float_file(teachers[0], name, cache)}
+    log.info("heavy model: %s, float32 ONNX; a gate can compare with a copy of it", references["teacher"].path)
     if source.identity not in {teacher.identity for teacher in teachers}:
         references["source"] = float_file(source, name, cache)
     return references
