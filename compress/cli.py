@@ -58,7 +58,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _speak(level: int) -> None:
     """Let the log of this command be read on stderr; other packages' only where all is to be told."""
-    import warnings
 
     from compress.terminal.progress import Above
 
