@@ -43,7 +43,7 @@ class Between(nn.Module):
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(3, 16, 3, padding=1)
         self.middle = middle
-        self.last = nn.Conv2d(32 if middle is MODULES["concat"] else 16, 3, 1)
+        self.last = nn.Conv2d(32 if middle in (MODULES["concat"], MODULES["concat sigmoid"]) else 16, 3, 1)
 
     def forward(self, x):
         return self.last(self.middle(self.first(x), self.second(x)))
@@ -82,6 +82,8 @@ MODULES = {
     "add": Joining(lambda a, b: a + b),
     "mul": Joining(lambda a, b: a * b),
     "concat": Joining(lambda a, b: torch.cat([a, b], 1)),
+    "mul by one channel": Joining(lambda a, b: b[:, :1] * a),
+    "concat sigmoid": Joining(lambda a, b: torch.cat([a + b, torch.sigmoid(b)], 1)),
     "max_pool": Joining(lambda a, b: F.max_pool2d(a + b, 2)),
     "avg_pool": Joining(lambda a, b: F.avg_pool2d(a + b, 2)),
     "mean": Joining(lambda a, b: a * b.mean((2, 3), keepdim=True)),
