@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -27,6 +28,8 @@ from compress.train.views import View
 FEATURE_SIZE = 32
 """Features are compared after averaging to at most this height and width."""
 
+HALF = torch.finfo(torch.float16).max
+
 FEATURE_BYTES = 4_000_000_000
 """On the disk, while it is trained."""
 
@@ -41,14 +44,16 @@ class Features:
 
     images  index of the image of each view, int64 [n]
     views   the part of it that was looked at
-    values  by tensor, float16 [n, C, h, w]
+    values  by tensor, float16 [n, C, h, w], divided by `scales`
     std     by tensor, standard deviation by channel, float32 [1, C, 1, 1]
+    scales  by tensor, a power of two: float16 ends at 65,504
     """
 
     images: Tensor
     views: Sequence[View]
     values: Mapping[str, np.ndarray]
     std: Mapping[str, Tensor]
+    scales: Mapping[str, float]
 
 
 class Teacher(Protocol):
@@ -109,8 +114,12 @@ class StoredTeacher:
 
     def targets(self, pixels: Tensor, *stored: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         predicted, *values = stored
-        features = self.features if values else None
-        return predicted, dict(zip(features.values, values, strict=True)) if features else {}
+        if self.features is None or not values:
+            return predicted, {}
+        scales = self.features.scales
+        return predicted, {
+            name: value.float() * scales[name] for name, value in zip(self.features.values, values, strict=True)
+        }
 
 
 @dataclass(frozen=True)
@@ -285,6 +294,7 @@ def teacher_features(
     heavy, device = placed(teacher), best_device()
     index = {name: kept_channels(name, channels, kept) for name in names}
     limit, shapes = len(looked_at), {}
+    scales: dict[str, float] = {}
     sums = {name: torch.zeros(()) for name in names}
     squares = {name: torch.zeros(()) for name in names}
     try:
@@ -301,7 +311,8 @@ def teacher_features(
                     sums[name] = sums[name] + value.double().mean((2, 3), keepdim=True)
                     squares[name] = squares[name] + value.double().square().mean((2, 3), keepdim=True)
                     shapes[name] = value.shape[1:]
-                    files[name].write(value.half().contiguous().numpy().tobytes())
+                    scales.setdefault(name, _scale(value))
+                    files[name].write((value / scales[name]).clamp(-HALF, HALF).half().contiguous().numpy().tobytes())
                 limit = min(limit, FEATURE_BYTES // sum(2 * shape.numel() for shape in shapes.values()))
             count = min(limit, len(looked_at))
             stored = {name: np.memmap(files[name], np.float16, "r", shape=(count, *shapes[name])) for name in names}
@@ -309,7 +320,12 @@ def teacher_features(
         raise unwritten(folder, error) from None
     std = {n: (squares[n] / count - (sums[n] / count).square()).clamp_min(1e-6).sqrt().float() for n in names}
     picked = looked_at[:count]
-    return Features(torch.tensor([i for i, _ in picked]), [view for _, view in picked], stored, std)
+    return Features(torch.tensor([i for i, _ in picked]), [view for _, view in picked], stored, std, scales)
+
+
+def _scale(values: Tensor) -> float:
+    """The power of two that leaves the largest of other values 128 times as much as the largest of these."""
+    return 2.0 ** (math.frexp(float(values.abs().max()))[1] - 9)
 
 
 def pooled(value: Tensor) -> Tensor:

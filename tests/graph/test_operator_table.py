@@ -71,6 +71,17 @@ class Adding(nn.Module):
         return self.after(self.module(a)) + b
 
 
+class Attended(nn.Module):
+    """A map of one channel over all channels of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Conv2d(16, 1, 1)
+
+    def forward(self, a, b):
+        return torch.sigmoid(self.map(b)) * a
+
+
 def halved_and_resized(mode: str) -> nn.Module:
     return Adding(nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode=mode))
 
@@ -82,7 +93,7 @@ MODULES = {
     "add": Joining(lambda a, b: a + b),
     "mul": Joining(lambda a, b: a * b),
     "concat": Joining(lambda a, b: torch.cat([a, b], 1)),
-    "mul by one channel": Joining(lambda a, b: b[:, :1] * a),
+    "mul by one channel": Attended(),
     "concat sigmoid": Joining(lambda a, b: torch.cat([a + b, torch.sigmoid(b)], 1)),
     "max_pool": Joining(lambda a, b: F.max_pool2d(a + b, 2)),
     "avg_pool": Joining(lambda a, b: F.avg_pool2d(a + b, 2)),
