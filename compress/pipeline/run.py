@@ -21,14 +21,15 @@ from compress.formats.onnx import to_onnx
 from compress.graph.network import Network
 from compress.graph.quantized import QuantizedGraph
 from compress.judge.verify import GRAPH, compare, describe_parity
-from compress.load.model import Segmenter, Trained, load
+from compress.load.model import Segmenter, Trained, load_with_original
+from compress.load.sizes import with_fitting_sizes
 from compress.machine import cores, prepare_process, processor, versions
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
 from compress.measure.values import Measurement
 from compress.pipeline.checkpoints import Checkpoints, Start, started
 from compress.pipeline.controls import Small, control_files, small_network
 from compress.pipeline.pictures import Photographs, open_photographs, pictures_of_photographs, pictures_of_validation
-from compress.pipeline.prepare import Prepared, load_teachers, open_data, prepare, with_teacher
+from compress.pipeline.prepare import Prepared, load_teachers, open_data, prepare, real_pictures, with_teacher
 from compress.pipeline.student import StudentSettings, compress_network, tune
 from compress.prune.cost import CHANNEL_BYTES
 from compress.prune.widths import check_budget
@@ -48,6 +49,7 @@ from compress.runtime.session import describe
 log = logging.getLogger("compress")
 
 COMPARED = 50
+COMPARED_WITH_MODULE = 2
 DURATION = {"minutes", "steps"}
 _FLOAT_FILE = 1  # raised whenever the same network gives another fp32 file
 
@@ -72,14 +74,18 @@ def run(
     check_writable(out)
     start = Start(str(model.resolve()), recipe.model_dump(mode="json"), str(recipe.folder.resolve()), command)
     checkpoints = Checkpoints(out / "checkpoints", start, resume)
-    cache, settings, tuning = cache_folder(), StudentSettings.of(recipe, budget), recipe.training("tune")
+    cache = cache_folder()
     with checkpoints.stage("load"):
-        source = load(model, recipe, trust_pickle)
+        source, original = load_with_original(model, recipe, trust_pickle)
+        fitting = with_fitting_sizes(recipe, source.network)
+        settings, tuning = StudentSettings.of(fitting, budget), fitting.training("tune")
         check_keep_float(source.network, settings.keep_float)
         check_budget(source.folded, source.channels, size_bytes)
         teachers = load_teachers(recipe.teacher, source, trust_pickle)
         small = small_network(recipe, trust_pickle) if recipe.controls.run else None
         dataset = open_data(recipe.data, source.classes, recipe.seed)
+        original.check(real_pictures([sample.image for sample in dataset.val[:COMPARED_WITH_MODULE]], source.network))
+        del original
         shown = open_photographs(recipe.report.pictures, recipe.model.input_size) if recipe.report.pictures else None
         torch.manual_seed(recipe.seed)
 
@@ -106,7 +112,7 @@ def run(
     controls: dict[str, Artifact] = {}
     if recipe.controls.run:
         with checkpoints.stage("controls"):
-            random = StudentSettings.of(recipe.pruned_at_random(), budget)
+            random = StudentSettings.of(fitting.pruned_at_random(), budget)
             size_bytes = student.plan.predicted_bytes
             controls = control_files(heavy, small, settings, random, size_bytes, prepared, checkpoints, resume)
 
@@ -248,7 +254,7 @@ def float_file(teacher: Segmenter, name: str, cache: Path) -> Artifact:
         path,
         mean=(float(image.zero_point),) * 3,
         std=(1 / image.scale,) * 3,
-        activation=graph.operators[-1].op,
+        activation=graph.activation,
     )
 
 

@@ -47,5 +47,5 @@ def export(graph: QuantizedGraph, settings: FileSettings, folder: Path) -> list[
     for name in settings.formats:
         path = folder / f"model.{name}"
         writers[name](graph, path, card=settings.card)
-        artifacts.append(describe(path, activation=graph.operators[-1].op))
+        artifacts.append(describe(path, activation=graph.activation))
     return artifacts

@@ -21,6 +21,7 @@ from compress.data.packed import Packed
 from compress.files import cached, identity, unwritten, written
 from compress.graph.channels import Channels
 from compress.graph.network import Network
+from compress.load.sizes import nearest_size
 from compress.prune.cut import kept_channels
 from compress.train.device import autocast, best_device, placed
 from compress.train.views import View
@@ -200,6 +201,7 @@ def _compute_maps(
 ) -> None:
     """Adds to `partial` what is missing; the images' hashes lie beside `target`, for `_known`."""
     members = [placed(net) for net in teachers]
+    smaller = [_smaller(net) if "scale" in tta else net.traced_size for net in teachers]
     with partial.open("ab") as file, torch.no_grad():
         done = os.path.getsize(partial) // map_bytes
         file.truncate(done * map_bytes)
@@ -212,7 +214,7 @@ def _compute_maps(
                 file.write(known[hashes[index]].tobytes())
                 continue
             pixels = torch.from_numpy(image[None].copy())
-            views = [view for net in members for view in _views(net, pixels, tta)]
+            views = [view for net, size in zip(members, smaller) for view in _views(net, pixels, tta, size)]
             file.write((joined(torch.cat(views)) * 255).round().byte().numpy().tobytes())
     with written(target.with_suffix(".json")) as listed:
         listed.write_text(json.dumps(hashes))
@@ -228,7 +230,12 @@ def _known(target: Path, map_bytes: int) -> dict[str, np.ndarray]:
     return found
 
 
-def _views(net: Network, pixels: Tensor, tta: Sequence[str]) -> list[Tensor]:
+def _smaller(net: Network) -> tuple[int, int]:
+    height, width = (min(side, max(32, round(SCALE * side / 32) * 32)) for side in net.traced_size)
+    return nearest_size(net, (height, width))
+
+
+def _views(net: Network, pixels: Tensor, tta: Sequence[str], smaller: tuple[int, int]) -> list[Tensor]:
     """Probabilities [1, classes, H, W] from the image as it is, mirrored, and made smaller, all in its own frame."""
     image = net.real(pixels)
     size = (image.shape[2], image.shape[3])
@@ -242,7 +249,6 @@ def _views(net: Network, pixels: Tensor, tta: Sequence[str]) -> list[Tensor]:
     if "flip" in tta:
         views.append(answer(image.flip(3)).flip(3))
     if "scale" in tta:
-        smaller = [max(32, round(SCALE * side / 32) * 32) for side in size]
         view = F.interpolate(image, smaller, mode="bilinear", antialias=True)
         views.append(F.interpolate(answer(view), size, mode="bilinear"))
     return views
