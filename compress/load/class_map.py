@@ -12,6 +12,7 @@ from compress.graph.operators.unary import SIGMOID, SOFTMAX
 POINTWISE = ConvAttributes()
 """Of a 1x1 convolution."""
 
+RESIZED = "resized_map"
 ENDS = (SIGMOID.name, SOFTMAX.name)
 
 
@@ -47,8 +48,8 @@ def _appended(net: Network, node: Node, weights: tuple[torch.Tensor, torch.Tenso
 def _resized(net: Network, size: tuple[int, int]) -> Network:
     last, attributes = net.by_name[net.output], ResizeAttributes("bilinear", size)
     if last.op not in ENDS:
-        return _appended(net, Node("resized_map", RESIZE.name, (last.name,), attributes))
-    before = Node("resized_map", RESIZE.name, last.inputs, attributes)
+        return _appended(net, Node(RESIZED, RESIZE.name, (last.name,), attributes))
+    before = Node(RESIZED, RESIZE.name, last.inputs, attributes)
     nodes = [*net.nodes[:-1], before, Node(last.name, last.op, (before.name,))]
     return net.rewritten(net.weights(), nodes)
 

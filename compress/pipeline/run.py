@@ -38,6 +38,7 @@ from compress.quantize.placement import check_keep_float
 from compress.recipe import Recipe, restored_recipe
 from compress.release.export import FileSettings, export
 from compress.release.golden import write_golden
+from compress.report.doubts import about_teacher, doubts
 from compress.report.pictures import Picture
 from compress.report.read import earlier_runs
 from compress.report.record import Data, LayerSize, Machine, RunRecord, Source
@@ -45,6 +46,7 @@ from compress.report.write import write_report
 from compress.runtime.kernels import KERNELS
 from compress.runtime.layers import SUFFIXES, LayerTime, layer_times
 from compress.runtime.session import describe
+from compress.train.examples import teacher_iou
 
 log = logging.getLogger("compress")
 
@@ -91,6 +93,7 @@ def run(
 
     with checkpoints.stage("teacher"):
         prepared = prepare(teachers, dataset, cache, recipe.teacher.tta, recipe.train.live_teacher, recipe.seed)
+        _warn(about_teacher(teacher_iou(prepared.examples, prepared.stored)))
     checkpoints.open(_identity(start.recipe, budget, source, small, prepared))
     _forget_partial_files(out)
 
@@ -121,6 +124,14 @@ def run(
         measurements, answers, machine = _measure(
             {**references, **controls}, artifacts, dataset, prepared.images, recipe
         )
+        doubtful = doubts(
+            measurements,
+            {name: each.predictions for name, each in answers.items() if name not in controls},
+            checkpoints.history.points,
+            dataset.classes,
+            dataset.reference == "labels",
+        )
+        _warn(*doubtful)
         pictures = _pictures(shown, dataset, references["teacher"], artifacts, answers)
 
     record = replace(
@@ -133,6 +144,7 @@ def run(
         controls={name: measurements[name] for name in controls},
         verdict=judge({a.format: measurements[a.format] for a in artifacts}, budget),
         machine=Machine(**machine),
+        warnings=(*dataset.warnings, *doubtful),
         minutes=checkpoints.minutes,
         earlier=earlier_runs(out, source.sha256),
     )
@@ -195,8 +207,12 @@ def _record(start: Start, source: Trained, dataset: Dataset, prepared: Prepared)
         tools=versions(),
         machine=Machine(),
         data=_data(dataset, prepared),
-        warnings=dataset.warnings,
     )
+
+
+def _warn(*sentences: str) -> None:
+    for sentence in filter(None, sentences):
+        log.warning("warning: %s", sentence)
 
 
 def _with_files(
