@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,12 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
+from compress.load.faithful import first_line
 
 log = logging.getLogger("compress")
 
 State = dict[str, Tensor]
 DEEPEST = 3
 """Tables within tables, of a checkpoint."""
+
+LARGEST_RATIO, SMALL = 10, 10**8
+"""Of what an archive unpacks to: torch.save does not compress."""
 
 NAMED = 3
 LONGEST = 60
@@ -34,25 +39,40 @@ def read_content(path: Path, trust_pickle: bool = False) -> Any:
         raise ModelError(f"{path}: the file is empty; fetch it again")
     with path.open("rb") as file:
         is_pickle = file.read(1) == b"\x80"  # what torch.save wrote before 1.6
-    if not is_pickle and not zipfile.is_zipfile(path):
-        raise ModelError(f"{path}: is no torch file, or only part of one; expected torch.save(model.state_dict(), ...)")
+    if not is_pickle:
+        _check_archive(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what torch deprecates in old files
+            return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
     except pickle.UnpicklingError:
         raise ModelError(
             f"{path}: holds pickled code, not only weights; save model.state_dict() instead, "
             "or pass --trust-pickle if you trust whoever made it"
         ) from None
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{path}: cannot be read as a torch file: {first}") from None
+        reason = first_line(error).partition(". ")[0]
+        raise ModelError(f"{path}: cannot be read as a torch file: {reason}") from None
+
+
+def _check_archive(path: Path) -> None:
+    """Raises ModelError for a file that is no whole zip archive, or whose parts are far larger than itself."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, OSError):
+        raise ModelError(
+            f"{path}: is no torch file, or only part of one; expected torch.save(model.state_dict(), ...)"
+        ) from None
+    if unpacked > LARGEST_RATIO * path.stat().st_size + SMALL:
+        raise ModelError(f"{path}: unpacks to {unpacked:,} bytes, which is nothing that torch.save writes")
 
 
 def fit_weights(content: Any, module: nn.Module, path: Path, architecture: str) -> None:
     """Give a module the weights in a file's content: those of a table, however deep, whose names are the module's, but
     for what training scripts put before them. Raises ModelError, naming the file and the key."""
     own = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
-    found = list(_tables(content))
+    found = list({id(table): (where, _state(table)) for where, table in _tables(content)}.values())
     if not found:
         raise ModelError(f"{path}: holds no weights by name but {_described(content)}; {WANTED}")
     fitting = [(where, state, before) for where, state in found if (before := _prefix(state, own)) is not None]
@@ -61,8 +81,7 @@ def fit_weights(content: Any, module: nn.Module, path: Path, architecture: str) 
     where, state, before = _one_of(fitting, path)
     if where or before:
         log.info("%s: weights are taken from %s", path.name, _place(where, before))
-    own_names = [name for name in own if before + name in state]
-    weights = {name: _checked(state[before + name], own[name], f"{path}: {before}{name}") for name in own_names}
+    weights = {name: _checked(state[before + name], own[name], f"{path}: {before}{name}") for name in _needed(own)}
     try:
         module.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # a module may load its weights in a way of its own
@@ -77,23 +96,26 @@ def check_finite(module: nn.Module, path: Path) -> None:
             raise ModelError(f"{path}: {name} holds {kind}; take a checkpoint from before training went wrong")
 
 
-def _tables(content: Any, where: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], State]]:
-    """The tables in a content that hold tensors, each with the keys that lead to it. What a compiled part of a model is
-    called by is left out of names."""
+def _tables(content: Any, where: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
+    """The tables in a content that hold tensors by name, each with the keys that lead to it, the deepest first."""
     if isinstance(content, nn.Module):
         content = content.state_dict()
     if not isinstance(content, Mapping) or len(where) > DEEPEST:
         return
-    state = {
-        key.replace("_orig_mod.", ""): value
-        for key, value in content.items()
-        if isinstance(key, str) and isinstance(value, Tensor)
-    }
-    if state:
-        yield where, state
     for key, value in content.items():
         if isinstance(key, str):
             yield from _tables(value, (*where, key))
+    if _state(content):
+        yield where, content
+
+
+def _state(table: Mapping[Any, Any]) -> State:
+    """Its tensors, by names without what marks the compiled parts of a model."""
+    return {
+        key.replace("_orig_mod.", ""): value
+        for key, value in table.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
 
 
 def _prefix(state: State, own: State) -> str | None:
@@ -122,8 +144,8 @@ def _one_of(fitting: list[tuple[tuple[str, ...], State, str]], path: Path) -> tu
         return fitting[0]
     averaged = [one for one in fitting if any("ema" in key.lower() for key in one[0])]
     if len(averaged) != 1:
-        names = " and ".join(_shown(".".join(where)) for where, _, _ in fitting[:NAMED])
-        raise ModelError(f"{path}: holds weights under {names}; save the one that you mean alone")
+        names = " and ".join(_shown(".".join(where)) if where else "no key" for where, _, _ in fitting[:NAMED])
+        raise ModelError(f"{path}: holds weights that fit under {names}; save the ones that you mean alone")
     return averaged[0]
 
 
@@ -146,7 +168,10 @@ def _ends(name: str, ends: set[str]) -> Iterator[bool]:
 def _misfit(where: tuple[str, ...], state: State, own: State) -> str:
     """What a table has that the module has not, and the other way round."""
     missing, more = [name for name in _needed(own) if name not in state], [name for name in state if name not in own]
-    parts = [f"it holds {len(state)} tensors" + (f" under {_shown('.'.join(where))}" if where else "")]
+    parts = [
+        f"it holds {len(state)} tensor{'s' * (len(state) != 1)}"
+        + (f" under {_shown('.'.join(where))}" if where else "")
+    ]
     parts += [f"without {_listed(missing)}"] if missing else []
     parts += [f"with {_listed(more)}, which the architecture has not"] if more else []
     return ", ".join(parts)
@@ -159,7 +184,7 @@ def _listed(names: list[Any]) -> str:
 
 def _shown(name: Any) -> str:
     """A key of a file as it may stand in a line."""
-    plain = isinstance(name, str) and name.isprintable() and len(name) <= LONGEST
+    plain = isinstance(name, str) and name.isprintable() and 0 < len(name) <= LONGEST
     return name if plain else repr(name)[:LONGEST]
 
 
