@@ -62,33 +62,40 @@ def _two_channels(net: Network, probabilities: bool) -> Network:
     are 1 - p and p.
     """
     if not probabilities:
-        net, pair = _negated_too(net, net.output)
-        return _appended(net, Node("class_map", SIGMOID.name, (pair,)))
+        return _in_two(net, net.output, Node("class_map", SIGMOID.name, (net.output,)))
     end = net.by_name[net.output]
     while end.kind.on_steps is OnSteps.AVERAGES and net.readers[end.inputs[0]] == 1:
         end = net.by_name[end.inputs[0]]
     if end.op != SIGMOID.name:
-        weights = (torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1), torch.tensor([1.0, 0.0]))
-        return _appended(net, Node("class_map", CONV.name, (net.output,), POINTWISE), weights)
-    net, pair = _negated_too(net, end.inputs[0])
+        return _appended(net, Node("class_map", CONV.name, (net.output,), POINTWISE), _pair_of(1.0))
     if end.name == net.output:
-        return _appended(net, Node("class_map", SIGMOID.name, (pair,)))
-    both = Node(end.name, SIGMOID.name, (pair,))
-    return net.rewritten(net.weights(), [both if node.name == end.name else node for node in net.nodes])
+        end = Node("class_map", SIGMOID.name, end.inputs)
+    return _in_two(net, end.inputs[0], end)
 
 
-def _negated_too(net: Network, logits: str) -> tuple[Network, str]:
-    """The network with a tensor of two channels, -z and z of the one channel of `logits`, and the tensor's name: made
-    by the convolution that made z where nothing else reads it, else by one of its own."""
+def _in_two(net: Network, logits: str, sigmoid: Node) -> Network:
+    """The network whose `sigmoid` reads -z and z instead of `logits`, the one channel z: made by the convolution that
+    made z where nothing else reads it, else by one of its own."""
+    output = sigmoid.name if sigmoid.name not in net.by_name else net.output
     between = [net.by_name[logits]]
     while between[-1].op == RESIZE.name:
         between.append(net.by_name[between[-1].inputs[0]])
     conv, alone = between[-1], all(net.readers[node.name] <= 1 for node in between)
+    weights, pair = net.weights(), logits
+    nodes = [node for node in net.nodes if node.name != sigmoid.name]
+    place = [node.name for node in nodes].index(logits) + 1
     if conv.op == CONV.name and conv.attrs.groups == 1 and alone:
-        weight, bias = net.weight(conv.name), net.bias(conv.name)
-        doubled = {conv.name: (torch.cat([-weight, weight]), torch.cat([-bias, bias]))}
-        return net.rewritten({**net.weights(), **doubled}), logits
-    node = Node("two_classes", CONV.name, (logits,), POINTWISE)
-    weights = {**net.weights(), node.name: (torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1), torch.zeros(2))}
-    place = next(index for index, other in enumerate(net.nodes) if other.name == logits) + 1
-    return net.rewritten(weights, [*net.nodes[:place], node, *net.nodes[place:]], node.name), node.name
+        weight, bias = weights[conv.name]
+        weights[conv.name] = torch.cat([-weight, weight]), torch.cat([-bias, bias])
+        more = []
+    else:
+        pair = "two_classes"
+        weights[pair] = _pair_of(0.0)
+        more = [Node(pair, CONV.name, (logits,), POINTWISE)]
+    more.append(Node(sigmoid.name, SIGMOID.name, (pair,)))
+    return net.rewritten(weights, [*nodes[:place], *more, *nodes[place:]], output)
+
+
+def _pair_of(offset: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of offset - x and x."""
+    return torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1), torch.tensor([offset, 0.0])

@@ -78,7 +78,7 @@ def _deployed(given: tuple[Any, ...], index: int) -> torch.fx.Node:
 
 
 def _kind(output: Any) -> str:
-    return "None" if output is None else f"a {type(output).__name__}"
+    return "None" if output is None else f"of type {type(output).__name__}"
 
 
 def _needed(exported: torch.export.ExportedProgram, output: torch.fx.Node) -> list[torch.fx.Node]:
