@@ -230,10 +230,21 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sizes(self) -> "Recipe":
-        for size in (self.model.input_size, self.plan.size, self.repair.size, self.train.size):
-            if not 1 <= size[0] <= self.model.input_size[0] or not 1 <= size[1] <= self.model.input_size[1]:
-                raise ValueError(f"a size of {size[0]}x{size[1]} is empty or larger than model.input_size")
-        return self
+        """Those that are not given are no larger than the image."""
+        whole = self.model.input_size
+        smaller: dict[str, _Section] = {}
+        for name in ("plan", "repair", "train"):
+            section = getattr(self, name)
+            size = section.size
+            if "size" not in section.model_fields_set:
+                size = (min(size[0], whole[0]), min(size[1], whole[1]))
+                smaller[name] = section.model_copy(update={"size": size})
+            if not 1 <= size[0] <= whole[0] or not 1 <= size[1] <= whole[1]:
+                raise ValueError(
+                    f"[{name}] size: {size[0]}x{size[1]} is empty or larger than [model] input_size, "
+                    f"{whole[0]}x{whole[1]}"
+                )
+        return self.model_copy(update=smaller)
 
     def training(self, stage: Stage) -> Training:
         """One kind of training; "between" is one time between two cuts. Where the recipe states steps, those count. The

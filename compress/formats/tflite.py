@@ -15,7 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from compress.files import write_whole
 from compress.formats.metadata import Card, metadata, packed_labels
 from compress.graph.operators import OPERATORS
-from compress.graph.operators.operator import TfliteForm
+from compress.graph.operators.operator import Scale, TfliteForm
 from compress.graph.quantized import QuantizedGraph, QuantizedOperator, TensorSpec
 
 # The versions of the operators that are written here and not asked for by an entry: for float32, for int8.
@@ -155,6 +155,8 @@ class _Writer:
         integer = self.graph.is_integer(operator) and not forms[0].in_float
         dtype = "int8" if integer else "float32"
         given = inputs = [self.read(name, dtype) for name in operator.inputs]
+        if integer and operator.kind.scale is Scale.OF_INPUTS:
+            given = inputs = [self.brought(index, name, result) for index, name in zip(inputs, operator.inputs)]
         for step, form in enumerate(forms):
             if any(pad != (0, 0) for pad in form.pads):
                 given = [self.pad(operator, form, source, dtype, given[0]), *given[1:]]
@@ -200,6 +202,16 @@ class _Writer:
             output = self.activation(self.graph.tensors[name], "float32")
             self.operator("DEQUANTIZE", schema.DequantizeOptionsT(), [self.values[name, "int8"]], output, integer=True)
         return self.values[name, dtype]
+
+    def brought(self, index: int, name: str, like: TensorSpec) -> int:
+        """An int8 tensor in the scale of another, which TFLite's operators that move values ask for."""
+        source = self.graph.tensors[name]
+        if (source.scale, source.zero_point) == (like.scale, like.zero_point):
+            return index
+        quantization = _quantization(np.array([like.scale]), zero_point=like.zero_point)
+        output = self.tensor(f"{name}.for.{like.name}", self.tensors[index].shape, "int8", quantization)
+        self.operator("QUANTIZE", schema.QuantizeOptionsT(), [index], output)
+        return output
 
     def activation(self, spec: TensorSpec, dtype: str) -> int:
         """A new tensor for a value of the graph, NHWC."""

@@ -56,8 +56,9 @@ def _segments(net: Network, node: Node, inputs: list[list[str]], ties: "_Ties") 
         case From.MAKES:
             return _made(net, node, inputs[0], ties)
         case From.TIES:
-            ties.tie(*inputs)
-            return inputs[0]
+            widest = max(inputs, key=ties.count)
+            ties.tie(*(part for part in inputs if ties.count(part) == ties.count(widest)))
+            return widest  # one channel is spread over those of the other
         case From.JOINS:
             return [group for part in inputs for group in part]
         case From.PASSES:
@@ -93,7 +94,15 @@ class _Ties:
             name = self.parent[name]
         return name
 
-    def tie(self, left: list[str], right: list[str]) -> None:
+    def count(self, groups: list[str]) -> int:
+        """How many channels they are."""
+        return sum(self.width[group] for group in groups)
+
+    def tie(self, left: list[str], *others: list[str]) -> None:
+        for right in others:
+            self._tie_two(left, right)
+
+    def _tie_two(self, left: list[str], right: list[str]) -> None:
         if [self.width[g] for g in left] != [self.width[g] for g in right]:
             self.freeze(left + right, "added to channels that are divided otherwise")
             return

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError
 from compress.graph.operators import OPERATORS
-from compress.graph.operators.operator import Attributes, Operator, Weights
+from compress.graph.operators.operator import Attributes, Bounds, Operator, Weights
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,20 @@ class Network(nn.Module):
             image = torch.zeros(1, 3, height, width, device=self.device)
             values = self.run(image, keep=self.by_name)
         return {name: _four(value.shape) for name, value in values.items()}
+
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Whether its operators fit together on an image of this size, and give a map as large."""
+        try:
+            return self.shapes(size)[self.output][2:] == tuple(size)
+        except RuntimeError:  # torch's, of shapes that do not match
+            return False
+
+    def bounds(self) -> dict[str, Bounds]:
+        """Of every tensor, as far as the operators tell."""
+        found: dict[str, Bounds] = {}
+        for node in self.nodes:
+            found[node.name] = node.kind.bounds([found[name] for name in node.inputs], node.attrs)
+        return found
 
     def rewritten(
         self,

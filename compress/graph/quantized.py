@@ -87,6 +87,18 @@ class QuantizedGraph:
         """Whether nothing but the input has a scale: the file's input is then float32."""
         return all(spec.scale is None for name, spec in self.tensors.items() if name != self.input)
 
+    @property
+    def activation(self) -> str | None:
+        """What made probabilities of logits, also where they were resized or multiplied since: "sigmoid" or "softmax";
+        None: nothing did."""
+        maker = {operator.output: operator for operator in self.operators}
+        operator: QuantizedOperator | None = self.operators[-1]
+        while operator and operator.op not in ("sigmoid", "softmax"):
+            if operator.weight is not None and operator is not self.operators[-1]:
+                return None
+            operator = maker.get(operator.inputs[0])
+        return operator.op if operator else None
+
     def is_integer(self, operator: QuantizedOperator) -> bool:
         """Whether the operator computes on integers: its tensors have scales and its weights, if any, are int8.
 

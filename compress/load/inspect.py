@@ -2,6 +2,7 @@
 
 from compress.graph.channels import find_groups
 from compress.graph.network import Node
+from compress.load.class_map import RESIZED
 from compress.load.model import Trained
 
 LARGEST = 15
@@ -19,6 +20,7 @@ def describe_model(trained: Trained) -> str:
         f"input: RGB {height}x{width}; {sum(macs.values()) / 1e9:.1f} G multiply-accumulates",
         f"outputs: {', '.join('x'.join(map(str, shape)) for shape in trained.outputs)}; "
         f"classes: {', '.join(trained.classes)}",
+        *([f"the map is resized to the image's {height}x{width}"] if RESIZED in net.by_name else []),
         f"operators: {len(net.nodes)}, of them {len(net.weighted())} convolutions",
         "",
         "largest layers, fp32 bytes and millions of multiply-accumulates:",

@@ -2,22 +2,21 @@
 
 import hashlib
 import importlib.util
-import pickle
 import sys
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from compress.errors import ModelError
 from compress.files import identity, sha256_of
 from compress.graph.channels import Channels, find_groups
 from compress.graph.network import Network
-from compress.load.trace import fold_normalisation, trace
-from compress.recipe import ModelSection, PreprocessSection, Recipe
+from compress.load.faithful import Original, first_line
+from compress.load.trace import Shapes, fold_normalisation, trace_with_original
+from compress.load.weights import check_finite, fit_weights, read_content
+from compress.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,56 +72,41 @@ def load(path: Path, recipe: Recipe, trust_pickle: bool = False) -> Trained:
     The architecture is code of the user's own, found beside the recipe. A file that holds a whole pickled
     module is refused unless `trust_pickle`. Raises ModelError.
     """
+    return load_with_original(path, recipe, trust_pickle)[0]
+
+
+def load_with_original(path: Path, recipe: Recipe, trust_pickle: bool = False) -> tuple[Trained, Original]:
+    """The same, and the module that it comes from, for a look at other pictures too. Raises ModelError."""
     module = read_module(path, recipe, trust_pickle)
     parameters = sum(p.numel() for p in module.parameters())
-    net, outputs = traced(module, recipe.model, recipe.preprocess)
-    return Trained(net, tuple(recipe.model.classes), path, sha256_of(path), path.stat().st_size, parameters, outputs)
+    net, outputs, original = _traced(module, recipe)
+    size_bytes, classes = path.stat().st_size, tuple(recipe.model.classes)
+    return Trained(net, classes, path, sha256_of(path), size_bytes, parameters, outputs), original
 
 
 def fresh(recipe: Recipe) -> Segmenter:
     """The recipe's architecture with the weights that it starts with. Raises ModelError."""
     module = _architecture(recipe.folder, recipe.model.architecture).float().eval()
-    return Segmenter(traced(module, recipe.model, recipe.preprocess)[0], tuple(recipe.model.classes))
+    return Segmenter(_traced(module, recipe)[0], tuple(recipe.model.classes))
 
 
-def traced(
-    module: nn.Module, model: ModelSection, preprocess: PreprocessSection
-) -> tuple[Network, tuple[tuple[int, ...], ...]]:
-    """A module as a Network, and the shapes of all maps that it gives. Raises ModelError."""
-    return trace(module, model.input_size, model.output, len(model.classes), preprocess.mean, preprocess.std)
+def _traced(module: nn.Module, recipe: Recipe) -> tuple[Network, Shapes, Original]:
+    model, preprocess = recipe.model, recipe.preprocess
+    return trace_with_original(
+        module, model.input_size, model.output, len(model.classes), preprocess.mean, preprocess.std
+    )
 
 
 def read_module(path: Path, recipe: Recipe, trust_pickle: bool = False) -> nn.Module:
-    """The recipe's architecture with the weights of a file, in evaluation mode. Raises ModelError."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such model file; `python models/u2net.py` makes the one of the demo")
-    if path.stat().st_size == 0:
-        raise ModelError(f"{path}: the file is empty; fetch it again")
-    with path.open("rb") as file:
-        is_pickle = file.read(1) == b"\x80"  # what torch.save wrote before 1.6
-    if not is_pickle and not zipfile.is_zipfile(path):
-        raise ModelError(f"{path}: is no torch file, or only part of one; expected torch.save(model.state_dict(), ...)")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
-    except pickle.UnpicklingError:
-        raise ModelError(
-            f"{path}: holds pickled code, not only weights; save model.state_dict() instead, "
-            "or pass --trust-pickle if you trust whoever made it"
-        ) from None
-    except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{path}: cannot be read as a torch file: {first}") from None
+    """The recipe's architecture with the weights of a file, or the whole module that it holds, in float32 and in
+    evaluation mode. Raises ModelError."""
+    content = read_content(path, trust_pickle)
     if isinstance(content, nn.Module):
-        return content.float().eval()
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ModelError(f"{path}: holds no weights by name; expected what torch.save(model.state_dict()) writes")
-    module = _architecture(recipe.folder, recipe.model.architecture)
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        details = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
-        raise ModelError(f"{path}: does not fit {recipe.model.architecture}: {details[0][:200]}") from None
+        module = content.float()
+    else:
+        module = _architecture(recipe.folder, recipe.model.architecture).float()
+        fit_weights(content, module, path, recipe.model.architecture)
+    check_finite(module, path)
     return module.eval()
 
 
@@ -138,6 +122,9 @@ def _architecture(folder: Path, architecture: str) -> nn.Module:
     sys.modules[spec.name] = code
     try:
         spec.loader.exec_module(code)
-        return getattr(code, name)()
+        module = getattr(code, name)()
     except Exception as error:
-        raise ModelError(f"{source}: {name}() failed: {type(error).__name__}: {error}") from error
+        raise ModelError(f"{source}: {name}() failed: {type(error).__name__}: {first_line(error)}") from error
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"{source}: {name}() gives a {type(module).__name__}; it must give a torch module")
+    return module

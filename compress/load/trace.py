@@ -1,4 +1,5 @@
-"""torch module -> Network: exported to ATen operators, batch normalisation folded, the class map as output."""
+"""torch module -> Network: exported to ATen operators, batch normalisation folded, the class map as output, and
+compared with the module."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,45 +14,109 @@ from compress.graph.operators import OPERATORS
 from compress.graph.operators.conv import CONV, ConvAttributes
 from compress.graph.operators.image import IMAGE, ImageAttributes
 from compress.graph.operators.operator import Call, FromAten, Operator
-from compress.graph.operators.unary import SIGMOID, SOFTMAX
+from compress.load.class_map import with_class_map
+from compress.load.faithful import Original, first_line, layer_of, made_up_pictures
 from compress.terminal.quiet import quietly
 
-IDENTITIES = {
-    f"{name}.default" for name in ("dropout", "dropout_", "feature_dropout", "clone", "contiguous", "detach", "alias")
-}
+IDENTITIES = {"clone.default", "contiguous.default", "detach.default", "alias.default"}
+DROPOUTS = {"dropout.default", "dropout_.default", "feature_dropout.default"}
+PADS = {"pad.default", "constant_pad_nd.default"}
 BATCH_NORM = "batch_norm.default"
-POINTWISE = ConvAttributes()
-"""Of a 1x1 convolution."""
+Shapes = tuple[tuple[int, ...], ...]
 
 
 def trace(
     module: nn.Module, size: tuple[int, int], output: int, classes: int, mean: tuple[float, ...], std: tuple[float, ...]
-) -> tuple[Network, tuple[tuple[int, ...], ...]]:
+) -> tuple[Network, Shapes]:
     """The network that maps an RGB image, real values pixel / 255, to class probabilities; and the shapes of all
     outputs of `module`.
 
     `module` maps normalised images [1, 3, H, W] to one map or a sequence of maps, of which `output`
-    is deployed. Raises ModelError naming the layer and the operator that is not known here.
+    is deployed; what that does not need is left out. Raises ModelError naming the layer and the operator that is not
+    known here, or the layer whose values are not those of the module.
     """
+    net, shapes, _ = trace_with_original(module, size, output, classes, mean, std)
+    return net, shapes
+
+
+def trace_with_original(
+    module: nn.Module, size: tuple[int, int], output: int, classes: int, mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[Network, Shapes, Original]:
+    """The same, and what the network can be compared with on other pictures."""
+    example = torch.zeros(1, 3, *size)
     try:
         with quietly():
-            exported = torch.export.export(module.eval(), (torch.zeros(1, 3, *size),), strict=False)
+            exported = torch.export.export(module.eval(), (example,), strict=False)
     except Exception as error:
-        raise ModelError(f"the model cannot be traced at {size[0]}x{size[1]}: {_first_line(error)}") from error
-    walk = _Walk(exported, size, mean, std)
-    net = _with_class_map(walk.nodes, walk.weights, walk.outputs, output, classes)
-    return net, walk.output_shapes
+        raise ModelError(f"the model cannot be traced at {size[0]}x{size[1]}: {first_line(error)}") from error
+    given = _outputs(exported)
+    walk = _Walk(exported, _deployed(given, output), size, mean, std)
+    net = Network(walk.nodes, walk.weights, walk.names[given[output]])
+    shapes = tuple(tuple(one.meta["val"].shape) for one in given if _is_tensor(one))
+    original = Original(module, exported, net, output, walk.layers, mean, std)
+    original.check(made_up_pictures(size))
+    return with_class_map(net, output, classes), shapes, original
+
+
+def _outputs(exported: torch.export.ExportedProgram) -> tuple[Any, ...]:
+    """What the module returns, as nodes; None and numbers stay what they are."""
+    return tuple(next(node for node in exported.graph.nodes if node.op == "output").args[0])
+
+
+def _is_tensor(output: Any) -> bool:
+    return isinstance(output, torch.fx.Node) and isinstance(output.meta["val"], Tensor)
+
+
+def _deployed(given: tuple[Any, ...], index: int) -> torch.fx.Node:
+    advice = "set model.output in the recipe"
+    if index >= len(given):
+        raise ModelError(f"output {index} does not exist: the model has {len(given)}; {advice}")
+    if not _is_tensor(given[index]):
+        raise ModelError(f"output {index} is no map but {_kind(given[index])}; {advice}")
+    shape = tuple(given[index].meta["val"].shape)
+    if len(shape) != 4 or shape[0] != 1 or 0 in shape:
+        raise ModelError(f"output {index} is no map: its shape is {'x'.join(map(str, shape)) or 'empty'}; {advice}")
+    return given[index]
+
+
+def _kind(output: Any) -> str:
+    return "None" if output is None else f"of type {type(output).__name__}"
+
+
+def _needed(exported: torch.export.ExportedProgram, output: torch.fx.Node) -> list[torch.fx.Node]:
+    """The nodes that decide an output, in order: what it reads, and what changes in place what it reads."""
+    wanted = {output}
+    kept = []
+    for node in reversed(list(exported.graph.nodes)):
+        if node in wanted or (_in_place(node) and node.args[0] in wanted):
+            wanted.update(node.all_input_nodes)
+            kept.append(node)
+    return kept[::-1]
+
+
+def _in_place(node: torch.fx.Node) -> bool:
+    return node.op == "call_function" and _name(node).partition(".")[0].endswith("_")
+
+
+def _name(node: torch.fx.Node) -> str:
+    return str(node.target).removeprefix("aten.")
 
 
 class _Walk:
     """Goes once through the exported graph, collecting our operators."""
 
-    def __init__(self, exported: torch.export.ExportedProgram, size: tuple[int, int], mean: Any, std: Any):
+    def __init__(
+        self,
+        exported: torch.export.ExportedProgram,
+        output: torch.fx.Node,
+        size: tuple[int, int],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ):
         self.nodes = [Node("image", IMAGE.name, (), ImageAttributes(1 / 255, 0, size))]
         self.weights: dict[str, tuple[Tensor, Tensor]] = {}
-        self.names: dict[torch.fx.Node, str] = {}
-        self.outputs: list[str] = []
-        self.output_shapes: tuple[tuple[int, ...], ...] = ()
+        self.names: dict[torch.fx.Node, str] = {}  # of what a node's value is now
+        self.layers: dict[torch.fx.Node, str] = {}  # whose value each node gave, when it gave it
         signature = exported.graph_signature
         stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         constants = {**exported.state_dict, **exported.constants}
@@ -59,29 +124,40 @@ class _Walk:
         self.tensors = {placeholder: constants[target].detach().float() for placeholder, target in stored.items()}
         self.paths = stored
         self._affine("normalise", "image", 1 / torch.tensor(std), -torch.tensor(mean) / torch.tensor(std))
-        for node in exported.graph.nodes:
+        for node in _needed(exported, output):
             if node.op == "placeholder" and node.name not in self.tensors:
-                self.names[node] = "normalise"
+                self.names[node] = self.layers[node] = "normalise"
             elif node.op == "call_function":
                 self._call(node)
-            elif node.op == "output":
-                self.outputs = [self.names[arg] for arg in node.args[0]]
-                self.output_shapes = tuple(tuple(arg.meta["val"].shape) for arg in node.args[0])
+                self.layers[node] = self.names[node]
+        if output not in self.names:
+            raise ModelError("the deployed output is a constant of the model: it does not depend on the image")
 
     def _call(self, node: torch.fx.Node) -> None:
-        name, arguments = str(node.target).removeprefix("aten."), _arguments(node)
-        if name in IDENTITIES or self._keeps_size(node, name):
+        name, arguments = _name(node), _arguments(node)
+        if self._passes(node, name, arguments):
             self.names[node] = self.names[node.all_input_nodes[0]]
         elif name == BATCH_NORM:
             self._batch_norm(node, arguments)
         else:
             self._become(node, name, arguments)
+        if _in_place(node):
+            self.names[node.all_input_nodes[0]] = self.names[node]
 
-    def _keeps_size(self, node: torch.fx.Node, name: str) -> bool:
-        """Whether it resizes to the size that there is."""
+    def _passes(self, node: torch.fx.Node, name: str, arguments: Mapping[str, Any]) -> bool:
+        """Whether it gives what it reads: a dropout that is off, a pad by nothing, a resize to the size that there is.
+        Raises ModelError for a dropout that is on."""
         source = node.all_input_nodes[0] if node.all_input_nodes else None
-        resizes = name.startswith(("upsample_bilinear2d.", "upsample_nearest2d."))
-        return resizes and source is not None and source.meta["val"].shape == node.meta["val"].shape
+        if source is None or source not in self.names:
+            return False
+        if name in DROPOUTS and arguments["train"] and arguments["p"] > 0:
+            raise _unknown(node, "that is on in evaluation too")
+        if name in PADS:
+            return not any(arguments["pad"])
+        if name.startswith(("upsample_bilinear2d.", "upsample_nearest2d.")):
+            exact = all(factor == 1 for factor in arguments.get("scale_factors") or ())
+            return exact and source.meta["val"].shape == node.meta["val"].shape
+        return name in IDENTITIES or name in DROPOUTS
 
     def _become(self, node: torch.fx.Node, name: str, arguments: Mapping[str, Any]) -> None:
         """Append the operator that says the call is one of its own."""
@@ -103,7 +179,7 @@ class _Walk:
         self, node: torch.fx.Node, operator: Operator, inputs: list[torch.fx.Node], attributes: Any, arguments: Any
     ) -> None:
         given = arguments["weight"] if operator.weights else None
-        layer = _layer(node) if given is None else self.paths[given.name].removesuffix(".weight")
+        layer = layer_of(node) if given is None else self.paths[given.name].removesuffix(".weight")
         name = self.names[node] = self._unique(layer)
         self.nodes.append(Node(name, operator.name, tuple(self.names[i] for i in inputs), attributes))
         if given is not None and operator.weights:
@@ -124,7 +200,7 @@ class _Walk:
     def _batch_norm(self, node: torch.fx.Node, a: Mapping[str, Any]) -> None:
         """Folded into the convolution before it, where nothing else reads that."""
         if a["running_mean"] is None or a["training"]:
-            layer = _layer(node).removesuffix(f".{node.name}")
+            layer = layer_of(node).removesuffix(f".{node.name}")
             raise ModelError(
                 f"{layer}: batch normalisation without running statistics is not supported: it would take them from "
                 "each image; train it with track_running_stats"
@@ -141,8 +217,9 @@ class _Walk:
             weight, offset = self.weights[source.name]
             self.weights[source.name] = source.scale_outputs(weight, scale), offset * scale + shift
             self.names[node] = source.name
+            del self.layers[a["input"]]  # its own value is nowhere now
         else:
-            name = self._unique(_layer(node))
+            name = self._unique(layer_of(node))
             self._affine(name, self.names[a["input"]], scale, shift)
             self.names[node] = name
 
@@ -157,49 +234,6 @@ def _rules() -> dict[str, list[tuple[Operator, FromAten]]]:
 
 
 FROM_ATEN = _rules()
-
-
-def _with_class_map(
-    nodes: list[Node], weights: dict[str, tuple[Tensor, Tensor]], outputs: list[str], index: int, classes: int
-) -> Network:
-    """The network whose output is one probability per class.
-
-    One sigmoid channel for two classes becomes two, sigmoid(-z) and sigmoid(z), which is the softmax over
-    (-z/2, z/2): apps take the argmax over channels, which is meaningless on one.
-    """
-    if index >= len(outputs):
-        raise ModelError(f"output {index} does not exist: the model has {len(outputs)}; set model.output in the recipe")
-    net = Network(nodes, weights, outputs[index])
-    channels = net.shapes()[net.output][1]
-    last = net.by_name[net.output]
-    if channels == 1 and classes == 2:
-        logits = last.inputs[0] if last.op == SIGMOID.name else last.name
-        return _two_channels(net, logits)
-    if channels != classes:
-        raise ModelError(f"output {index} has {channels} channels, but the recipe names {classes} classes")
-    if last.op in (SIGMOID.name, SOFTMAX.name):
-        return net
-    nodes = [*net.nodes, Node("class_map", SOFTMAX.name, (last.name,))]
-    return net.rewritten(net.weights(), nodes, "class_map")
-
-
-def _two_channels(net: Network, logits: str) -> Network:
-    source = net.by_name[logits]
-    between = [source]
-    while between[-1].op == "resize" and net.readers[between[-1].name] == 1:
-        between.append(net.by_name[between[-1].inputs[0]])
-    conv = between[-1]
-    weights, nodes = net.weights(), list(net.nodes)
-    if conv.op == CONV.name and conv.attrs.groups == 1 and net.readers[conv.name] == 1:
-        weight, bias = weights[conv.name]
-        weights[conv.name] = (torch.cat([-weight, weight]), torch.cat([-bias, bias]))
-        map_source = logits
-    else:
-        nodes.append(Node("two_classes", CONV.name, (logits,), POINTWISE))
-        weights["two_classes"] = (torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1), torch.zeros(2))
-        map_source = "two_classes"
-    nodes.append(Node("class_map", SIGMOID.name, (map_source,)))
-    return net.rewritten(weights, nodes, "class_map")
 
 
 def fold_normalisation(net: Network) -> Network:
@@ -244,18 +278,8 @@ def _tensors(node: torch.fx.Node) -> list[torch.fx.Node]:
     return [part for part in parts if isinstance(part, torch.fx.Node)]
 
 
-def _layer(node: torch.fx.Node) -> str:
-    stack = node.meta.get("nn_module_stack") or {}
-    path = list(stack.values())[-1][0] if stack else ""
-    return f"{path}.{node.name}" if path else node.name
-
-
 def _unknown(node: torch.fx.Node, how: str = "") -> ModelError:
     return ModelError(
-        f"{_layer(node)}: operator {node.target}{' ' + how if how else ''} is not supported; "
+        f"{layer_of(node)}: operator {node.target}{' ' + how if how else ''} is not supported; "
         "replace it with one that `compress inspect` knows"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

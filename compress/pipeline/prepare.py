@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from compress.data.folders import Dataset, open_dataset, open_unlabelled
+from compress.data.images import read_image
 from compress.data.packed import Packed, pack_images, pack_masks
 from compress.errors import DataError, ModelError
 from compress.files import cache_folder, identity
+from compress.graph.network import Network
 from compress.load.model import Segmenter, Trained, load
 from compress.prune.widths import PrunePlan
 from compress.recipe import DataSection, TeacherSection, recipe_of
@@ -61,6 +63,11 @@ def load_teachers(teacher: TeacherSection, model: Trained, trust_pickle: bool = 
             raise ModelError(f"{path}: its recipe has other classes or another input size than the model's")
         teachers.append(one)
     return teachers or [model]
+
+
+def real_pictures(paths: Sequence[Path], net: Network) -> torch.Tensor:
+    """As the network reads them, real values [N, 3, H, W]."""
+    return net.real(torch.from_numpy(np.stack([read_image(path, net.traced_size) for path in paths])))
 
 
 def prepare(

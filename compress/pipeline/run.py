@@ -21,7 +21,8 @@ from compress.formats.onnx import to_onnx
 from compress.graph.network import Network
 from compress.graph.quantized import QuantizedGraph
 from compress.judge.verify import GRAPH, compare, describe_parity
-from compress.load.model import Segmenter, Trained, load
+from compress.load.model import Segmenter, Trained, load_with_original
+from compress.load.sizes import with_fitting_sizes
 from compress.machine import busy, cores, load_now, prepare_process, processor, versions
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
 from compress.measure.known import Known
@@ -32,7 +33,7 @@ from compress.pipeline.checkpoints import FOLDER, RUN, Checkpoints, Start, start
 from compress.pipeline.controls import Small, control_files, small_network
 from compress.pipeline.forecast import Speed, forecast
 from compress.pipeline.pictures import Photographs, open_photographs, pictures_of_photographs, pictures_of_validation
-from compress.pipeline.prepare import Prepared, load_teachers, open_data, prepare, with_teacher
+from compress.pipeline.prepare import Prepared, load_teachers, open_data, prepare, real_pictures, with_teacher
 from compress.pipeline.student import StudentSettings, compress_network, tune
 from compress.prune.cost import CHANNEL_BYTES
 from compress.prune.widths import check_budget
@@ -41,6 +42,7 @@ from compress.quantize.placement import check_keep_float
 from compress.recipe import Recipe, restored_recipe
 from compress.release.export import FileSettings, export
 from compress.release.golden import write_golden
+from compress.report.doubts import about_teacher, doubts
 from compress.report.pictures import Picture
 from compress.report.read import earlier_runs
 from compress.report.record import Data, LayerSize, Machine, RunRecord, Source
@@ -48,11 +50,13 @@ from compress.report.write import write_report
 from compress.runtime.kernels import Kernels
 from compress.runtime.layers import SUFFIXES, LayerTime, layer_times
 from compress.runtime.local import Child, describe_in_child
+from compress.train.examples import teacher_iou
 
 log = logging.getLogger("compress")
 
 HISTORY = "history.csv"
 COMPARED = 50
+COMPARED_WITH_MODULE = 2
 DURATION = {"minutes", "steps"}
 _FLOAT_FILE = 1  # raised whenever the same network gives another fp32 file
 
@@ -92,15 +96,18 @@ def _run(
     checkpoints: Checkpoints,
     trust_pickle: bool,
 ) -> RunRecord:
-    start = checkpoints.start
-    cache, settings, tuning = cache_folder(), StudentSettings.of(recipe, budget), recipe.training("tune")
+    start, cache = checkpoints.start, cache_folder()
     with checkpoints.stage("load"):
-        source = load(model, recipe, trust_pickle)
+        source, original = load_with_original(model, recipe, trust_pickle)
+        fitting = with_fitting_sizes(recipe, source.network)
+        settings, tuning = StudentSettings.of(fitting, budget), fitting.training("tune")
         check_keep_float(source.network, settings.keep_float)
         check_budget(source.folded, source.channels, size_bytes)
         teachers = load_teachers(recipe.teacher, source, trust_pickle)
         small = small_network(recipe, trust_pickle) if recipe.controls.run else None
         dataset = open_data(recipe.data, source.classes, recipe.seed)
+        original.check(real_pictures([sample.image for sample in dataset.val[:COMPARED_WITH_MODULE]], source.network))
+        del original
         shown = open_photographs(recipe.report.pictures, recipe.model.input_size) if recipe.report.pictures else None
         warnings = _said_of_data(dataset, shown)
         torch.manual_seed(recipe.seed)
@@ -111,6 +118,7 @@ def _run(
 
     with checkpoints.stage("teacher"):
         prepared = prepare(teachers, dataset, cache, recipe.teacher.tta, recipe.train.live_teacher, recipe.seed)
+        _warn(about_teacher(teacher_iou(prepared.examples, prepared.stored)))
     checkpoints.open(_identity(start.recipe, budget, source, small, prepared))
     start.remember()
     _forget_partial_files(out)
@@ -133,7 +141,7 @@ def _run(
     controls: dict[str, Artifact] = {}
     if recipe.controls.run:
         with checkpoints.stage("controls"):
-            random = StudentSettings.of(recipe.pruned_at_random(), budget)
+            random = StudentSettings.of(fitting.pruned_at_random(), budget)
             size_bytes = student.plan.predicted_bytes
             controls = control_files(heavy, small, settings, random, size_bytes, prepared, checkpoints)
 
@@ -142,6 +150,14 @@ def _run(
         measurements, answers, machine, cautions = _measure(
             references, controls, artifacts, dataset, prepared.images, recipe, cache
         )
+        doubtful = doubts(
+            measurements,
+            {name: each.predictions for name, each in answers.items() if name not in controls},
+            checkpoints.history.points,
+            dataset.classes,
+            dataset.reference == "labels",
+        )
+        _warn(*doubtful)
         pictures = _pictures(shown, dataset, references["teacher"], artifacts, answers)
 
     record = replace(
@@ -154,7 +170,7 @@ def _run(
         controls={name: measurements[name] for name in controls},
         verdict=judge({a.format: measurements[a.format] for a in artifacts}, budget),
         machine=machine,
-        warnings=(*warnings, *cautions),
+        warnings=(*warnings, *cautions, *doubtful),
         minutes=checkpoints.minutes,
         earlier=earlier_runs(out, source.sha256),
     )
@@ -193,8 +209,7 @@ def _code(start: Start, recipe: Recipe) -> list[str]:
 def _said_of_data(dataset: Dataset, shown: Photographs | None) -> tuple[str, ...]:
     """What the folders left out or may have wrong, and that a figure of few images is rough."""
     warnings = (*dataset.warnings, *few_images(len(dataset.val)), *(shown.warnings if shown else ()))
-    for line in warnings:
-        log.warning("warning: %s", line)
+    _warn(*warnings)
     return warnings
 
 
@@ -248,6 +263,11 @@ def _record(start: Start, source: Trained, dataset: Dataset, prepared: Prepared)
         machine=Machine(),
         data=_data(dataset, prepared),
     )
+
+
+def _warn(*sentences: str) -> None:
+    for sentence in filter(None, sentences):
+        log.warning("warning: %s", sentence)
 
 
 def _with_files(record: RunRecord, artifacts: list[Artifact], answers: dict[str, Evaluation], graph: Path) -> RunRecord:
@@ -306,7 +326,7 @@ def float_file(teacher: Segmenter, name: str, cache: Path) -> Artifact:
     path = cached(cache / f"teacher-{key}.onnx", lambda partial: to_onnx(graph, partial))
     image = teacher.network.input.attrs
     mean, std = (float(image.zero_point),) * 3, (1 / image.scale,) * 3
-    return describe_in_child(path, graph.operators[-1].op).reading(mean, std)
+    return describe_in_child(path, graph.activation).reading(mean, std)
 
 
 def _measure(

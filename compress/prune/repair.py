@@ -83,23 +83,48 @@ def images_in_memory(nets: list[Network], pixels: Tensor) -> int:
     return max(1, min(len(pixels), MEMORY_BYTES // (2 * peak)))
 
 
+@dataclass(frozen=True)
+class _Chunk:
+    """Values of some images, [N, C, H, W]: in float16, which ends at 65,504, divided by a power of two."""
+
+    halves: Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, values: Tensor) -> "_Chunk":
+        peak = float(values.abs().max())
+        scale = 2.0 ** (math.frexp(peak)[1] - 15)
+        return cls((values / scale).half(), scale)
+
+    def real(self) -> Tensor:
+        return self.halves.float() * self.scale
+
+    def at(self, channels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Some channels at n positions, [N, C, n]."""
+        return self.halves[:, channels][:, :, rows, columns].float() * self.scale
+
+
 class _Activations:
-    """Values of one network for all images, as float16 chunks of images, freed after their last reader."""
+    """Values of one network for all images, as chunks of images, freed after their last reader."""
 
     def __init__(self, net: Network, pixels: Tensor):
         self.net, self.waiting = net, dict(net.readers)
         self.size = (pixels.shape[1], pixels.shape[2])
-        self.chunks = {net.input.name: [net.real(part).half() for part in pixels.split(CHUNK)]}
+        self.chunks = {net.input.name: [_Chunk.of(net.real(part)) for part in pixels.split(CHUNK)]}
 
     def advance(self, node: Node) -> None:
         inputs = [self.chunks[name] for name in node.inputs]
         self.chunks[node.name] = [
-            self.net.compute(node, [part.float() for part in parts], self.size).half() for parts in zip(*inputs)
+            _Chunk.of(self.net.compute(node, [part.real() for part in parts], self.size)) for parts in zip(*inputs)
         ]
         for name in node.inputs:
             self.waiting[name] -= 1
             if not self.waiting[name]:
                 del self.chunks[name]
+
+    def shape(self, name: str) -> torch.Size:
+        """Of one image's values."""
+        return self.chunks[name][0].halves.shape[1:]
 
 
 @dataclass(frozen=True)
@@ -119,21 +144,23 @@ def _collect(
     rectifier, skip = _what_follows(student, node, heavy, light)
     groups, weight = node.attrs.groups, student.weight(node.name)
     taps, chunks = Taps(node, weight), heavy.chunks[node.name]
-    count, (height, width) = sum(len(chunk) for chunk in chunks), chunks[0].shape[2:]
+    count, (height, width) = sum(len(chunk.halves) for chunk in chunks), heavy.shape(node.name)[1:]
     positions = min(height * width, -(-SAMPLES // count))  # of each image
     features = torch.empty(groups, count * positions, as_matrix(node, weight).shape[1])  # several times 100 MB
-    places = features.split([len(chunk) * positions for chunk in chunks], 1)
+    places = features.split([len(chunk.halves) * positions for chunk in chunks], 1)
     before, wanted = [], []
     for index, chunk in enumerate(chunks):
         picked = torch.randperm(height * width, generator=generator)[:positions]
         rows, columns = picked // width, picked % width
-        inputs = taps.at(light.chunks[node.inputs[0]][index], rows, columns)
+        read = light.chunks[node.inputs[0]][index]
+        inputs = taps.at(read.halves, rows, columns) * read.scale
         places[index].copy_(by_group(inputs.flatten(1, 2), groups))
-        value = chunk[:, outputs][:, :, rows, columns].float()
+        value = chunk.at(outputs, rows, columns)
         result = value if rectifier is None else rectifier.kind.compute([value], rectifier.attrs)
         if skip:
-            missing = heavy.chunks[skip][index][:, outputs].float() - light.chunks[skip][index].float()
-            result = result + missing[:, :, rows, columns]
+            narrow = torch.arange(len(outputs))
+            given = light.chunks[skip][index].at(narrow, rows, columns)
+            result = result + heavy.chunks[skip][index].at(outputs, rows, columns) - given
         before.append(by_group(value, groups))
         wanted.append(by_group(result, groups))
     kind = rectifier.kind.rectifier if rectifier else None
@@ -150,7 +177,10 @@ def _what_follows(net: Network, node: Node, heavy: _Activations, light: _Activat
             continue
         if last.op == "add":
             branch = [
-                name for name in last.inputs if name in heavy.chunks and name in light.chunks and name != node.name
+                name
+                for name in last.inputs
+                if name in heavy.chunks and name in light.chunks and name != node.name
+                if heavy.shape(name) == heavy.shape(node.name)  # not one that is spread over the other
             ]
             return rectifier, branch[0] if branch else None
         break

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import assert_never
 
-from compress.errors import ExportError, RecipeError
+from compress.errors import RecipeError
 from compress.graph.network import Network, Node
 from compress.graph.operators import OPERATORS
 from compress.graph.operators.operator import Scale
@@ -17,7 +17,8 @@ class Placement:
     rectifier by the operator that it is fused into.
 
     A rectifier that alone reads an operator that can have it inside is fused: the quantizer stands after the rectifier
-    and none before it."""
+    and none before it. What is joined has one scale; where that of an input is fixed and the others' is not the same,
+    the input keeps its own, and its integers are brought to the joint scale where they are joined."""
 
     group_of: Mapping[str, str]
     fixed: Mapping[str, tuple[float, int]]
@@ -25,7 +26,7 @@ class Placement:
 
 
 def place(net: Network) -> Placement:
-    """The placement for a network; raises ExportError where two fixed scales meet in one tensor."""
+    """The placement for a network."""
     fused = {
         node.inputs[0]: node
         for node in net.nodes
@@ -43,7 +44,7 @@ def place(net: Network) -> Placement:
             case _ if node.name in rectifiers:
                 pass  # that of the operator which it is inside
             case Scale.OF_INPUTS:
-                group_of[node.name] = _merge([group_of[name] for name in node.inputs], group_of, fixed, node)
+                group_of[node.name] = _joint([group_of[name] for name in node.inputs], group_of, fixed, node)
             case Scale.IMAGE:
                 fixed[node.name] = input_scale(node)
             case Scale.FIXED:
@@ -77,17 +78,13 @@ def input_scale(node: Node) -> tuple[float, int]:
     return node.attrs.scale, node.attrs.zero_point - 128
 
 
-def _merge(groups: list[str], group_of: dict[str, str], fixed: dict[str, tuple[float, int]], node: Node) -> str:
-    first, *others = dict.fromkeys(groups)
-    for other in others:
-        if other in fixed and fixed.get(first, fixed[other]) != fixed[other]:
-            raise ExportError(
-                f"{node.name}: joins tensors whose scales are fixed and differ, {first} and {other}; "
-                "put a 1x1 convolution before one of them"
-            )
-        if other in fixed:
-            fixed[first] = fixed[other]
-        for name, group in group_of.items():
-            if group == other:
-                group_of[name] = first
-    return first
+def _joint(groups: list[str], group_of: dict[str, str], fixed: Mapping[str, tuple[float, int]], node: Node) -> str:
+    """The group of what is joined from these: those that are not fixed become one; a fixed scale is that of the result
+    only where all have it."""
+    free = list(dict.fromkeys(group for group in groups if group not in fixed))
+    if not free:
+        return groups[0] if len({fixed[group] for group in groups}) == 1 else node.name
+    for name, group in group_of.items():
+        if group in free:
+            group_of[name] = free[0]
+    return free[0]

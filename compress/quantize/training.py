@@ -117,7 +117,8 @@ class QuantizedNetwork(Network):
         unit = self.unit(node.name)
         match node.kind.on_steps:
             case OnSteps.MOVES:  # of integers of one scale: integers of that scale
-                return super().compute(node, inputs, input_size)
+                joint = [self._brought(x, self.unit(name), unit) for name, x in zip(node.inputs, inputs)]
+                return super().compute(node, joint, input_size)
             case OnSteps.AVERAGES:
                 return _Round.apply(super().compute(node, inputs, input_size))
             case OnSteps.FILTERS:
@@ -136,6 +137,15 @@ class QuantizedNetwork(Network):
             return value
         zero_point = self.zero_point(unit)
         return _Quantize.apply(value, LOWEST - zero_point, HIGHEST - zero_point)
+
+    def _brought(self, value: Tensor, given: str, unit: str) -> Tensor:
+        """Integers of one group's scale -> those of another's."""
+        if given == unit:
+            return value
+        zero_point = self.zero_point(unit)
+        return _Quantize.apply(
+            value * (self.scale(given) / self.scale(unit)), LOWEST - zero_point, HIGHEST - zero_point
+        )
 
     def _filtered(self, node: Node, inputs: list[Tensor], scale: Tensor) -> Tensor:
         given = self.scale(self.unit(node.inputs[0]))

@@ -51,5 +51,4 @@ def write_files(graph: QuantizedGraph, settings: FileSettings, folder: Path) -> 
 
 def export(graph: QuantizedGraph, settings: FileSettings, folder: Path) -> list[Artifact]:
     """`write_files`, and what each file then says of itself. Raises ExportError, and MeasureError."""
-    activation = graph.operators[-1].op
-    return [describe_in_child(path, activation) for path in write_files(graph, settings, folder)]
+    return [describe_in_child(path, graph.activation) for path in write_files(graph, settings, folder)]

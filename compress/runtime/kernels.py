@@ -13,7 +13,8 @@ if TYPE_CHECKING:  # a gate on sizes alone has no need of numpy
 KEPT = "kept float on purpose"
 NO_ONNX_KERNEL = "onnxruntime fused no integer kernel here"
 TFLITE_REASONS = {
-    "QUANTIZE": "changes uint8 to int8 or rounds after a float layer, and computes nothing else",
+    "QUANTIZE": "changes uint8 to int8, rounds after a float layer, brings an input to the scale of what it is "
+    "joined with, and computes nothing else",
     "DEQUANTIZE": "stands before a layer that is kept float",
 }
 IN_FLOAT = "TensorFlow Lite has no integer kernel that rounds once, so it runs in float between the same integers"

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress.graph.network import Network
 from compress.train.examples import Examples
 from compress.train.teacher import Teacher
 from compress.train.views import View, random_view
@@ -17,13 +18,14 @@ the latter, and a label says what no teacher does."""
 
 
 class Batches:
-    """`size`: the smaller height and width; `images`: indices of the images of one round, some of them several times.
+    """`sizes`: heights and widths from the smaller one on; `images`: indices of the images of one round, some of them
+    several times.
 
     `state` and `restore` carry all that decides the batches to come.
     """
 
-    def __init__(self, examples: Examples, teacher: Teacher, batch: int, size: tuple[int, int], seed: int):
-        self.examples, self.teacher, self.batch, self.size = examples, teacher, batch, size
+    def __init__(self, examples: Examples, teacher: Teacher, batch: int, sizes: Sequence[tuple[int, int]], seed: int):
+        self.examples, self.teacher, self.batch, self.sizes = examples, teacher, batch, sizes
         self.generator = torch.Generator().manual_seed(seed)
         used = examples.trained_on()
         labelled = [i for i in used if i < len(examples.labels)]
@@ -46,22 +48,19 @@ class Batches:
         features = self.teacher.features
         if features is not None and self.count % 2:
             rows = self._rows("features", len(features.images), self.batch)
-            return self._parts(features.images[rows], self.size, [features.views[i] for i in rows], rows, device)
+            return self._parts(features.images[rows], self.sizes[0], [features.views[i] for i in rows], rows, device)
         size = self._random_size()
-        small, here = math.prod(self.size), math.prod(size)
+        small, here = math.prod(self.sizes[0]), math.prod(size)
         rows = self._rows("images", len(self.images), max(1, round(self.batch * small / here)))
         height, width = self.examples.pixels.shape[1:3]
         views = [random_view(height, width, self.generator) for _ in rows]
         return self._parts(self.images[rows], size, views, None, device)
 
     def _random_size(self) -> tuple[int, int]:
-        """Between the smaller size and the network's own, in steps of 32."""
-        full = self.examples.pixels.shape[1:3]
-        steps = max(0, min(full[0] - self.size[0], full[1] - self.size[1])) // 32
+        """The network's own every other time."""
         if int(torch.randint(2, (1,), generator=self.generator)):
-            return full
-        extra = 32 * int(torch.randint(steps + 1, (1,), generator=self.generator))
-        return self.size[0] + extra, self.size[1] + extra
+            return self.examples.pixels.shape[1:3]
+        return self.sizes[int(torch.randint(len(self.sizes), (1,), generator=self.generator))]
 
     def _rows(self, queue: str, count: int, wanted: int) -> Tensor:
         while len(self.queues[queue]) < wanted:
@@ -81,3 +80,11 @@ class Batches:
         labels = [nothing if one is None else view.of(one, size) for one, view in zip(found, views)]
         parts = [torch.cat([view.of_pixels(one, size) for one, view in zip(pixels, views)]), torch.cat(labels)]
         return parts + self.teacher.batch(indices, views, size, rows, device)
+
+
+def sizes_between(net: Network, smaller: tuple[int, int]) -> list[tuple[int, int]]:
+    """From the smaller size to the network's own, in steps of 32: those that the network takes."""
+    whole = net.traced_size
+    steps = max(0, min(whole[0] - smaller[0], whole[1] - smaller[1])) // 32
+    larger = [(smaller[0] + 32 * step, smaller[1] + 32 * step) for step in range(1, steps + 1)]
+    return [smaller, *(size for size in larger if net.takes(size))]

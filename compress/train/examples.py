@@ -60,6 +60,16 @@ def references_of(held_out: Sequence[int], labels: np.ndarray, teacher: StoredTe
     return np.stack([reference(index) for index in held_out])
 
 
+def teacher_iou(examples: Examples, teacher: StoredTeacher) -> float | None:
+    """Mean IoU of the teacher's masks with the labels of the held-out images; None where those have none."""
+    labelled = [index for index in examples.held_out if index < len(examples.labels)]
+    if not labelled:
+        return None
+    masks = references_of(labelled, examples.labels[:0], teacher)
+    scores = [image_iou(mask, examples.labels[i], examples.classes) for mask, i in zip(masks, labelled)]
+    return float(np.mean(scores))
+
+
 def blended(predicted: Tensor, labels: Tensor, label_weight: float) -> Tensor:
     """What to learn, [n, classes + 1, H, W]: probabilities of all classes, the teacher's averaged with a label's where
     there is one, then how sure they are, in 0..1: as the teacher is, or 1 where there is a label. `predicted` is as

@@ -17,7 +17,7 @@ from compress.files import Sealed
 from compress.graph.network import Network
 from compress.recipe import Training
 from compress.terminal.progress import tqdm
-from compress.train.batches import Batches
+from compress.train.batches import Batches, sizes_between
 from compress.train.device import Replayed, best_device, placed
 from compress.train.examples import Examples, held_out_ious
 from compress.train.loss import batch_loss
@@ -131,7 +131,8 @@ class Progress:
         self.kept = copy.deepcopy(self.averaged)
         self.iou = 0.0  # of `kept` on the held-out images
         self.best: list[float] = []  # the best IoU so far, image by image
-        self.batches = Batches(examples, teacher, training.batch, training.size, training.seed)
+        sizes = sizes_between(self.net, training.size)
+        self.batches = Batches(examples, teacher, training.batch, sizes, training.seed)
         self.measured = copy.deepcopy(self.averaged)  # the network that the optimizer takes its moments from
         self.optimizer = Natural(self.net, training.learning_rate)
         self.parameters = [parameter for parameter in self.net.parameters() if parameter.requires_grad]

@@ -17,6 +17,8 @@ FEATURE_WEIGHT = 1.0
 OVERLAP_WEIGHT = 1.0
 EDGE_WEIGHT = 4.0
 EDGE_REACH = 2
+SURE = 1e-4
+"""As near to certain as probabilities are taken to be that no logits are known of."""
 
 
 def batch_loss(
@@ -28,8 +30,8 @@ def batch_loss(
     last = net.by_name[net.output]
     with autocast(pixels.device):
         made = net.run(net.real(pixels, torch.channels_last), keep={last.inputs[0], *wanted})
-    logits, probabilities = made[last.inputs[0]].float(), made[net.output].float()
-    loss = map_loss(logits, probabilities, target[:, :-1], target[:, -1:], last.op)
+    before, probabilities = made[last.inputs[0]].float(), made[net.output].float()
+    loss = map_loss(before, probabilities, target[:, :-1], target[:, -1:], last.op)
     if wanted:
         loss = loss + FEATURE_WEIGHT * feature_loss(made, wanted, teacher.std)
     return loss
@@ -44,16 +46,20 @@ def feature_loss(values: Mapping[str, Tensor], wanted: Mapping[str, Tensor], std
     return torch.stack(losses).mean()
 
 
-def map_loss(logits: Tensor, probabilities: Tensor, target: Tensor, certainty: Tensor, activation: str) -> Tensor:
+def map_loss(before: Tensor, probabilities: Tensor, target: Tensor, certainty: Tensor, last: str) -> Tensor:
     """Cross entropy against soft targets [N, classes, H, W], and one minus the soft IoU of the foreground classes.
+    `last`: the operator that gave the probabilities, and `before` what that read: logits of a softmax or a sigmoid.
 
     Each pixel of the cross entropy weighs as much as its target is certain, [N, 1, H, W], and more near an edge of the
     target, which is where a small network loses most and where few pixels are.
     """
-    if activation == "softmax":
-        entropy = -(target * F.log_softmax(logits, 1)).sum(1, keepdim=True)
+    if last == "softmax":
+        entropy = -(target * F.log_softmax(before, 1)).sum(1, keepdim=True)
+    elif last == "sigmoid":
+        entropy = F.binary_cross_entropy_with_logits(before, target, reduction="none").mean(1, keepdim=True)
     else:
-        entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1, keepdim=True)
+        inside = probabilities.clamp(SURE, 1 - SURE)
+        entropy = -(target * inside.log() + (1 - target) * (1 - inside).log()).mean(1, keepdim=True)
     weight = certainty + EDGE_WEIGHT * edges(target[:, 1:])
     ours, theirs = probabilities[:, 1:], target[:, 1:]
     overlap = (ours * theirs).sum((2, 3)) + 1.0

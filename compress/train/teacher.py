@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from compress.data.packed import Packed
 from compress.files import cached, identity, unwritten, written
 from compress.graph.channels import Channels
 from compress.graph.network import Network
+from compress.load.sizes import nearest_size
 from compress.prune.cut import kept_channels
 from compress.terminal.progress import tqdm
 from compress.train.device import autocast, best_device, placed
@@ -26,6 +28,8 @@ from compress.train.views import View
 
 FEATURE_SIZE = 32
 """Features are compared after averaging to at most this height and width."""
+
+HALF = torch.finfo(torch.float16).max
 
 FEATURE_BYTES = 4_000_000_000
 """On the disk, while it is trained."""
@@ -41,14 +45,16 @@ class Features:
 
     images  index of the image of each view, int64 [n]
     views   the part of it that was looked at
-    values  by tensor, float16 [n, C, h, w]
+    values  by tensor, float16 [n, C, h, w], divided by `scales`
     std     by tensor, standard deviation by channel, float32 [1, C, 1, 1]
+    scales  by tensor, a power of two: float16 ends at 65,504
     """
 
     images: Tensor
     views: Sequence[View]
     values: Mapping[str, np.ndarray]
     std: Mapping[str, Tensor]
+    scales: Mapping[str, float]
 
 
 class Teacher(Protocol):
@@ -109,8 +115,12 @@ class StoredTeacher:
 
     def targets(self, pixels: Tensor, *stored: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         predicted, *values = stored
-        features = self.features if values else None
-        return predicted, dict(zip(features.values, values, strict=True)) if features else {}
+        if self.features is None or not values:
+            return predicted, {}
+        scales = self.features.scales
+        return predicted, {
+            name: value.float() * scales[name] for name, value in zip(self.features.values, values, strict=True)
+        }
 
 
 @dataclass(frozen=True)
@@ -191,6 +201,7 @@ def _compute_maps(
 ) -> None:
     """Adds to `partial` what is missing; the images' hashes lie beside `target`, for `_known`."""
     members = [placed(net) for net in teachers]
+    smaller = [_smaller(net) if "scale" in tta else net.traced_size for net in teachers]
     with partial.open("ab") as file, torch.no_grad():
         done = os.path.getsize(partial) // map_bytes
         file.truncate(done * map_bytes)
@@ -203,7 +214,7 @@ def _compute_maps(
                 file.write(known[hashes[index]].tobytes())
                 continue
             pixels = torch.from_numpy(image[None].copy())
-            views = [view for net in members for view in _views(net, pixels, tta)]
+            views = [view for net, size in zip(members, smaller) for view in _views(net, pixels, tta, size)]
             file.write((joined(torch.cat(views)) * 255).round().byte().numpy().tobytes())
     with written(target.with_suffix(".json")) as listed:
         listed.write_text(json.dumps(hashes))
@@ -219,7 +230,12 @@ def _known(target: Path, map_bytes: int) -> dict[str, np.ndarray]:
     return found
 
 
-def _views(net: Network, pixels: Tensor, tta: Sequence[str]) -> list[Tensor]:
+def _smaller(net: Network) -> tuple[int, int]:
+    height, width = (min(side, max(32, round(SCALE * side / 32) * 32)) for side in net.traced_size)
+    return nearest_size(net, (height, width))
+
+
+def _views(net: Network, pixels: Tensor, tta: Sequence[str], smaller: tuple[int, int]) -> list[Tensor]:
     """Probabilities [1, classes, H, W] from the image as it is, mirrored, and made smaller, all in its own frame."""
     image = net.real(pixels)
     size = (image.shape[2], image.shape[3])
@@ -233,7 +249,6 @@ def _views(net: Network, pixels: Tensor, tta: Sequence[str]) -> list[Tensor]:
     if "flip" in tta:
         views.append(answer(image.flip(3)).flip(3))
     if "scale" in tta:
-        smaller = [max(32, round(SCALE * side / 32) * 32) for side in size]
         view = F.interpolate(image, smaller, mode="bilinear", antialias=True)
         views.append(F.interpolate(answer(view), size, mode="bilinear"))
     return views
@@ -285,6 +300,7 @@ def teacher_features(
     heavy, device = placed(teacher), best_device()
     index = {name: kept_channels(name, channels, kept) for name in names}
     limit, shapes = len(looked_at), {}
+    scales: dict[str, float] = {}
     sums = {name: torch.zeros(()) for name in names}
     squares = {name: torch.zeros(()) for name in names}
     try:
@@ -301,7 +317,8 @@ def teacher_features(
                     sums[name] = sums[name] + value.double().mean((2, 3), keepdim=True)
                     squares[name] = squares[name] + value.double().square().mean((2, 3), keepdim=True)
                     shapes[name] = value.shape[1:]
-                    files[name].write(value.half().contiguous().numpy().tobytes())
+                    scales.setdefault(name, _scale(value))
+                    files[name].write((value / scales[name]).clamp(-HALF, HALF).half().contiguous().numpy().tobytes())
                 limit = min(limit, FEATURE_BYTES // sum(2 * shape.numel() for shape in shapes.values()))
             count = min(limit, len(looked_at))
             stored = {name: np.memmap(files[name], np.float16, "r", shape=(count, *shapes[name])) for name in names}
@@ -309,7 +326,12 @@ def teacher_features(
         raise unwritten(folder, error) from None
     std = {n: (squares[n] / count - (sums[n] / count).square()).clamp_min(1e-6).sqrt().float() for n in names}
     picked = looked_at[:count]
-    return Features(torch.tensor([i for i, _ in picked]), [view for _, view in picked], stored, std)
+    return Features(torch.tensor([i for i, _ in picked]), [view for _, view in picked], stored, std, scales)
+
+
+def _scale(values: Tensor) -> float:
+    """The power of two that leaves the largest of other values 128 times as much as the largest of these."""
+    return 2.0 ** (math.frexp(float(values.abs().max()))[1] - 9)
 
 
 def pooled(value: Tensor) -> Tensor:

@@ -51,6 +51,9 @@ CASES: dict[str, Callable[[GraphBuilder], object]] = {
     "add_broadcast": after_conv(lambda b, x: b.join("add", x, b.one("mean", x))),
     "mul": after_conv(lambda b, x: b.join("mul", x, b.conv("image", 8))),
     "mul_broadcast": after_conv(lambda b, x: b.join("mul", b.one("sigmoid", b.one("mean", x)), x)),
+    "concat of other scales": after_conv(
+        lambda b, x: b.join("concat", x, b.one("sigmoid", b.conv("image", 3)), b.conv("image", 2))
+    ),
     "concat": after_conv(lambda b, x: b.join("concat", x, b.conv("image", 3, like=x), x)),
     "max_pool": after_conv(lambda b, x: b.pool("max_pool", x)),
     "max_pool_ceil": after_conv(lambda b, x: b.pool("max_pool", x, ceil=True)),

@@ -43,7 +43,7 @@ class Between(nn.Module):
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(3, 16, 3, padding=1)
         self.middle = middle
-        self.last = nn.Conv2d(32 if middle is MODULES["concat"] else 16, 3, 1)
+        self.last = nn.Conv2d(32 if middle in (MODULES["concat"], MODULES["concat sigmoid"]) else 16, 3, 1)
 
     def forward(self, x):
         return self.last(self.middle(self.first(x), self.second(x)))
@@ -71,6 +71,17 @@ class Adding(nn.Module):
         return self.after(self.module(a)) + b
 
 
+class Attended(nn.Module):
+    """A map of one channel over all channels of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Conv2d(16, 1, 1)
+
+    def forward(self, a, b):
+        return torch.sigmoid(self.map(b)) * a
+
+
 def halved_and_resized(mode: str) -> nn.Module:
     return Adding(nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode=mode))
 
@@ -82,8 +93,10 @@ MODULES = {
     "add": Joining(lambda a, b: a + b),
     "mul": Joining(lambda a, b: a * b),
     "concat": Joining(lambda a, b: torch.cat([a, b], 1)),
-    "max_pool": Joining(lambda a, b: F.max_pool2d(a + b, 2)),
-    "avg_pool": Joining(lambda a, b: F.avg_pool2d(a + b, 2)),
+    "mul by one channel": Attended(),
+    "concat sigmoid": Joining(lambda a, b: torch.cat([a + b, torch.sigmoid(b)], 1)),
+    "max_pool": Joining(lambda a, b: F.max_pool2d(a + b, 3, 1, 1)),
+    "avg_pool": Joining(lambda a, b: F.avg_pool2d(a + b, 3, 1, 1, count_include_pad=False)),
     "mean": Joining(lambda a, b: a * b.mean((2, 3), keepdim=True)),
     "resize": halved_and_resized("bilinear"),
     "resize nearest": halved_and_resized("nearest"),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny import TinyNet
 from torch import nn
+from torch.nn import functional as F
 
 from compress.errors import ModelError
 from compress.load.trace import fold_normalisation, trace
@@ -56,7 +57,7 @@ class BeforeConv(nn.Module):
     def __init__(self):
         super().__init__()
         self.first = nn.BatchNorm2d(3)
-        self.conv = nn.Conv2d(3, 4, 1)
+        self.conv = nn.Conv2d(3, 4, 1, stride=2)
         self.up = nn.ConvTranspose2d(4, 6, 3, groups=2, stride=2, padding=1, output_padding=1)
         self.second = nn.BatchNorm2d(6)
         self.head = nn.Conv2d(6, 1, 1)
@@ -78,7 +79,7 @@ def test_one_sigmoid_channel_becomes_two_that_sum_to_one():
     with torch.no_grad():
         map_ = net(torch.rand(1, 3, 16, 16))
     assert map_.shape[1] == 2
-    torch.testing.assert_close(map_.sum(1), torch.ones(1, 32, 32))
+    torch.testing.assert_close(map_.sum(1), torch.ones(1, 16, 16))
 
 
 def test_folding_the_normalisation_changes_nothing_where_nothing_is_padded():
@@ -128,3 +129,65 @@ def test_batch_normalisation_over_the_image_itself_is_refused(norm):
 def test_an_output_that_does_not_fit_the_recipe_is_refused(output, classes, message):
     with pytest.raises(ModelError, match=message):
         trace(TinyNet(), (64, 64), output, classes, MEAN, STD)
+
+
+class Ending(nn.Module):
+    """A convolution, and what the module returns of the image and its map."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.conv, self.end = nn.Conv2d(3, 2, 3, padding=1), end
+
+    def forward(self, x):
+        return self.end(x, self.conv(x))
+
+
+def traced_at_8x12(end, output=0):
+    return trace(Ending(end), (8, 12), output, 2, MEAN, STD)
+
+
+@pytest.mark.parametrize(
+    ("end", "output", "shapes"),
+    [
+        (lambda x, y: (y, None), 0, 1),
+        (lambda x, y: (None, y), 1, 1),
+        (lambda x, y: (y, y.mean((1, 2, 3)), 3), 0, 2),
+        (lambda x, y: {"out": y, "aux": torch.erf(y)}, 0, 2),
+        (lambda x, y: F.pad(y, [0, x.shape[3] - y.shape[3], 0, 0]), 0, 1),
+        (lambda x, y: F.interpolate(y, x.shape[2:], mode="bilinear", align_corners=True), 0, 1),
+        (lambda x, y: F.dropout(y, 0.5, training=False), 0, 1),
+    ],
+)
+def test_what_the_deployed_output_does_not_need_is_left_out(end, output, shapes):
+    net, found = traced_at_8x12(end, output)
+    assert [node.op for node in net.nodes] == ["input", "conv", "conv", "softmax"]
+    assert len(found) == shapes
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        (lambda x, y: (None, y), "^output 0 is no map but None"),
+        (lambda x, y: (3, y), "^output 0 is no map but of type int"),
+        (lambda x, y: y.mean((1, 2, 3)), "^output 0 is no map: its shape is 1;"),
+        (lambda x, y: torch.erf(y), "erf.default is not supported"),
+        (lambda x, y: F.dropout(y, 0.5, training=True), "dropout.* that is on in evaluation too is not supported"),
+        (lambda x, y: F.pad(y, [0, 1, 0, 1]), "pad.default is not supported"),
+    ],
+)
+def test_outputs_that_are_no_map_of_the_image_are_refused(end, message):
+    with pytest.raises(ModelError, match=message):
+        traced_at_8x12(end)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("factor", [0.7, 1.3, (1.0, 1.01)])
+def test_a_scale_factor_that_makes_no_whole_number_is_refused_with_what_to_write_instead(mode, factor):
+    with pytest.raises(ModelError, match=r"with a scale factor of .* \(write size=\(\d+, \d+\), or recompute_scale"):
+        traced_at_8x12(lambda x, y: F.interpolate(y, scale_factor=factor, mode=mode))
+
+
+@pytest.mark.parametrize("more", [{"scale_factor": 0.25}, {"scale_factor": 1.3, "recompute_scale_factor": True}])
+def test_other_scale_factors_are_followed(more):
+    net, _ = traced_at_8x12(lambda x, y: F.interpolate(F.interpolate(y, mode="bilinear", **more), x.shape[2:]))
+    assert [node.op for node in net.nodes].count("resize") == 2

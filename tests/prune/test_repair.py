@@ -113,3 +113,42 @@ def test_images_are_limited_by_memory(net, monkeypatch):
     monkeypatch.setattr("compress.prune.repair.MEMORY_BYTES", 4_000_000)
     assert 1 <= few < 64
     assert images_in_memory([net], pixels(64)) == pytest.approx(2 * few, abs=1)
+
+
+@pytest.mark.parametrize("factor", [1e6, 1e-9])
+def test_activations_beyond_the_range_of_float16_are_repaired_as_others_are(net, factor):
+    """The same function: one layer's values in another unit, which the next layer's weights undo."""
+
+    def scaled(name, weight, bias):
+        return (
+            (weight * factor, bias * factor)
+            if name == "merge"
+            else (weight / factor if name == "head" else weight, bias)
+        )
+
+    other = net.rewritten({name: scaled(name, *pair) for name, pair in net.weights().items()})
+    results = []
+    for teacher in (net, other):
+        channels, kept, student = student_of(teacher, lambda width: width // 2)
+        results.append(repair(teacher, student, channels, kept, pixels())(teacher.real(pixels(2))))
+    torch.testing.assert_close(*results, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("order", [("map", "f"), ("f", "map")])
+def test_what_is_added_to_one_channel_or_one_value_is_repaired(order):
+    torch.manual_seed(0)
+    nodes = [
+        Node("image", "input", (), ImageAttributes(1 / 255, 0, (32, 32))),
+        *(Node(name, "conv", ("image",), OPERATORS["conv"].attributes()) for name in order),
+        Node("mean", "mean", ("f",)),
+        Node("spread", "add", ("map", "f")),
+        Node("shifted", "add", ("spread", "mean")),
+        Node("out", "conv", ("shifted",), OPERATORS["conv"].attributes()),
+    ]
+    shapes = {"map": (1, 3, 1, 1), "f": (16, 3, 1, 1), "out": (2, 16, 1, 1)}
+    weights = {name: (torch.randn(shape), torch.zeros(shape[0])) for name, shape in shapes.items()}
+    teacher = Network(nodes, weights, "out")
+    channels, kept, student = student_of(teacher, lambda width: -(-width // 2))
+    assert student.weight("f").shape[0] == 8
+    assert student.weight("map").shape[0] == 1
+    assert repair(teacher, student, channels, kept, pixels()).weight("f").isfinite().all()

@@ -4,7 +4,6 @@ import pytest
 import torch
 from tiny import TinyNet
 
-from compress.errors import ExportError
 from compress.graph.network import Network, Node
 from compress.graph.operators.conv import ConvAttributes
 from compress.graph.operators.image import ImageAttributes
@@ -59,12 +58,35 @@ def test_a_rectifier_that_is_not_alone_keeps_its_inputs_scale():
     assert placement.group_of["r"] == placement.group_of["a"]
 
 
-def test_two_fixed_scales_cannot_meet_in_one_tensor():
+def concat_of(*inputs):
+    """The image, three channels of a convolution, the sigmoid of those, and some of them joined."""
     nodes = [
         Node("image", "input", (), ImageAttributes(1 / 255, 0, (4, 4))),
-        Node("s", "sigmoid", ("image",)),
-        Node("both", "concat", ("image", "s")),
+        Node("f", "conv", ("image",), ConvAttributes()),
+        Node("s", "sigmoid", ("f",)),
+        Node("t", "sigmoid", ("f",)),
+        Node("both", "concat", inputs),
         Node("out", "conv", ("both",), ConvAttributes()),
     ]
-    with pytest.raises(ExportError, match="both"):
-        place(Network(nodes, {"out": (torch.ones(2, 6, 1, 1), torch.zeros(2))}, "out"))
+    weights = {"f": (torch.ones(3, 3, 1, 1), torch.zeros(3)), "out": (torch.ones(2, 6, 1, 1), torch.zeros(2))}
+    return place(Network(nodes, weights, "out"))
+
+
+@pytest.mark.parametrize("inputs", [("f", "s"), ("s", "f"), ("image", "f")])
+def test_a_fixed_scale_is_not_that_of_what_it_is_joined_with(inputs):
+    placement = concat_of(*inputs)
+    groups, fixed = placement.group_of, placement.fixed
+    assert groups["both"] == groups["f"] == "f"
+    assert "f" not in fixed
+    assert fixed[groups[next(name for name in inputs if name != "f")]] in (PROBABILITY, (1 / 255, -128))
+
+
+def test_two_fixed_scales_that_differ_leave_what_is_joined_a_scale_of_its_own():
+    placement = concat_of("image", "s")
+    assert placement.group_of["both"] == "both"
+    assert "both" not in placement.fixed
+
+
+def test_one_fixed_scale_of_all_inputs_is_that_of_what_is_joined():
+    placement = concat_of("s", "t")
+    assert placement.fixed[placement.group_of["both"]] == PROBABILITY

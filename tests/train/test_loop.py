@@ -14,7 +14,7 @@ from compress.files import Sealed
 from compress.graph.channels import find_groups
 from compress.load.trace import fold_normalisation, trace
 from compress.recipe import Schedule, Training
-from compress.train.batches import Batches
+from compress.train.batches import Batches, sizes_between
 from compress.train.device import best_device, placed
 from compress.train.examples import Examples, blended, held_out_iou, hopeless, references_of
 from compress.train.loop import TOLERANCE, WARM_UP, Progress, fit
@@ -60,7 +60,7 @@ def training(schedule=None, batch=4, learning_rate=1e-2, size=(32, 32), **more):
 def losses_of(net, examples, teacher, times, device=CPU, **settings):
     """The losses of that many batches."""
     settings = training(**settings)
-    batches = Batches(examples, teacher, settings.batch, settings.size, settings.seed)
+    batches = Batches(examples, teacher, settings.batch, sizes_between(net, settings.size), settings.seed)
     return [batch_loss(net, teacher, settings.label_weight, *batches.next(device)) for _ in range(times)]
 
 

@@ -14,7 +14,7 @@ from compress.data.packed import Packed
 from compress.graph.channels import find_groups
 from compress.load.trace import fold_normalisation, trace
 from compress.train.device import autocast, best_device, placed
-from compress.train.teacher import feature_tensors, joined, pooled, teacher_features, teacher_maps
+from compress.train.teacher import StoredTeacher, feature_tensors, joined, pooled, teacher_features, teacher_maps
 from compress.train.views import WHOLE, View, shrink
 
 ATOL = 1e-2
@@ -149,12 +149,27 @@ def test_features_are_the_teachers_values_at_kept_channels(net, images, tmp_path
     with torch.no_grad():
         value = net.run(net.real(torch.cat([whole, torch.from_numpy(mirrored)])), keep={name})[name]
     wanted = pooled(value)[:, ::2]
-    found = torch.from_numpy(features.values[name].copy()).float()
+    found = torch.from_numpy(features.values[name].copy()).float() * features.scales[name]
     torch.testing.assert_close(found, wanted, atol=ATOL, rtol=ATOL)
     torch.testing.assert_close(
         features.std[name], wanted.std((0, 2, 3), correction=0, keepdim=True), atol=ATOL, rtol=ATOL
     )
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
+
+
+def test_features_beyond_the_range_of_float16_are_kept(net, images, tmp_path):
+    large = net.rewritten({**net.weights(), "stem": (1e6 * net.weight("stem"), 1e6 * net.bias("stem"))})
+    channels = find_groups(large)
+    kept = {group.name: tuple(range(group.width)) for group in channels.groups.values()}
+    features = teacher_features(large, channels, kept, images.array, [(0, WHOLE)], (32, 32), tmp_path)
+    stored = StoredTeacher(np.zeros((5, 2, 32, 32), np.uint8), np.zeros((5, 32, 32), np.uint8), features)
+    parts = stored.batch(torch.tensor([0]), [WHOLE], (32, 32), torch.tensor([0]), torch.device("cpu"))
+    _, given = stored.targets(torch.zeros(0), *parts)
+    with torch.no_grad():
+        values = large.run(large.real(torch.from_numpy(images.array[:1].copy())), keep=given)
+    assert max(float(values[name].abs().max()) for name in given) > 65504
+    for name, value in given.items():
+        torch.testing.assert_close(value, values[name], rtol=0, atol=2e-2 * float(values[name].abs().max()))
 
 
 @pytest.mark.parametrize(("side", "cells"), [(96, 32), (80, 32), (48, 24)])

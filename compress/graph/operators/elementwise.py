@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from compress.graph.operators.operator import (
     Attributes,
+    Bounds,
     Call,
     Channels,
     OnnxForm,
@@ -14,7 +15,9 @@ from compress.graph.operators.operator import (
     Scale,
     TfliteForm,
     Work,
+    of_inputs,
     plain,
+    unbounded,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +34,12 @@ def _add_of(call: Call) -> Attributes | str:
 def _over_channels(call: Call) -> Attributes | str:
     dim = call.arguments["dim"]
     return Attributes() if dim in (1, -3) else f"along dimension {dim}"
+
+
+def _product(x: Sequence[Bounds], a: Attributes) -> Bounds:
+    """Of what is not below zero; nothing is said of other products."""
+    (low, high), (other_low, other_high) = x
+    return (low * other_low, high * other_high) if min(low, other_low) >= 0 else unbounded(x, a)
 
 
 def _concat(x: Sequence[Tensor], a: Attributes) -> Tensor:
@@ -70,6 +79,7 @@ MUL = Operator(
         TfliteForm("MUL", ("MulOptions", {"fusedActivationFunction": node.activation})),
     ),
     fuses=True,
+    bounds=_product,
 )
 CONCAT = Operator(
     name="concat",
@@ -84,4 +94,5 @@ CONCAT = Operator(
     onnx=lambda node, source, result: (OnnxForm("Concat", {"axis": 1}),),
     tflite=lambda node, source, result: (TfliteForm("CONCATENATION", ("ConcatenationOptions", {"axis": 3})),),
     homogeneous=True,
+    bounds=of_inputs,
 )

@@ -6,6 +6,7 @@ of its own for one that it does not know. Nothing here imports torch or a runtim
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 Pair = tuple[int, int]
 """Of height and width."""
+
+Bounds = tuple[float, float]
+"""What values cannot be below, and cannot be above."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,15 @@ ToTflite = Callable[["QuantizedOperator", "TensorSpec", "TensorSpec"], tuple[Tfl
 ExportError, naming the node, for what the format cannot express."""
 
 
+def unbounded(x: Sequence[Bounds], a: Any) -> Bounds:
+    return -math.inf, math.inf
+
+
+def of_inputs(x: Sequence[Bounds], a: Any) -> Bounds:
+    """Of an operator that gives values which it was given, or averages of them."""
+    return min(low for low, _ in x), max(high for _, high in x)
+
+
 @dataclass(frozen=True)
 class Operator:
     """Everything about an operator.
@@ -178,6 +191,7 @@ class Operator:
     activation  it stands behind a layer and has its channels: what they are worth is told by its result
     homogeneous k times the input gives k times the result, channel by channel, for k > 0
     positive    its result is never below zero
+    bounds      of its result, from those of its inputs and its attributes
     """
 
     name: str
@@ -199,6 +213,7 @@ class Operator:
     activation: bool = False
     homogeneous: bool = False
     positive: bool = False
+    bounds: Callable[[Sequence[Bounds], Any], Bounds] = unbounded
 
 
 def plain(call: Call) -> Attributes:

@@ -19,6 +19,7 @@ from compress.graph.operators.operator import (
     Scale,
     TfliteForm,
     Work,
+    of_inputs,
     pair,
 )
 
@@ -126,6 +127,7 @@ MAX_POOL = Operator(
     onnx=_onnx("MaxPool"),
     tflite=_tflite("MAX_POOL_2D", pads_averages=True),
     homogeneous=True,
+    bounds=of_inputs,
 )
 AVG_POOL = Operator(
     name="avg_pool",
@@ -140,6 +142,7 @@ AVG_POOL = Operator(
     onnx=_onnx("AveragePool", count_include_pad=0),
     tflite=_tflite("AVERAGE_POOL_2D", pads_averages=False),
     homogeneous=True,
+    bounds=of_inputs,
 )
 MEAN = Operator(
     name="mean",
@@ -154,4 +157,5 @@ MEAN = Operator(
     onnx=lambda node, source, result: (OnnxForm("GlobalAveragePool"),),
     tflite=lambda node, source, result: (TfliteForm("MEAN", ("ReducerOptions", {"keepDims": True}), after=((1, 2),)),),
     homogeneous=True,
+    bounds=of_inputs,
 )

@@ -17,6 +17,7 @@ from compress.graph.operators.operator import (
     Scale,
     TfliteForm,
     Work,
+    of_inputs,
 )
 
 if TYPE_CHECKING:
@@ -42,13 +43,22 @@ def _bilinear_of(call: Call) -> ResizeAttributes | str:
     return "with align_corners=True" if call.arguments["align_corners"] else _sized(call, "bilinear")
 
 
-def _nearest_of(call: Call) -> ResizeAttributes:
+def _nearest_of(call: Call) -> ResizeAttributes | str:
     return _sized(call, "nearest")
 
 
-def _sized(call: Call, mode: str) -> ResizeAttributes:
-    height, width = call.result[2:]
-    return ResizeAttributes(mode, (int(height), int(width)))
+def _sized(call: Call, mode: str) -> ResizeAttributes | str:
+    """torch places pixels by a scale factor that it is given, files by the sizes: they agree where it is exact."""
+    a, size = call.arguments, (int(call.result[2]), int(call.result[3]))
+    factors = a.get("scale_factors") or (a.get("scales_h"), a.get("scales_w"))
+    source = next(iter(call.shapes.values()))[2:]
+    for factor, before, after in zip(factors, source, size):
+        if factor is not None and abs(before * factor - after) > 1e-3:
+            return (
+                f"with a scale factor of {factor:g}, which makes {before * factor:g} of {before} pixels "
+                f"(write size={size}, or recompute_scale_factor=True)"
+            )
+    return ResizeAttributes(mode, size)
 
 
 def _compute(x: Sequence[Tensor], a: ResizeAttributes) -> Tensor:
@@ -97,4 +107,5 @@ RESIZE = Operator(
     tflite=_tflite,
     onnx_float="onnxruntime's integer kernel truncates, so it runs in float between the same integers",
     homogeneous=True,
+    bounds=of_inputs,
 )

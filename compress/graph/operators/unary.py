@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.graph.operators.operator import (
     Attributes,
+    Bounds,
     Call,
     Channels,
     FromAten,
@@ -123,6 +124,15 @@ def _elu_of(call: Call) -> Attributes | str:
     return Attributes() if constants == [1, 1, 1] else f"with alpha, scale and input scale of {constants}: TFLite has 1"
 
 
+def _unit(x: Sequence[Bounds], a: Attributes) -> Bounds:
+    return 0.0, 1.0
+
+
+def _clamped(bounds: Bounds, lowest: float | None, highest: float | None) -> Bounds:
+    low, high = (-math.inf if lowest is None else lowest), (math.inf if highest is None else highest)
+    return min(max(bounds[0], low), high), min(max(bounds[1], low), high)
+
+
 def _relu(x: Sequence[Tensor], a: Attributes) -> Tensor:
     import torch
 
@@ -199,6 +209,7 @@ RELU = _unary(
     rectifier=Rectifier(math.inf, "RELU"),
     homogeneous=True,
     positive=True,
+    bounds=lambda x, a: (max(x[0][0], 0.0), max(x[0][1], 0.0)),
 )
 RELU6 = _unary(
     "relu6",
@@ -216,6 +227,7 @@ RELU6 = _unary(
     onnx_float="",
     rectifier=Rectifier(6.0, "RELU6"),
     positive=True,
+    bounds=lambda x, a: _clamped(x[0], 0.0, 6.0),
 )
 SIGMOID = _unary(
     "sigmoid",
@@ -228,6 +240,7 @@ SIGMOID = _unary(
     onnx_float="",
     activation=False,
     positive=True,
+    bounds=_unit,
 )
 SOFTMAX = _unary(
     "softmax",
@@ -240,6 +253,7 @@ SOFTMAX = _unary(
     onnx_float="",
     activation=False,
     positive=True,
+    bounds=_unit,
 )
 LEAKY_RELU = _unary(
     "leaky_relu",
@@ -270,6 +284,7 @@ HARDSIGMOID = _unary(
     ),
     activation=False,
     positive=True,
+    bounds=_unit,
 )
 SILU = _unary(
     "silu",
@@ -318,6 +333,7 @@ CLAMP = _unary(
     attributes=ClampAttributes,
     scale=Scale.OF_INPUTS,
     onnx_float="",
+    bounds=lambda x, a: _clamped(x[0], a.lowest, a.highest),
 )
 UNARY = (
     RELU,

@@ -1,0 +1,101 @@
+"""What a network gives last -> one probability per class, as large as the image."""
+
+import torch
+
+from compress.errors import ModelError
+from compress.graph.network import Network, Node
+from compress.graph.operators.conv import CONV, ConvAttributes
+from compress.graph.operators.operator import OnSteps
+from compress.graph.operators.resize import RESIZE, ResizeAttributes
+from compress.graph.operators.unary import SIGMOID, SOFTMAX
+
+POINTWISE = ConvAttributes()
+"""Of a 1x1 convolution."""
+
+RESIZED = "resized_map"
+ENDS = (SIGMOID.name, SOFTMAX.name)
+
+
+def with_class_map(net: Network, output: int, classes: int) -> Network:
+    """The network whose output is one probability per class, [1, classes, H, W] of the image's height and width. A map
+    of another size is resized: its logits where an activation is the last that is done to it.
+
+    What cannot leave 0..1 are probabilities, whatever was done to them after the sigmoid or softmax; all else are
+    logits. `output`: its index in the model, for messages. Raises ModelError.
+    """
+    shape, size = net.shapes()[net.output], net.traced_size
+    if shape[1] != classes and (shape[1], classes) != (1, 2):
+        raise ModelError(f"output {output} has {shape[1]} channels, but the recipe names {classes} classes")
+    if min(shape[2:]) == 1 < min(size):
+        raise ModelError(
+            f"output {output} is {shape[2]}x{shape[3]} for an image of {size[0]}x{size[1]}: one class for the whole "
+            "image is no map; set model.output in the recipe"
+        )
+    if shape[2:] != size:
+        net = _resized(net, size)
+    low, high = net.bounds()[net.output]
+    probabilities = low >= 0 and high <= 1
+    if shape[1] != classes:
+        return _two_channels(net, probabilities)
+    return net if probabilities else _appended(net, Node("class_map", SOFTMAX.name, (net.output,)))
+
+
+def _appended(net: Network, node: Node, weights: tuple[torch.Tensor, torch.Tensor] | None = None) -> Network:
+    more = {node.name: weights} if weights else {}
+    return net.rewritten({**net.weights(), **more}, [*net.nodes, node], node.name)
+
+
+def _resized(net: Network, size: tuple[int, int]) -> Network:
+    last, attributes = net.by_name[net.output], ResizeAttributes("bilinear", size)
+    if last.op not in ENDS:
+        return _appended(net, Node(RESIZED, RESIZE.name, (last.name,), attributes))
+    before = Node(RESIZED, RESIZE.name, last.inputs, attributes)
+    nodes = [*net.nodes[:-1], before, Node(last.name, last.op, (before.name,))]
+    return net.rewritten(net.weights(), nodes)
+
+
+def _two_channels(net: Network, probabilities: bool) -> Network:
+    """One channel for two classes becomes two, sigmoid(-z) and sigmoid(z), which is the softmax over (-z/2, z/2): apps
+    take the argmax over channels, which is meaningless on one.
+
+    Averages of a sigmoid's values stay after it: two channels that sum to 1 still do. Of other probabilities p the two
+    are 1 - p and p.
+    """
+    if not probabilities:
+        return _in_two(net, net.output, Node("class_map", SIGMOID.name, (net.output,)))
+    end = net.by_name[net.output]
+    while end.kind.on_steps is OnSteps.AVERAGES and net.readers[end.inputs[0]] == 1:
+        end = net.by_name[end.inputs[0]]
+    if end.op != SIGMOID.name:
+        return _appended(net, Node("class_map", CONV.name, (net.output,), POINTWISE), _pair_of(1.0))
+    if end.name == net.output:
+        end = Node("class_map", SIGMOID.name, end.inputs)
+    return _in_two(net, end.inputs[0], end)
+
+
+def _in_two(net: Network, logits: str, sigmoid: Node) -> Network:
+    """The network whose `sigmoid` reads -z and z instead of `logits`, the one channel z: made by the convolution that
+    made z where nothing else reads it, else by one of its own."""
+    output = sigmoid.name if sigmoid.name not in net.by_name else net.output
+    between = [net.by_name[logits]]
+    while between[-1].op == RESIZE.name:
+        between.append(net.by_name[between[-1].inputs[0]])
+    conv, alone = between[-1], all(net.readers[node.name] <= 1 for node in between)
+    weights, pair = net.weights(), logits
+    nodes = [node for node in net.nodes if node.name != sigmoid.name]
+    place = [node.name for node in nodes].index(logits) + 1
+    if conv.op == CONV.name and conv.attrs.groups == 1 and alone:
+        weight, bias = weights[conv.name]
+        weights[conv.name] = torch.cat([-weight, weight]), torch.cat([-bias, bias])
+        more = []
+    else:
+        pair = "two_classes"
+        weights[pair] = _pair_of(0.0)
+        more = [Node(pair, CONV.name, (logits,), POINTWISE)]
+    more.append(Node(sigmoid.name, SIGMOID.name, (pair,)))
+    return net.rewritten(weights, [*nodes[:place], *more, *nodes[place:]], output)
+
+
+def _pair_of(offset: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of offset - x and x."""
+    return torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1), torch.tensor([offset, 0.0])

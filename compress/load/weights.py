@@ -1,0 +1,207 @@
+"""A file that torch.save wrote -> the weights that fit an architecture, or what is wrong with them."""
+
+import logging
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import ModelError
+from compress.load.faithful import first_line
+
+log = logging.getLogger("compress")
+
+State = dict[str, Tensor]
+DEEPEST = 3
+"""Tables within tables, of a checkpoint."""
+
+LARGEST_RATIO, SMALL = 10, 10**8
+"""Of what an archive unpacks to: torch.save does not compress."""
+
+NAMED = 3
+LONGEST = 60
+"""Of a file's keys, in messages."""
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+WANTED = "expected what torch.save(model.state_dict()) writes"
+
+
+def read_content(path: Path, trust_pickle: bool = False) -> Any:
+    """What the file holds; no code in it is run unless `trust_pickle`. Raises ModelError."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such model file; `python models/u2net.py` makes the one of the demo")
+    if path.stat().st_size == 0:
+        raise ModelError(f"{path}: the file is empty; fetch it again")
+    with path.open("rb") as file:
+        is_pickle = file.read(1) == b"\x80"  # what torch.save wrote before 1.6
+    if not is_pickle:
+        _check_archive(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what torch deprecates in old files
+            return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+    except pickle.UnpicklingError:
+        raise ModelError(
+            f"{path}: holds pickled code, not only weights; save model.state_dict() instead, "
+            "or pass --trust-pickle if you trust whoever made it"
+        ) from None
+    except Exception as error:
+        reason = first_line(error).partition(". ")[0]
+        raise ModelError(f"{path}: cannot be read as a torch file: {reason}") from None
+
+
+def _check_archive(path: Path) -> None:
+    """Raises ModelError for a file that is no whole zip archive, or whose parts are far larger than itself."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, OSError):
+        raise ModelError(
+            f"{path}: is no torch file, or only part of one; expected torch.save(model.state_dict(), ...)"
+        ) from None
+    if unpacked > LARGEST_RATIO * path.stat().st_size + SMALL:
+        raise ModelError(f"{path}: unpacks to {unpacked:,} bytes, which is nothing that torch.save writes")
+
+
+def fit_weights(content: Any, module: nn.Module, path: Path, architecture: str) -> None:
+    """Give a module the weights in a file's content: those of a table, however deep, whose names are the module's, but
+    for what training scripts put before them. Raises ModelError, naming the file and the key."""
+    own = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+    found = list({id(table): (where, _state(table)) for where, table in _tables(content)}.values())
+    if not found:
+        raise ModelError(f"{path}: holds no weights by name but {_described(content)}; {WANTED}")
+    fitting = [(where, state, before) for where, state in found if (before := _prefix(state, own)) is not None]
+    if not fitting:
+        raise ModelError(f"{path}: does not fit {architecture}: {_misfit(*_nearest(found, own), own)}")
+    where, state, before = _one_of(fitting, path)
+    if where or before:
+        log.info("%s: weights are taken from %s", path.name, _place(where, before))
+    weights = {name: _checked(state[before + name], own[name], f"{path}: {before}{name}") for name in _needed(own)}
+    try:
+        module.load_state_dict(weights, strict=False)
+    except RuntimeError as error:  # a module may load its weights in a way of its own
+        raise ModelError(f"{path}: does not fit {architecture}: {str(error).splitlines()[-1].strip()}") from None
+
+
+def check_finite(module: nn.Module, path: Path) -> None:
+    """Raises ModelError, naming the file and the layer, for weights that are infinite or NaN."""
+    for name, value in module.state_dict().items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
+            kind = "NaN" if bool(value.isnan().any()) else "infinite values"
+            raise ModelError(f"{path}: {name} holds {kind}; take a checkpoint from before training went wrong")
+
+
+def _tables(content: Any, where: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
+    """The tables in a content that hold tensors by name, each with the keys that lead to it, the deepest first."""
+    if isinstance(content, nn.Module):
+        content = content.state_dict()
+    if not isinstance(content, Mapping) or len(where) > DEEPEST:
+        return
+    for key, value in content.items():
+        if isinstance(key, str):
+            yield from _tables(value, (*where, key))
+    if _state(content):
+        yield where, content
+
+
+def _state(table: Mapping[Any, Any]) -> State:
+    """Its tensors, by names without what marks the compiled parts of a model."""
+    return {
+        key.replace("_orig_mod.", ""): value
+        for key, value in table.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
+
+
+def _prefix(state: State, own: State) -> str | None:
+    """What stands before the module's names in a table: "" or such as "module.", all else that begins so having a name
+    of the module's; None where it has others."""
+    needed = _needed(own)
+    if not needed:
+        return None
+    for before in dict.fromkeys(name.removesuffix(needed[0]) for name in state if name.endswith(needed[0])):
+        inside = {name.removeprefix(before) for name in state if name.startswith(before)}
+        if (not before or before.endswith(".")) and set(needed) <= inside <= set(own):
+            return before
+    return None
+
+
+def _needed(own: State) -> list[str]:
+    """A count of batches is not in files of old."""
+    return [
+        name for name, value in own.items() if isinstance(value, Tensor) and not name.endswith("num_batches_tracked")
+    ]
+
+
+def _one_of(fitting: list[tuple[tuple[str, ...], State, str]], path: Path) -> tuple[tuple[str, ...], State, str]:
+    """The one that fits; of several the average over steps, by which such models are judged. Raises ModelError."""
+    if len(fitting) == 1:
+        return fitting[0]
+    averaged = [one for one in fitting if any("ema" in key.lower() for key in one[0])]
+    if len(averaged) != 1:
+        names = " and ".join(_shown(".".join(where)) if where else "no key" for where, _, _ in fitting[:NAMED])
+        raise ModelError(f"{path}: holds weights that fit under {names}; save the ones that you mean alone")
+    return averaged[0]
+
+
+def _place(where: tuple[str, ...], before: str) -> str:
+    parts = [f"under {_shown('.'.join(where))}"] if where else []
+    return " ".join([*parts, *([f"those that begin with {_shown(before)}"] if before else [])])
+
+
+def _nearest(found: list[tuple[tuple[str, ...], State]], own: State) -> tuple[tuple[str, ...], State]:
+    """The table that shares the most names with the module, at their ends."""
+    ends = set(_needed(own))
+    return max(found, key=lambda one: (sum(any(_ends(name, ends)) for name in one[1]), len(one[1])))
+
+
+def _ends(name: str, ends: set[str]) -> Iterator[bool]:
+    parts = name.split(".")
+    return (".".join(parts[start:]) in ends for start in range(len(parts)))
+
+
+def _misfit(where: tuple[str, ...], state: State, own: State) -> str:
+    """What a table has that the module has not, and the other way round."""
+    missing, more = [name for name in _needed(own) if name not in state], [name for name in state if name not in own]
+    parts = [
+        f"it holds {len(state)} tensor{'s' * (len(state) != 1)}"
+        + (f" under {_shown('.'.join(where))}" if where else "")
+    ]
+    parts += [f"without {_listed(missing)}"] if missing else []
+    parts += [f"with {_listed(more)}, which the architecture has not"] if more else []
+    return ", ".join(parts)
+
+
+def _listed(names: list[Any]) -> str:
+    rest = len(names) - NAMED
+    return ", ".join(map(_shown, names[:NAMED])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _shown(name: Any) -> str:
+    """A key of a file as it may stand in a line."""
+    plain = isinstance(name, str) and name.isprintable() and 0 < len(name) <= LONGEST
+    return name if plain else repr(name)[:LONGEST]
+
+
+def _checked(value: Tensor, own: Tensor, where: str) -> Tensor:
+    """A tensor that can take the place of the module's own. Raises ModelError."""
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        kind = "quantized" if value.is_quantized else "without values" if value.is_meta else "sparse"
+        raise ModelError(f"{where} is {kind}; expected plain float weights")
+    if value.shape != own.shape:
+        there, here = ("x".join(map(str, one.shape)) or "a single number" for one in (value, own))
+        raise ModelError(f"{where} is {there} in the file and {here} in the architecture")
+    if own.is_floating_point() and value.dtype not in FLOATS:
+        raise ModelError(f"{where} is {str(value.dtype).removeprefix('torch.')}; expected float weights")
+    return value
+
+
+def _described(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return f"a table with the keys {_listed(list(content))}" if content else "an empty table"
+    return "None" if content is None else f"a {type(content).__name__}"
