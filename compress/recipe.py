@@ -232,7 +232,7 @@ class Recipe(Section):
     def _sizes(self) -> "Recipe":
         """Those that are not given are no larger than the image."""
         whole = self.model.input_size
-        smaller: dict[str, _Section] = {}
+        smaller: dict[str, Section] = {}
         for name in ("plan", "repair", "train"):
             section = getattr(self, name)
             size = section.size
