@@ -159,7 +159,9 @@ class _Writer:
             if any(pad != (0, 0) for pad in form.pads):
                 given = [self.pad(operator, form, source, dtype, given[0]), *given[1:]]
             given = self.arguments(operator, form, given, inputs[0], source if integer else None)
-            output = self.activation(result, dtype) if form is forms[-1] else self.between(operator, step, given[0])
+            output = (
+                self.activation(result, dtype) if form is forms[-1] else self.between(operator, form, step, inputs[0])
+            )
             self.operator(form.code, _options(form.options), given, output, form.versions[integer])
             self.since.append(form.since)
             given = [output]
@@ -173,8 +175,10 @@ class _Writer:
         """All that a form reads, in order. `source`: whose integers its real constants become, where it computes on
         integers."""
         weights = self.weights(operator, form, operator.weight) if operator.weight is not None else []
-        before = [self.constant(f"{operator.name}.argument", np.array(value, np.int32)) for value in form.before]
-        after = [self.constant(f"{operator.name}.argument", np.array(value, np.int32)) for value in form.after]
+        before, after = (
+            [self.constant(f"{operator.name}.argument", _as_stored(value)) for value in values]
+            for values in (form.before, form.after)
+        )
         reals = [self.real(f"{operator.name}.argument", value, source) for value in form.reals]
         given = [*given, *([first] if form.with_input else []), *reals]
         if form.weights_first:
@@ -188,11 +192,11 @@ class _Writer:
         quantization = _quantization(np.array([source.scale]), zero_point=source.zero_point)
         return self.constant(name, np.array([integer]).clip(-128, 127).astype(np.int8), quantization)
 
-    def between(self, operator: QuantizedOperator, step: int, like: int) -> int:
+    def between(self, operator: QuantizedOperator, form: TfliteForm, step: int, like: int) -> int:
         """The result of a form that another one of the same operator reads."""
         other = self.tensors[like]
         dtype = "int8" if other.type == schema.TensorType.INT8 else "float32"
-        return self.tensor(f"{operator.name}.{step}", other.shape, dtype, other.quantization)
+        return self.tensor(f"{operator.name}.{step}", form.shape or other.shape, dtype, other.quantization)
 
     def read(self, name: str, dtype: str) -> int:
         """Index of a tensor's int8 or float32 value, dequantized once where it exists as int8 alone."""
@@ -285,6 +289,12 @@ class _Writer:
 
     def min_runtime(self) -> str:
         return max(self.since, key=lambda text: [int(part) for part in text.split(".")])
+
+
+def _as_stored(value: Any) -> np.ndarray:
+    """Real numbers as float32, whole ones as int32."""
+    array = np.array(value)
+    return array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
 
 
 def in_layout(form: TfliteForm, weight: np.ndarray) -> np.ndarray:

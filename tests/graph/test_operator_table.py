@@ -71,8 +71,8 @@ class Adding(nn.Module):
         return self.after(self.module(a)) + b
 
 
-def halved_and_resized(mode: str) -> nn.Module:
-    return Adding(nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode=mode))
+def halved_and_resized(mode: str, **more) -> nn.Module:
+    return Adding(nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode=mode, **more))
 
 
 MODULES = {
@@ -82,11 +82,18 @@ MODULES = {
     "add": Joining(lambda a, b: a + b),
     "mul": Joining(lambda a, b: a * b),
     "concat": Joining(lambda a, b: torch.cat([a, b], 1)),
+    "adaptive_pool uneven": Adding(nn.AdaptiveAvgPool2d((5, 3)), nn.Upsample(SIZE)),
     "max_pool": Joining(lambda a, b: F.max_pool2d(a + b, 2)),
     "avg_pool": Joining(lambda a, b: F.avg_pool2d(a + b, 2)),
+    "avg_pool counting padding": Joining(lambda a, b: F.avg_pool2d(a + b, 3, 2, 1)),
+    "adaptive_pool": Adding(nn.AdaptiveAvgPool2d((3, 4)), nn.Upsample(SIZE)),
     "mean": Joining(lambda a, b: a * b.mean((2, 3), keepdim=True)),
     "resize": halved_and_resized("bilinear"),
     "resize nearest": halved_and_resized("nearest"),
+    "resize aligned": halved_and_resized("bilinear", align_corners=True),
+    "bicubic": halved_and_resized("bicubic"),
+    "bicubic aligned": halved_and_resized("bicubic", align_corners=True),
+    "pad": Adding(nn.ZeroPad2d((1, 0, 0, 1)), nn.MaxPool2d(2, 1)),
     "relu": Adding(nn.ReLU()),
     "relu6": Adding(nn.ReLU6()),
     "sigmoid": Joining(lambda a, b: torch.sigmoid(a) * b),

@@ -129,7 +129,8 @@ class TfliteForm:
     code, options   of the builtin operator, and the name and fields of its options table
     versions        the lowest of the operator that do what is asked here, for float32 and for int8
     since           the TensorFlow release that brought that version
-    before, after   constants around the inputs; weights come between inputs and `after`
+    before, after   constants around the inputs, int32 or float32; weights come between inputs and `after`
+    shape           of the result, NHWC, where another form reads it and it is not that of the input
     reals           real constants after the inputs, stored as the first input is: float32, or integers of its scale
     pads            of height and width, in an operator of their own
     pad_lowest      pad with the lowest value instead of zero
@@ -145,6 +146,7 @@ class TfliteForm:
     since: str = "2.3.0"
     before: tuple[Any, ...] = ()
     after: tuple[Any, ...] = ()
+    shape: tuple[int, ...] = ()
     reals: tuple[float, ...] = ()
     with_input: bool = False
     pads: tuple[Pair, ...] = ()
