@@ -154,23 +154,24 @@ class _Writer:
         forms = operator.kind.tflite(operator, source, result)
         integer = self.graph.is_integer(operator) and not forms[0].in_float
         dtype = "int8" if integer else "float32"
-        given = inputs = [self.read(name, dtype) for name in operator.inputs]
+        values = inputs = [self.read(name, dtype) for name in operator.inputs]
         for step, form in enumerate(forms):
+            given = form.given(values, len(inputs))
             if any(pad != (0, 0) for pad in form.pads):
                 given = [self.pad(operator, form, source, dtype, given[0]), *given[1:]]
-            given = self.arguments(operator, form, given, inputs[0], source if integer else None)
+            given = self.arguments(operator, form, given, source if integer else None)
             output = (
                 self.activation(result, dtype) if form is forms[-1] else self.between(operator, form, step, inputs[0])
             )
             self.operator(form.code, _options(form.options), given, output, form.versions[integer])
             self.since.append(form.since)
-            given = [output]
+            values = [*values, output]
         if not integer and result.scale is not None:
             self.operator("QUANTIZE", schema.QuantizeOptionsT(), [output], self.activation(result, "int8"))
             del self.values[result.name, "float32"]  # readers in float get the rounded value, as in ONNX
 
     def arguments(
-        self, operator: QuantizedOperator, form: TfliteForm, given: list[int], first: int, source: TensorSpec | None
+        self, operator: QuantizedOperator, form: TfliteForm, given: list[int], source: TensorSpec | None
     ) -> list[int]:
         """All that a form reads, in order. `source`: whose integers its real constants become, where it computes on
         integers."""
@@ -180,7 +181,7 @@ class _Writer:
             for values in (form.before, form.after)
         )
         reals = [self.real(f"{operator.name}.argument", value, source) for value in form.reals]
-        given = [*given, *([first] if form.with_input else []), *reals]
+        given = [*given, *reals]
         if form.weights_first:
             given = [weights.pop(0), *given]
         return [*before, *given, *weights, *after]

@@ -67,6 +67,17 @@ def float_result(operator: QuantizedOperator, inputs: list[np.ndarray], shape: t
             return convolve(operator, x, operator.weight.astype(np.float64)) + bias
         case "add":
             return x + inputs[1]
+        case "sub":
+            return x - inputs[1]
+        case "instance_norm":
+            return standard(x, (2, 3), operator.attrs.eps)
+        case "group_norm":
+            parts = x.reshape(1, operator.attrs.groups, -1)
+            return standard(parts, (2,), operator.attrs.eps).reshape(x.shape)
+        case "layer_norm":
+            return standard(x, (1,), operator.attrs.eps)
+        case "attention":
+            return attention(*inputs, operator.attrs.heads, operator.attrs.scale)
         case "mul":
             return x * inputs[1]
         case "concat":
@@ -135,6 +146,20 @@ def windows(operator: QuantizedOperator, x: np.ndarray, shape: tuple[int, ...], 
     padded = np.pad(x.astype(float), ((0, 0), (0, 0), (begin[0], end[0]), (begin[1], end[1])), constant_values=fill)
     seen = sliding_window_view(padded, kernel, axis=(2, 3))[:, :, :: stride[0], :: stride[1]]
     return seen[:, :, : shape[2], : shape[3]]
+
+
+def standard(x: np.ndarray, axes: tuple[int, ...], eps: float) -> np.ndarray:
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
+
+
+def attention(query: np.ndarray, key: np.ndarray, value: np.ndarray, heads: int, scale: float) -> np.ndarray:
+    """Head by head: softmax over keys of query . key, times value."""
+    parts = []
+    for q, k, v in zip(*(np.split(each[0], heads) for each in (query, key, value)), strict=True):
+        scores = np.einsum("cyx,ck->yxk", q, k.reshape(len(k), -1)) * scale
+        powers = np.exp(scores - scores.max(-1, keepdims=True))
+        parts.append(np.einsum("yxk,ck->cyx", powers / powers.sum(-1, keepdims=True), v.reshape(len(v), -1)))
+    return np.concatenate(parts)[None]
 
 
 def adaptive(x: np.ndarray, bins: tuple[int, int]) -> np.ndarray:
@@ -295,6 +320,12 @@ class GraphBuilder:
 
     def bins(self, x: str, bins: tuple[int, int]) -> str:
         return self.add("adaptive_pool", (x,), (1, self.tensors[x].shape[1], *bins), attrs={"bins": bins})
+
+    def attention(self, query: str, key: str, value: str, heads: int) -> str:
+        (_, _, *size), (_, channels, *_) = self.tensors[query].shape, self.tensors[value].shape
+        keys = int(np.prod(self.tensors[key].shape[2:]))
+        attrs = {"heads": heads, "scale": 0.75, "keys": keys}
+        return self.add("attention", (query, key, value), (1, channels, *size), attrs=attrs)
 
     def pad(self, x: str, height: tuple[int, int], width: tuple[int, int]) -> str:
         _, channels, *size = self.tensors[x].shape

@@ -49,6 +49,15 @@ CASES: dict[str, Callable[[GraphBuilder], object]] = {
     "add": after_conv(lambda b, x: b.join("add", x, b.conv("image", 8))),
     "add_relu": after_conv(lambda b, x: b.join("add", x, b.conv("image", 8), activation="relu")),
     "add_broadcast": after_conv(lambda b, x: b.join("add", x, b.one("mean", x))),
+    "sub": after_conv(lambda b, x: b.join("sub", x, b.conv("image", 8))),
+    "sub_relu": after_conv(lambda b, x: b.join("sub", x, b.conv("image", 8), activation="relu")),
+    "instance_norm": after_conv(lambda b, x: b.one("instance_norm", x, attrs={"eps": 1e-5})),
+    "group_norm": after_conv(lambda b, x: b.one("group_norm", x, attrs={"eps": 1e-5, "groups": 2})),
+    "layer_norm": after_conv(lambda b, x: b.one("layer_norm", x, attrs={"eps": 1e-6})),
+    "attention": after_conv(lambda b, x: b.attention(x, b.conv("image", 8), b.conv("image", 4), heads=2)),
+    "attention_reduced": after_conv(
+        lambda b, x: b.attention(x, b.conv("image", 8, stride=(4, 4)), b.conv("image", 8, stride=(4, 4)), heads=4)
+    ),
     "mul": after_conv(lambda b, x: b.join("mul", x, b.conv("image", 8))),
     "mul_broadcast": after_conv(lambda b, x: b.join("mul", b.one("sigmoid", b.one("mean", x)), x)),
     "concat": after_conv(lambda b, x: b.join("concat", x, b.conv("image", 3, like=x), x)),

@@ -54,6 +54,16 @@ def run_torch(graph, image):
             y = F.interpolate(x[0], size, mode=a.mode, align_corners=a.align_corners or None)
         elif op.op == "adaptive_pool":
             y = F.adaptive_avg_pool2d(x[0], a.bins)
+        elif op.op == "group_norm":
+            y = F.group_norm(x[0], a.groups, eps=a.eps)
+        elif op.op == "instance_norm":
+            y = F.instance_norm(x[0], eps=a.eps)
+        elif op.op == "layer_norm":
+            y = F.layer_norm(x[0].permute(0, 2, 3, 1), x[0].shape[1:2], eps=a.eps).permute(0, 3, 1, 2)
+        elif op.op == "attention":
+            q, k, v = (each.flatten(2).transpose(1, 2).unflatten(2, (a.heads, -1)).transpose(1, 2) for each in x)
+            attended = torch.softmax(q @ k.transpose(2, 3) * a.scale, -1) @ v
+            y = attended.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, size)
         elif op.op == "pad":
             y = F.pad(x[0], (*a.width, *a.height))
         elif op.op in UNARY:
@@ -62,6 +72,7 @@ def run_torch(graph, image):
         else:
             y = {
                 "add": lambda x: x[0] + x[1],
+                "sub": lambda x: x[0] - x[1],
                 "mul": lambda x: x[0] * x[1],
                 "concat": lambda x: torch.cat(x, 1),
                 "mean": lambda x: x[0].mean((2, 3), keepdim=True),
