@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PadAttributes(Attributes):
-    """Zeros around the map: before and after, of height and of width."""
+    """Zeros around the map, before and after, of height and of width; or, below zero, what is cut off there."""
 
     height: Pair
     width: Pair
@@ -40,7 +40,7 @@ def _pad_of(call: Call) -> PadAttributes | str:
     if a.get("value"):
         return f"with {a['value']}"
     left, right, top, bottom = [*a["pad"], 0, 0][:4]
-    if any(a["pad"][4:]) or min(left, right, top, bottom) < 0:
+    if any(a["pad"][4:]):
         return f"by {tuple(a['pad'])}"
     return PadAttributes((top, bottom), (left, right))
 
@@ -59,8 +59,17 @@ def _pad_onnx(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -
 
 
 def _pad_tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[TfliteForm, ...]:
-    amounts = ((0, 0), tuple(node.attrs.height), tuple(node.attrs.width), (0, 0))
-    return (TfliteForm("PAD", ("PadOptions", {}), after=(amounts,)),)
+    n, channels, height, width = source.shape
+    ends = (node.attrs.height, node.attrs.width)
+    begin = [max(-before, 0) for before, _ in ends]
+    left = [size + min(before, 0) + min(after, 0) for size, (before, after) in zip((height, width), ends)]
+    amounts = ((0, 0), *((max(before, 0), max(after, 0)) for before, after in ends), (0, 0))
+    cut = TfliteForm(
+        "SLICE", ("SliceOptions", {}), after=((0, *begin, 0), (n, *left, channels)), shape=(n, *left, channels)
+    )
+    pad = TfliteForm("PAD", ("PadOptions", {}), after=(amounts,))
+    cuts, pads = min(min(each) for each in ends) < 0, max(max(each) for each in ends) > 0
+    return tuple(form for form, wanted in ((cut, cuts), (pad, pads or not cuts)) if wanted)
 
 
 PAD = Operator(
