@@ -440,8 +440,10 @@ def _getitem(walk: Walk, call: Called) -> Value:
 
 
 def _concat(walk: Walk, call: Called) -> Value:
-    views = [_viewed(value) for value in call["tensors"]]
+    views = [_viewed(value) for value in call["tensors"] if not _is_empty(value)]
     dim = call["dim"] % len(views[0].dims)
+    if len(views) == 1:
+        return views[0]
     others = {tuple(each for index, each in enumerate(view.dims) if index != dim) for view in views}
     if len(others) != 1 or any(view.dims[dim] != view.whole("c") for view in views):
         raise Unsupported(f"along dimension {call['dim']}, which is not the channels")
@@ -449,6 +451,11 @@ def _concat(walk: Walk, call: Called) -> Value:
     shape = (sum(view.shape[0] for view in views), *views[0].shape[1:])
     whole = View.of_map(name, shape)
     return whole.with_dims([whole.whole("c") if i == dim else each for i, each in enumerate(views[0].dims)])
+
+
+def _is_empty(value: Value) -> bool:
+    """A constant of no values, as encoders of packages have for a stage that they lack."""
+    return isinstance(value, Tensor) and not value.numel()
 
 
 def _stacked(walk: Walk, call: Called) -> Value:
