@@ -122,14 +122,14 @@ class _Writer:
 
     def computed(self, forms: Sequence[OnnxForm], inputs: list[str], operator: QuantizedOperator | None = None) -> str:
         """The result of one form after the other; `operator` gives the last its name, and all its weights."""
-        given = inputs
+        values = list(inputs)
         for before_last, form in zip(range(len(forms) - 1, -1, -1), forms, strict=True):
             name = operator.name + f".{before_last}" * (before_last > 0) if operator else ""
-            given = [*given, *(inputs[:1] if form.with_input else ()), *map(self.constant, form.constants)]
+            given = [*form.given(values, len(inputs)), *map(self.constant, form.constants)]
             if operator and operator.weight is not None:
                 given += self.weights(operator, operator.weight, form.output_axis)
-            given = [self.node(form.op_type, given, name, **form.attributes)]
-        return given[0]
+            values.append(self.node(form.op_type, given, name, **form.attributes))
+        return values[-1]
 
     def normalised(self, image: TensorSpec, mean: tuple[float, ...], std: tuple[float, ...]) -> onnx.ValueInfoProto:
         """A float32 input that becomes `image`: its real value is scale * (std * x + mean - zero point)."""

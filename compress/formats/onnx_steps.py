@@ -72,12 +72,12 @@ def _computed(graph: QuantizedGraph, operator: QuantizedOperator, values: Mappin
 
 
 def _chain(forms: Sequence[OnnxForm], inputs: Sequence[Step], weights: Sequence[tuple[Step, ...]], name: str) -> Step:
-    given = tuple(inputs)
+    values = list(inputs)
     for form, own in zip(forms, weights, strict=True):
-        again = (inputs[0],) if form.with_input else ()
         more = tuple(_stored(value, f"{name}: argument") for value in form.constants)
-        given = (_node(form.op_type, (*given, *again, *more, *own), f"{name}:", **form.attributes),)
-    return given[0]
+        given = form.given(values, len(inputs))
+        values.append(_node(form.op_type, (*given, *more, *own), f"{name}:", **form.attributes))
+    return values[-1]
 
 
 def _weights(operator: QuantizedOperator, source: TensorSpec) -> Callable[[int], tuple[Step, ...]]:

@@ -154,31 +154,36 @@ class _Writer:
         forms = operator.kind.tflite(operator, source, result)
         integer = self.graph.is_integer(operator) and not forms[0].in_float
         dtype = "int8" if integer else "float32"
-        given = inputs = [self.read(name, dtype) for name in operator.inputs]
+        values = inputs = [self.read(name, dtype) for name in operator.inputs]
         if integer and operator.kind.scale is Scale.OF_INPUTS:
-            given = inputs = [self.brought(index, name, result) for index, name in zip(inputs, operator.inputs)]
+            values = inputs = [self.brought(index, name, result) for index, name in zip(inputs, operator.inputs)]
         for step, form in enumerate(forms):
+            given = form.given(values, len(inputs))
             if any(pad != (0, 0) for pad in form.pads):
                 given = [self.pad(operator, form, source, dtype, given[0]), *given[1:]]
-            given = self.arguments(operator, form, given, inputs[0], source if integer else None)
-            output = self.activation(result, dtype) if form is forms[-1] else self.between(operator, step, given[0])
+            given = self.arguments(operator, form, given, source if integer else None)
+            output = (
+                self.activation(result, dtype) if form is forms[-1] else self.between(operator, form, step, inputs[0])
+            )
             self.operator(form.code, options_table(form.options), given, output, form.versions[integer])
             self.since.append(form.since)
-            given = [output]
+            values = [*values, output]
         if not integer and result.scale is not None:
             self.operator("QUANTIZE", schema.QuantizeOptionsT(), [output], self.activation(result, "int8"))
             del self.values[result.name, "float32"]  # readers in float get the rounded value, as in ONNX
 
     def arguments(
-        self, operator: QuantizedOperator, form: TfliteForm, given: list[int], first: int, source: TensorSpec | None
+        self, operator: QuantizedOperator, form: TfliteForm, given: list[int], source: TensorSpec | None
     ) -> list[int]:
         """All that a form reads, in order. `source`: whose integers its real constants become, where it computes on
         integers."""
         weights = self.weights(operator, form, operator.weight) if operator.weight is not None else []
-        before = [self.constant(f"{operator.name}.argument", np.array(value, np.int32)) for value in form.before]
-        after = [self.constant(f"{operator.name}.argument", np.array(value, np.int32)) for value in form.after]
+        before, after = (
+            [self.constant(f"{operator.name}.argument", as_stored(value)) for value in values]
+            for values in (form.before, form.after)
+        )
         reals = [self.real(f"{operator.name}.argument", value, source) for value in form.reals]
-        given = [*given, *([first] if form.with_input else []), *reals]
+        given = [*given, *reals]
         if form.weights_first:
             given = [weights.pop(0), *given]
         return [*before, *given, *weights, *after]
@@ -190,11 +195,11 @@ class _Writer:
         quantization = _quantization(np.array([source.scale]), zero_point=source.zero_point)
         return self.constant(name, np.array([integer]).clip(-128, 127).astype(np.int8), quantization)
 
-    def between(self, operator: QuantizedOperator, step: int, like: int) -> int:
+    def between(self, operator: QuantizedOperator, form: TfliteForm, step: int, like: int) -> int:
         """The result of a form that another one of the same operator reads."""
         other = self.tensors[like]
         dtype = "int8" if other.type == schema.TensorType.INT8 else "float32"
-        return self.tensor(f"{operator.name}.{step}", other.shape, dtype, other.quantization)
+        return self.tensor(f"{operator.name}.{step}", form.shape or other.shape, dtype, other.quantization)
 
     def read(self, name: str, dtype: str) -> int:
         """Index of a tensor's int8 or float32 value, dequantized once where it exists as int8 alone."""
@@ -290,6 +295,12 @@ class _Writer:
 
     def min_runtime(self) -> str:
         return max(self.since, key=lambda text: [int(part) for part in text.split(".")])
+
+
+def as_stored(value: Any) -> np.ndarray:
+    """Real numbers as float32, whole ones as int32."""
+    array = np.array(value)
+    return array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
 
 
 def in_layout(form: TfliteForm, weight: np.ndarray) -> np.ndarray:

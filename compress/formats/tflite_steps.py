@@ -1,6 +1,7 @@
 """A TFLite file as steps, and the steps that a graph has in TFLite."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from compress.errors import ExportError
 from compress.formats.steps import ABSENT, CONSTANT, INPUT, MISSING, OPERATOR, TENSOR, Listing, Step, array, plain
-from compress.formats.tflite import TYPES, VERSIONS, in_layout, options_table
-from compress.graph.operators.operator import TfliteForm
+from compress.formats.tflite import TYPES, VERSIONS, as_stored, in_layout, options_table
+from compress.graph.operators.operator import Scale, TfliteForm
 from compress.graph.quantized import QuantizedGraph, QuantizedOperator, TensorSpec
 
 _IDENTIFIER = b"TFL3"
@@ -78,17 +79,20 @@ class _Steps:
         forms = operator.kind.tflite(operator, source, result)
         integer = self.graph.is_integer(operator) and not forms[0].in_float
         dtype = "int8" if integer else "float32"
-        inputs = tuple(self.read(name, dtype) for name in operator.inputs)
-        value = inputs
+        values = [self.read(name, dtype) for name in operator.inputs]
+        if integer and operator.kind.scale is Scale.OF_INPUTS:
+            values = [self.brought(value, name, result) for value, name in zip(values, operator.inputs)]
         for form in forms:
-            given = self.arguments(operator, form, value, inputs[0], integer)
+            given = self.arguments(operator, form, form.given(values, len(operator.inputs)), integer)
             made = _tensor(result if form is forms[-1] else source, dtype)
+            if form.shape and form is not forms[-1]:
+                made.shape = list(form.shape)
             label = operator.output if form is forms[-1] else operator.name
             step = _operator(form.code, options_table(form.options), form.versions[integer], given, operator.name)
-            value = (Step(TENSOR, _facts_of(made), (step,), f"{label}:"),)
-        self.values[operator.output, dtype] = value[0]
+            values.append(Step(TENSOR, _facts_of(made), (step,), f"{label}:"))
+        self.values[operator.output, dtype] = values[-1]
         if not integer and result.scale is not None:
-            rounded = self.converted("QUANTIZE", schema.QuantizeOptionsT(), value[0], result, "int8")
+            rounded = self.converted("QUANTIZE", schema.QuantizeOptionsT(), values[-1], result, "int8")
             self.values[operator.output, "int8"] = rounded
             self.values[operator.output, "float32"] = self.dequantized(rounded, result)
 
@@ -96,6 +100,14 @@ class _Steps:
         if (name, dtype) not in self.values:
             self.values[name, dtype] = self.dequantized(self.values[name, "int8"], self.graph.tensors[name])
         return self.values[name, dtype]
+
+    def brought(self, value: Step, name: str, like: TensorSpec) -> Step:
+        """In the scale of another tensor."""
+        source = self.graph.tensors[name]
+        if (source.scale, source.zero_point) == (like.scale, like.zero_point):
+            return value
+        scaled = replace(source, scale=like.scale, zero_point=like.zero_point)
+        return self.converted("QUANTIZE", schema.QuantizeOptionsT(), value, scaled, "int8")
 
     def dequantized(self, value: Step, spec: TensorSpec) -> Step:
         return self.converted("DEQUANTIZE", schema.DequantizeOptionsT(), value, spec, "float32", integer=True)
@@ -107,19 +119,18 @@ class _Steps:
         return Step(TENSOR, _facts_of(_tensor(spec, dtype)), (step,), f"{spec.name}:")
 
     def arguments(
-        self, operator: QuantizedOperator, form: TfliteForm, given: Sequence[Step], first: Step, integer: bool
+        self, operator: QuantizedOperator, form: TfliteForm, given: Sequence[Step], integer: bool
     ) -> tuple[Step, ...]:
         """All that a form reads, in order."""
         source = self.graph.tensors[operator.inputs[0]]
         if any(pad != (0, 0) for pad in form.pads):
             given = (self.padded(operator, form, source, given[0], integer), *given[1:])
         before, after = (
-            [_constant(np.array(value, np.int32), f"{operator.name}: argument") for value in values]
+            [_constant(as_stored(value), f"{operator.name}: argument") for value in values]
             for values in (form.before, form.after)
         )
-        again = [first] if form.with_input else []
         reals = [_real(value, source if integer else None, f"{operator.name}: argument") for value in form.reals]
-        read, weights = [*given, *again, *reals], _weights(operator, form, source)
+        read, weights = [*given, *reals], _weights(operator, form, source)
         if form.weights_first:
             read, weights = [*weights[:1], *read], weights[1:]
         return (*before, *read, *weights, *after)

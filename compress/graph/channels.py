@@ -63,6 +63,10 @@ def _segments(net: Network, node: Node, inputs: list[list[str]], ties: "_Ties") 
             return [group for part in inputs for group in part]
         case From.PASSES:
             return inputs[0]
+        case From.MIXES | From.ATTENDS:
+            for part in inputs:
+                ties.freeze(part, f"read by {node.name}, a {node.op}")
+            return inputs[-1]
         case other:
             assert_never(other)
 

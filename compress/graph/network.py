@@ -68,7 +68,7 @@ class Network(nn.Module):
     def __init__(self, nodes: Sequence[Node], weights: Mapping[str, tuple[Tensor, Tensor]], output: str):
         super().__init__()
         self.output = output
-        self.nodes = _needed(nodes, output)
+        self.nodes = needed(nodes, output)
         self.by_name = {node.name: node for node in self.nodes}
         self.readers = Counter(name for node in self.nodes for name in node.inputs)
         self.parameters_by_key = nn.ParameterDict()
@@ -213,7 +213,7 @@ def _key(name: str, kind: str) -> str:
     return f"{name.replace('.', '/')}:{kind}"
 
 
-def _needed(nodes: Sequence[Node], output: str) -> tuple[Node, ...]:
+def needed(nodes: Sequence[Node], output: str) -> tuple[Node, ...]:
     """The operators that the output depends on, in their order."""
     wanted = {output}
     kept = []

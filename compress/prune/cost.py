@@ -12,7 +12,7 @@ from compress.graph.operators.operator import Work
 
 WORK = (
     "multiply-accumulates of convolutions",
-    "multiply-accumulates of 1x1 convolutions",
+    "multiply-accumulates of 1x1 convolutions and attention",
     "multiply-accumulates of depthwise convolutions",
     "values that convolutions read and write",
     "values that resizing writes",
@@ -85,6 +85,8 @@ class Workload:
                 return [(5, self._moved(node, widths))]
             case Work.FILTERING:
                 return self._filtering(node, widths)
+            case Work.ATTENDING:
+                return [(1, self._attending(node, widths)), (5, self._moved(node, widths))]
             case other:
                 assert_never(other)
 
@@ -97,6 +99,12 @@ class Workload:
         positions = self.pixels[node.inputs[0] if node.weights.transposed else node.name]
         macs = positions * weights
         return [(2 if depthwise else 1 if taps == 1 else 0, macs), (3, self._moved(node, widths)), (6, weights)]
+
+    def _attending(self, node: Node, widths: Mapping[str, int]) -> float:
+        """Millions of multiply-accumulates: each pixel's query with each key, and each pair's weight with the value."""
+        query, key, value = node.inputs
+        channels = self.channels.width(query, widths) + self.channels.width(value, widths)
+        return self.pixels[query] * self.pixels[key] * channels / 1e6
 
     def _moved(self, node: Node, widths: Mapping[str, int]) -> float:
         return self._millions(node.name, widths) + sum(self._millions(name, widths) for name in node.inputs)

@@ -11,6 +11,12 @@ from compress.graph.network import Network
 from compress.graph.operators.operator import Channels as From
 from compress.terminal.progress import tqdm
 
+EXHAUSTED = 1e-5
+COMPARED_ONE_BY_ONE = 64
+"""From twice as many channels on, several are taken at a time."""
+CANDIDATES = 4
+"""For each that is taken, so many are compared."""
+
 
 @dataclass(frozen=True)
 class GroupDamage:
@@ -34,7 +40,8 @@ def measure_damage(net: Network, channels: Channels, images: Sequence[Tensor]) -
     statistics = _Statistics(net, channels)
     for image in tqdm(images, desc="importance", unit="image", delay=1):
         statistics.add(image, generator)
-    return {group.name: _pivoted(*statistics.of(group.name)) for group in channels.prunable()}
+    groups = tqdm(channels.prunable(), desc="ranking channels", unit="group", delay=1)
+    return {group.name: _pivoted(*statistics.of(group.name)) for group in groups}
 
 
 class _Statistics:
@@ -87,20 +94,45 @@ class _Statistics:
 
 
 def _pivoted(covariances: list[Tensor], fishers: list[Tensor]) -> GroupDamage:
-    """Keep, one after the other, the channel that leaves the least damage in the variance not yet explained."""
+    """Keep, one after the other, the channel that leaves the least damage in the variance not yet explained.
+
+    What is left of a channel's variance below EXHAUSTED of the largest is rounding: it explains nothing. Wide groups
+    are worked through in blocks: all channels are compared at the start of each, those that then promise most at
+    every step.
+    """
     residual, fisher = torch.stack(covariances), torch.stack(fishers)
-    floor = 1e-6 * residual.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) + 1e-12
-    free = torch.ones(fisher.shape[1], dtype=torch.bool)
+    variance = residual.diagonal(dim1=1, dim2=2).clamp_min(0)
+    floor = 1e-6 * variance.mean(1, keepdim=True) + 1e-12
+    exhausted = EXHAUSTED * variance.amax(1, keepdim=True)
+    left = torch.arange(fisher.shape[1])
+    block = max(1, len(left) // COMPARED_ONE_BY_ONE)
     order: list[int] = []
     damage: list[float] = []
-    while free.any():
+
+    def promise(columns: Tensor, variance: Tensor) -> Tensor:
+        """How much damage each of these columns [T, C, n], of that variance [T, n], would explain."""
+        explained = torch.einsum("tc,tcj->tj", fisher, columns.square()) / (variance + floor)
+        return torch.where(variance > exhausted, explained, 0.0).sum(0)
+
+    while len(left):
         variance = residual.diagonal(dim1=1, dim2=2).clamp_min(0)
-        damage.append(float((fisher * variance).sum()))
-        gain = (torch.einsum("tc,tcj->tj", fisher, residual.square()) / (variance + floor)).sum(0)
-        best = int(gain.masked_fill(~free, -1.0).argmax())
-        order.append(best)
-        free[best] = False
-        column = residual[:, :, best]
-        pivot = (variance[:, best] + floor[:, 0]).reshape(-1, 1, 1)
-        residual = residual - column[:, :, None] * column[:, None, :] / pivot
+        rows = promise(residual, variance).topk(min(CANDIDATES * block, len(left))).indices
+        columns, free = residual[:, :, rows].clone(), torch.ones(len(rows), dtype=torch.bool)
+        factors = []
+        for _ in range(min(block, len(left))):
+            damage.append(float((fisher * variance).sum()))
+            best = int(promise(columns, variance[:, rows]).masked_fill(~free, -1.0).argmax())
+            free[best] = False
+            order.append(int(left[rows[best]]))
+            pivot = variance[:, rows[best]].unsqueeze(1)
+            factor = torch.where(pivot > exhausted, columns[:, :, best] / (pivot + floor).sqrt(), 0.0)
+            columns -= factor[:, :, None] * factor[:, None, rows]
+            variance = (variance - factor.square()).clamp_min(0)
+            variance[:, rows[best]] = 0.0
+            factors.append(factor)
+        chosen = rows[~free]
+        residual = residual - torch.stack(factors, 2) @ torch.stack(factors, 1)
+        stay = torch.ones(len(left), dtype=torch.bool)
+        stay[chosen] = False
+        residual, fisher, left = residual[:, stay][:, :, stay], fisher[:, stay], left[stay]
     return GroupDamage(tuple(order), (*damage, 0.0))

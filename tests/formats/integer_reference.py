@@ -67,6 +67,17 @@ def float_result(operator: QuantizedOperator, inputs: list[np.ndarray], shape: t
             return convolve(operator, x, operator.weight.astype(np.float64)) + bias
         case "add":
             return x + inputs[1]
+        case "sub":
+            return x - inputs[1]
+        case "instance_norm":
+            return standard(x, (2, 3), operator.attrs.eps)
+        case "group_norm":
+            parts = x.reshape(1, operator.attrs.groups, -1)
+            return standard(parts, (2,), operator.attrs.eps).reshape(x.shape)
+        case "layer_norm":
+            return standard(x, (1,), operator.attrs.eps)
+        case "attention":
+            return attention(*inputs, operator.attrs.heads, operator.attrs.scale)
         case "mul":
             return x * inputs[1]
         case "concat":
@@ -74,11 +85,16 @@ def float_result(operator: QuantizedOperator, inputs: list[np.ndarray], shape: t
         case "max_pool":
             return windows(operator, x, shape, fill=-np.inf).max(axis=(-2, -1))
         case "avg_pool":
-            return np.nanmean(windows(operator, x, shape, fill=np.nan), axis=(-2, -1))
+            fill = 0 if operator.attrs.counts_padding else np.nan
+            return np.nanmean(windows(operator, x, shape, fill), axis=(-2, -1))
+        case "adaptive_pool":
+            return adaptive(x, operator.attrs.bins)
+        case "pad":
+            return np.pad(x, ((0, 0), (0, 0), operator.attrs.height, operator.attrs.width))
         case "mean":
             return x.mean(axis=(2, 3), keepdims=True)
-        case "resize":
-            return resize(x, shape[2:], operator.attrs.mode)
+        case "resize" | "bicubic":
+            return resize(x, shape[2:], operator.attrs.mode, operator.attrs.align_corners)
         case "relu":
             return np.maximum(x, 0)
         case "relu6":
@@ -132,17 +148,59 @@ def windows(operator: QuantizedOperator, x: np.ndarray, shape: tuple[int, ...], 
     return seen[:, :, : shape[2], : shape[3]]
 
 
-def resize(x: np.ndarray, size: tuple[int, ...], mode: str) -> np.ndarray:
+def standard(x: np.ndarray, axes: tuple[int, ...], eps: float) -> np.ndarray:
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
+
+
+def attention(query: np.ndarray, key: np.ndarray, value: np.ndarray, heads: int, scale: float) -> np.ndarray:
+    """Head by head: softmax over keys of query . key, times value."""
+    parts = []
+    for q, k, v in zip(*(np.split(each[0], heads) for each in (query, key, value)), strict=True):
+        scores = np.einsum("cyx,ck->yxk", q, k.reshape(len(k), -1)) * scale
+        powers = np.exp(scores - scores.max(-1, keepdims=True))
+        parts.append(np.einsum("yxk,ck->cyx", powers / powers.sum(-1, keepdims=True), v.reshape(len(v), -1)))
+    return np.concatenate(parts)[None]
+
+
+def adaptive(x: np.ndarray, bins: tuple[int, int]) -> np.ndarray:
+    """The mean of each bin, one after the other."""
+    result = np.empty((*x.shape[:2], *bins))
+    for i, j in np.ndindex(bins):
+        rows, columns = (
+            slice(int(np.floor(k * size / n)), int(np.ceil((k + 1) * size / n)))
+            for k, n, size in zip((i, j), bins, x.shape[2:], strict=True)
+        )
+        result[:, :, i, j] = x[:, :, rows, columns].mean(axis=(2, 3))
+    return result
+
+
+def resize(x: np.ndarray, size: tuple[int, ...], mode: str, align_corners: bool = False) -> np.ndarray:
     if mode == "nearest":
         rows, columns = (np.arange(new) * old // new for new, old in zip(size, x.shape[2:], strict=True))
         return x[:, :, rows][:, :, :, columns]
+    taps = {"bilinear": _hat, "bicubic": _keys}[mode]
     for axis, new in zip((2, 3), size, strict=True):
         old = x.shape[axis]
-        place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-        low = np.floor(place).astype(int)
-        share = (place - low).reshape((-1, 1) if axis == 2 else (-1,))
-        x = np.take(x, low, axis) * (1 - share) + np.take(x, np.minimum(low + 1, old - 1), axis) * share
+        place = (
+            np.arange(new) * (old - 1) / max(new - 1, 1) if align_corners else (np.arange(new) + 0.5) * old / new - 0.5
+        )
+        total = 0.0
+        for step in range(-1, 3):
+            near = np.floor(place).astype(int) + step
+            share = taps(place - near).reshape((-1, 1) if axis == 2 else (-1,))
+            total = total + np.take(x, np.clip(near, 0, old - 1), axis) * share
+        x = total
     return x
+
+
+def _hat(distance: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - np.abs(distance), 0)
+
+
+def _keys(distance: np.ndarray) -> np.ndarray:
+    """The cubic of Keys 1981, a = -0.75: (a+2)|d|^3 - (a+3)|d|^2 + 1, then a|d|^3 - 5a|d|^2 + 8a|d| - 4a."""
+    d = np.abs(distance)
+    return np.where(d <= 1, 1.25 * d**3 - 2.25 * d**2 + 1, np.where(d < 2, -0.75 * (d**3 - 5 * d**2 + 8 * d - 4), 0))
 
 
 def pooled(size: int, kernel: int, stride: int, padding: int, ceil: bool = False) -> int:
@@ -198,7 +256,8 @@ class GraphBuilder:
         if unary and unary.fixed:
             return unary.fixed
         source = self.tensors[operator.inputs[0]]
-        shares = operator.op in ("max_pool", "avg_pool", "resize", "concat", "relu", "relu6")
+        sharing = ("max_pool", "avg_pool", "adaptive_pool", "pad", "resize", "concat", "relu", "relu6")
+        shares = operator.op in sharing
         if shares or (unary and unary.inputs_scale):
             return source.scale, source.zero_point
         real = real_result(operator, graph, values)
@@ -249,14 +308,29 @@ class GraphBuilder:
             self.values[name] = compute(self.operators[-1], self.graph(), self.values)
         return name
 
-    def pool(self, op: str, x: str, kernel=(2, 2), stride=(2, 2), padding=(0, 0), ceil=False) -> str:
+    def pool(self, op: str, x: str, kernel=(2, 2), stride=(2, 2), padding=(0, 0), ceil=False, **more) -> str:
         source = self.tensors[x].shape
         size = [pooled(n, k, s, p, ceil) for n, k, s, p in zip(source[2:], kernel, stride, padding, strict=True)]
-        attrs = {"kernel": kernel, "stride": stride, "padding": padding, "ceil": ceil}
+        attrs = {"kernel": kernel, "stride": stride, "padding": padding, "ceil": ceil, **more}
         return self.add(op, (x,), (1, source[1], *size), attrs=attrs)
 
-    def resize(self, x: str, size: tuple[int, int], mode: str = "bilinear") -> str:
-        return self.add("resize", (x,), (1, self.tensors[x].shape[1], *size), attrs={"mode": mode, "size": size})
+    def resize(self, x: str, size: tuple[int, int], mode: str = "bilinear", align_corners: bool = False) -> str:
+        op, attrs = "bicubic" if mode == "bicubic" else "resize", {"mode": mode, "size": size}
+        return self.add(op, (x,), (1, self.tensors[x].shape[1], *size), attrs={**attrs, "align_corners": align_corners})
+
+    def bins(self, x: str, bins: tuple[int, int]) -> str:
+        return self.add("adaptive_pool", (x,), (1, self.tensors[x].shape[1], *bins), attrs={"bins": bins})
+
+    def attention(self, query: str, key: str, value: str, heads: int) -> str:
+        (_, _, *size), (_, channels, *_) = self.tensors[query].shape, self.tensors[value].shape
+        keys = int(np.prod(self.tensors[key].shape[2:]))
+        attrs = {"heads": heads, "scale": 0.75, "keys": keys}
+        return self.add("attention", (query, key, value), (1, channels, *size), attrs=attrs)
+
+    def pad(self, x: str, height: tuple[int, int], width: tuple[int, int]) -> str:
+        _, channels, *size = self.tensors[x].shape
+        more = [n + sum(ends) for n, ends in zip(size, (height, width), strict=True)]
+        return self.add("pad", (x,), (1, channels, *more), attrs={"height": height, "width": width})
 
     def join(self, op: str, *inputs: str, activation=None, **more) -> str:
         shapes = [self.tensors[name].shape for name in inputs]

@@ -49,6 +49,15 @@ CASES: dict[str, Callable[[GraphBuilder], object]] = {
     "add": after_conv(lambda b, x: b.join("add", x, b.conv("image", 8))),
     "add_relu": after_conv(lambda b, x: b.join("add", x, b.conv("image", 8), activation="relu")),
     "add_broadcast": after_conv(lambda b, x: b.join("add", x, b.one("mean", x))),
+    "sub": after_conv(lambda b, x: b.join("sub", x, b.conv("image", 8))),
+    "sub_relu": after_conv(lambda b, x: b.join("sub", x, b.conv("image", 8), activation="relu")),
+    "instance_norm": after_conv(lambda b, x: b.one("instance_norm", x, attrs={"eps": 1e-5})),
+    "group_norm": after_conv(lambda b, x: b.one("group_norm", x, attrs={"eps": 1e-5, "groups": 2})),
+    "layer_norm": after_conv(lambda b, x: b.one("layer_norm", x, attrs={"eps": 1e-6})),
+    "attention": after_conv(lambda b, x: b.attention(x, b.conv("image", 8), b.conv("image", 4), heads=2)),
+    "attention_reduced": after_conv(
+        lambda b, x: b.attention(x, b.conv("image", 8, stride=(4, 4)), b.conv("image", 8, stride=(4, 4)), heads=4)
+    ),
     "mul": after_conv(lambda b, x: b.join("mul", x, b.conv("image", 8))),
     "mul_broadcast": after_conv(lambda b, x: b.join("mul", b.one("sigmoid", b.one("mean", x)), x)),
     "concat of other scales": after_conv(
@@ -65,11 +74,21 @@ CASES: dict[str, Callable[[GraphBuilder], object]] = {
     "avg_pool": after_conv(lambda b, x: b.pool("avg_pool", x)),
     "avg_pool_ceil": after_conv(lambda b, x: b.pool("avg_pool", x, ceil=True)),
     "avg_pool_same": after_conv(lambda b, x: b.pool("avg_pool", x, kernel=(3, 3), stride=(1, 1), padding=(1, 1))),
+    "avg_pool_counting": after_conv(
+        lambda b, x: b.pool("avg_pool", x, kernel=(3, 3), padding=(1, 1), counts_padding=True)
+    ),
+    "adaptive_pool": after_conv(lambda b, x: b.bins(x, (6, 3))),
+    "adaptive_pool_even": after_conv(lambda b, x: b.bins(x, (3, 1) if b.size[0] % 2 else (4, 8))),
+    "pad": after_conv(lambda b, x: b.pad(x, (1, 2), (0, 3))),
     "mean": after_conv(lambda b, x: b.one("mean", x)),
     "bilinear_double": after_conv(lambda b, x: b.resize(x, (2 * b.size[0], 2 * b.size[1]))),
     "bilinear_odd": after_conv(lambda b, x: b.resize(x, (19, 37))),
     "bilinear_down": after_conv(lambda b, x: b.resize(x, (7, 5))),
     "bilinear_from_1x1": after_conv(lambda b, x: b.resize(b.one("mean", x), b.size)),
+    "bilinear_aligned": after_conv(lambda b, x: b.resize(x, (29, 31), align_corners=True)),
+    "bilinear_aligned_down": after_conv(lambda b, x: b.resize(x, (7, 1), align_corners=True)),
+    "bicubic": after_conv(lambda b, x: b.resize(x, (29, 9), "bicubic")),
+    "bicubic_aligned": after_conv(lambda b, x: b.resize(x, (29, 9), "bicubic", align_corners=True)),
     "nearest_double": after_conv(lambda b, x: b.resize(x, (2 * b.size[0], 2 * b.size[1]), "nearest")),
     "nearest_odd": after_conv(lambda b, x: b.resize(x, (19, 37), "nearest")),
     "nearest_down": after_conv(lambda b, x: b.resize(x, (7, 5), "nearest")),

@@ -47,17 +47,32 @@ def run_torch(graph, image):
             y = F.conv_transpose2d(x[0], *weights, *more)
         elif op.op in ("max_pool", "avg_pool"):
             pool = F.max_pool2d if op.op == "max_pool" else F.avg_pool2d
-            more = {} if op.op == "max_pool" else {"count_include_pad": False}
+            more = {} if op.op == "max_pool" else {"count_include_pad": a.counts_padding}
             both = (pool(x[0], a.kernel, a.stride, a.padding, ceil_mode=c, **more) for c in (False, True))
             y = next(result for result in both if result.shape[2:] == size)
-        elif op.op == "resize":
-            y = F.interpolate(x[0], size, mode=a.mode)
+        elif op.op in ("resize", "bicubic"):
+            y = F.interpolate(x[0], size, mode=a.mode, align_corners=a.align_corners or None)
+        elif op.op == "adaptive_pool":
+            y = F.adaptive_avg_pool2d(x[0], a.bins)
+        elif op.op == "group_norm":
+            y = F.group_norm(x[0], a.groups, eps=a.eps)
+        elif op.op == "instance_norm":
+            y = F.instance_norm(x[0], eps=a.eps)
+        elif op.op == "layer_norm":
+            y = F.layer_norm(x[0].permute(0, 2, 3, 1), x[0].shape[1:2], eps=a.eps).permute(0, 3, 1, 2)
+        elif op.op == "attention":
+            q, k, v = (each.flatten(2).transpose(1, 2).unflatten(2, (a.heads, -1)).transpose(1, 2) for each in x)
+            attended = torch.softmax(q @ k.transpose(2, 3) * a.scale, -1) @ v
+            y = attended.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, size)
+        elif op.op == "pad":
+            y = F.pad(x[0], (*a.width, *a.height))
         elif op.op in UNARY:
             (case,) = (case for case, attrs in UNARY[op.op].attrs.items() if attrs == vars(a))
             y = UNARY[op.op].modules[case](x[0].clone())
         else:
             y = {
                 "add": lambda x: x[0] + x[1],
+                "sub": lambda x: x[0] - x[1],
                 "mul": lambda x: x[0] * x[1],
                 "concat": lambda x: torch.cat(x, 1),
                 "mean": lambda x: x[0].mean((2, 3), keepdim=True),

@@ -87,6 +87,8 @@ BUILTIN = {
     "avg_pool": ["AVERAGE_POOL_2D"],
     "avg_pool_ceil": ["AVERAGE_POOL_2D"],
     "avg_pool_same": ["AVERAGE_POOL_2D"],
+    "avg_pool_counting": ["AVERAGE_POOL_2D"],
+    "adaptive_pool_even": ["AVERAGE_POOL_2D"],
     "relu": ["RELU"],
     "relu6": ["RELU6"],
     "max_pool_3_2_padded": ["PADV2"],

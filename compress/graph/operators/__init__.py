@@ -4,15 +4,23 @@ To add one, write its entry beside its kind, name it here and give it a case in 
 it against torch, both runtimes and an independent reference.
 """
 
+from compress.graph.operators.attention import ATTENTION
 from compress.graph.operators.conv import CONV, CONV_TRANSPOSE
-from compress.graph.operators.elementwise import ADD, CONCAT, MUL
+from compress.graph.operators.elementwise import ADD, CONCAT, MUL, SUB
 from compress.graph.operators.image import IMAGE
-from compress.graph.operators.pool import AVG_POOL, MAX_POOL, MEAN
-from compress.graph.operators.resize import RESIZE
+from compress.graph.operators.norm import GROUP_NORM, INSTANCE_NORM, LAYER_NORM
+from compress.graph.operators.pool import ADAPTIVE_POOL, AVG_POOL, MAX_POOL, MEAN
+from compress.graph.operators.resize import BICUBIC, RESIZE
+from compress.graph.operators.shape import PAD
 from compress.graph.operators.unary import UNARY
 
 OPERATORS = {
     operator.name: operator
-    for operator in (IMAGE, CONV, CONV_TRANSPOSE, ADD, MUL, CONCAT, MAX_POOL, AVG_POOL, MEAN, RESIZE, *UNARY)
+    for operator in (
+        *(IMAGE, CONV, CONV_TRANSPOSE, ADD, SUB, MUL, CONCAT, PAD, ATTENTION),
+        *(MAX_POOL, AVG_POOL, MEAN, ADAPTIVE_POOL, RESIZE, BICUBIC),
+        *(INSTANCE_NORM, GROUP_NORM, LAYER_NORM),
+        *UNARY,
+    )
 }
 """By name."""

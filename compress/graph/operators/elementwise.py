@@ -81,6 +81,23 @@ MUL = Operator(
     fuses=True,
     bounds=_product,
 )
+SUB = Operator(
+    name="sub",
+    inputs=2,
+    attributes=Attributes,
+    channels=Channels.TIES,
+    scale=Scale.OWN,
+    on_steps=OnSteps.LINEAR,
+    work=Work.MOVING,
+    aten={"sub.Tensor": _add_of, "sub_.Tensor": _add_of},
+    compute=lambda x, a: x[0] - x[1],
+    onnx=lambda node, source, result: (OnnxForm("Sub"),),
+    tflite=lambda node, source, result: (
+        TfliteForm("SUB", ("SubOptions", {"fusedActivationFunction": node.activation})),
+    ),
+    onnx_float="onnxruntime has no integer kernel for it, so it runs in float between the same integers",
+    fuses=True,
+)
 CONCAT = Operator(
     name="concat",
     inputs=None,

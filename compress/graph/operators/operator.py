@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +41,8 @@ class Channels(Enum):
     PASSES = auto()  # from its only input
     TIES = auto()  # from every input, so that channel c of one stays or goes with channel c of the others
     JOINS = auto()  # its inputs' channels side by side
+    MIXES = auto()  # from its only input, none of which can go without changing the others
+    ATTENDS = auto()  # from its last input; those of all inputs stay as they are
 
 
 class Scale(Enum):
@@ -70,6 +72,7 @@ class Work(Enum):
     WRITING = auto()  # the values that it writes
     MOVING = auto()  # the values that it reads and writes
     FILTERING = auto()  # multiply-accumulates, values read and written, weights
+    ATTENDING = auto()  # multiply-accumulates of every position with every other, values read and written
 
 
 @dataclass(frozen=True)
@@ -114,26 +117,43 @@ class Rectifier:
     tflite: str  # its name in TFLite's ActivationFunctionType
 
 
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """One of the nodes of a file that compute an operator, one after the other. It reads what the one before it gave,
+    the operator's own inputs if it is the first, or else what `reads` says: the operator's inputs are numbered from 0,
+    the results of its forms go on from there, and -1 is the form before."""
+
+    reads: tuple[int, ...] = ()
+
+    def given(self, values: Sequence[Value], inputs: int) -> list[Value]:
+        """What it reads of `values`: the operator's `inputs` inputs, and the results of the forms before it."""
+        if self.reads:
+            return [values[index] for index in self.reads]
+        return list(values) if len(values) == inputs else [values[-1]]
+
+
 @dataclass(frozen=True)
-class OnnxForm:
-    """One node in ONNX's words. It reads what the form before it gave, the operator's own inputs if it is the first;
-    then, `with_input`, the operator's first input once more; then `constants` (None: left out), then the weights."""
+class OnnxForm(Form):
+    """One node in ONNX's words: after what it reads come `constants` (None: left out), then the weights."""
 
     op_type: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
     constants: tuple[Any, ...] = ()
-    with_input: bool = False
     output_axis: int = 0  # of the weight: that of the output channels
 
 
 @dataclass(frozen=True)
-class TfliteForm:
-    """One operator in TFLite's words, reading what `OnnxForm` says.
+class TfliteForm(Form):
+    """One operator in TFLite's words.
 
     code, options   of the builtin operator, and the name and fields of its options table
     versions        the lowest of the operator that do what is asked here, for float32 and for int8
     since           the TensorFlow release that brought that version
-    before, after   constants around the inputs; weights come between inputs and `after`
+    before, after   constants around the inputs, int32 or float32; weights come between inputs and `after`
+    shape           of the result, NHWC, where another form reads it and it is not that of the input
     reals           real constants after the inputs, stored as the first input is: float32, or integers of its scale
     pads            of height and width, in an operator of their own
     pad_lowest      pad with the lowest value instead of zero
@@ -149,8 +169,8 @@ class TfliteForm:
     since: str = "2.3.0"
     before: tuple[Any, ...] = ()
     after: tuple[Any, ...] = ()
+    shape: tuple[int, ...] = ()
     reals: tuple[float, ...] = ()
-    with_input: bool = False
     pads: tuple[Pair, ...] = ()
     pad_lowest: bool = False
     widen: Pair = (0, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compress.errors import ExportError
@@ -18,12 +18,15 @@ from compress.graph.operators.operator import (
     Pair,
     Scale,
     TfliteForm,
+    ToOnnx,
     Work,
     of_inputs,
     pair,
 )
+from compress.graph.operators.spatial import mapped_onnx, mapped_tflite, sizes
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from compress.graph.quantized import QuantizedOperator, TensorSpec
@@ -31,12 +34,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PoolAttributes(Attributes):
-    """Padding never wins a maximum and is not counted in an average. `ceil`: the last window may lack pixels."""
+    """Padding never wins a maximum, and counts as zeros in an average only where `counts_padding`. `ceil`: the last
+    window may lack pixels."""
 
     kernel: Pair
     stride: Pair
     padding: Pair = (0, 0)
     ceil: bool = False
+    counts_padding: bool = False
+
+
+@dataclass(frozen=True)
+class AdaptiveAttributes(Attributes):
+    """Bins along height and width. Bin i of n spans pixels floor(i * size / n) to ceil((i + 1) * size / n)."""
+
+    bins: Pair
 
 
 def _pool_of(call: Call) -> PoolAttributes:
@@ -51,9 +63,12 @@ def _max_pool_of(call: Call) -> PoolAttributes | str:
 
 def _avg_pool_of(call: Call) -> PoolAttributes | str:
     a = call.arguments
-    if a["divisor_override"] or (a["count_include_pad"] and pair(a["padding"]) != (0, 0)):
-        return "that counts padded pixels"
-    return _pool_of(call)
+    if a["divisor_override"]:
+        return "with a divisor of its own"
+    counts = bool(a["count_include_pad"]) and pair(a["padding"]) != (0, 0)
+    if counts and a["ceil_mode"]:
+        return "that counts padded pixels, with ceil_mode"
+    return replace(_pool_of(call), counts_padding=counts)
 
 
 def _mean_of(call: Call) -> Attributes | str:
@@ -63,9 +78,13 @@ def _mean_of(call: Call) -> Attributes | str:
     return Attributes()
 
 
-def _adaptive_of(call: Call) -> Attributes | str:
-    size = call.arguments["output_size"]
-    return Attributes() if pair(size) == (1, 1) else f"to {size}"
+def _to_one(call: Call) -> Attributes | str:
+    return Attributes() if call.result[2:] == (1, 1) else f"to {call.result[2:]}"
+
+
+def _to_bins(call: Call) -> AdaptiveAttributes:
+    height, width = call.result[2:]
+    return AdaptiveAttributes((int(height), int(width)))
 
 
 def _max_pool(x: Sequence[Tensor], a: PoolAttributes) -> Tensor:
@@ -77,41 +96,88 @@ def _max_pool(x: Sequence[Tensor], a: PoolAttributes) -> Tensor:
 def _avg_pool(x: Sequence[Tensor], a: PoolAttributes) -> Tensor:
     from torch.nn import functional as F
 
-    return F.avg_pool2d(x[0], a.kernel, a.stride, a.padding, a.ceil, False)
+    return F.avg_pool2d(x[0], a.kernel, a.stride, a.padding, a.ceil, a.counts_padding)
 
 
-def _onnx(op_type: str, **more: Any) -> Any:
+def _adaptive(x: Sequence[Tensor], a: AdaptiveAttributes) -> Tensor:
+    from torch.nn import functional as F
+
+    return F.adaptive_avg_pool2d(x[0], a.bins)
+
+
+def bins_map(size: int, bins: int) -> np.ndarray:
+    """[bins, size] float32: what each bin takes of the pixels along one axis."""
+    import numpy as np
+
+    matrix = np.zeros((bins, size), np.float32)
+    for index in range(bins):
+        first, last = index * size // bins, -(-(index + 1) * size // bins)
+        matrix[index, first:last] = 1 / (last - first)
+    return matrix
+
+
+def _even(source: TensorSpec, bins: Pair) -> PoolAttributes | None:
+    """The pool that does the same, where the bins divide the map."""
+    if any(size % n for size, n in zip(source.shape[2:], bins, strict=True)):
+        return None
+    kernel = pair([size // n for size, n in zip(source.shape[2:], bins, strict=True)])
+    return PoolAttributes(kernel, kernel)
+
+
+def _adaptive_onnx(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[OnnxForm, ...]:
+    if even := _even(source, node.attrs.bins):
+        return _onnx_pool("AveragePool", even, source, result)
+    return mapped_onnx(*(bins_map(*ends) for ends in sizes(source, result)))
+
+
+def _adaptive_tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[TfliteForm, ...]:
+    if even := _even(source, node.attrs.bins):
+        return (_tflite_pool("AVERAGE_POOL_2D", even, "VALID"),)
+    return mapped_tflite(source, *(bins_map(*ends) for ends in sizes(source, result)))
+
+
+def _onnx_pool(op_type: str, a: PoolAttributes, source: TensorSpec, result: TensorSpec) -> tuple[OnnxForm, ...]:
     """Padding at the end follows from the output's size, so that torch's ceil_mode needs no attribute."""
-
-    def forms(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[OnnxForm, ...]:
-        a = node.attrs
-        covered = [(out - 1) * s + k for out, s, k in zip(result.shape[2:], a.stride, a.kernel, strict=True)]
-        end = [max(c - size - b, 0) for c, size, b in zip(covered, source.shape[2:], a.padding, strict=True)]
-        return (OnnxForm(op_type, {"kernel_shape": a.kernel, "strides": a.stride, "pads": [*a.padding, *end], **more}),)
-
-    return forms
+    covered = [(out - 1) * s + k for out, s, k in zip(result.shape[2:], a.stride, a.kernel, strict=True)]
+    end = [max(c - size - b, 0) for c, size, b in zip(covered, source.shape[2:], a.padding, strict=True)]
+    counts = {"count_include_pad": int(a.counts_padding)} if op_type == "AveragePool" else {}
+    return (OnnxForm(op_type, {"kernel_shape": a.kernel, "strides": a.stride, "pads": [*a.padding, *end], **counts}),)
 
 
-def _tflite(code: str, pads_averages: bool) -> Any:
-    def forms(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[TfliteForm, ...]:
-        a = node.attrs
-        padding, pads = tflite_padding(source.shape[2:], result.shape[2:], a.kernel, a.stride, a.padding)
-        if not pads_averages and any(pad != (0, 0) for pad in pads):
-            raise ExportError(
-                f"{node.name}: TFLite averages padded pixels only as SAME pads them, which kernel {tuple(a.kernel)}, "
-                f"stride {tuple(a.stride)}, padding {tuple(a.padding)} on {source.shape[2]}x{source.shape[3]} is not; "
-                "use a padding of 0 in the model"
-            )
-        fields = {
-            "padding": padding,
-            "strideW": a.stride[1],
-            "strideH": a.stride[0],
-            "filterWidth": a.kernel[1],
-            "filterHeight": a.kernel[0],
-        }
-        return (TfliteForm(code, ("Pool2DOptions", fields), pads=pads, pad_lowest=True),)
+def _tflite_pool(code: str, a: PoolAttributes, padding: str, **more: Any) -> TfliteForm:
+    fields = {
+        "padding": padding,
+        "strideW": a.stride[1],
+        "strideH": a.stride[0],
+        "filterWidth": a.kernel[1],
+        "filterHeight": a.kernel[0],
+    }
+    return TfliteForm(code, ("Pool2DOptions", fields), **more)
 
-    return forms
+
+def _onnx(op_type: str) -> ToOnnx:
+    return lambda node, source, result: _onnx_pool(op_type, node.attrs, source, result)
+
+
+def _max_tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[TfliteForm, ...]:
+    a = node.attrs
+    padding, pads = tflite_padding(source.shape[2:], result.shape[2:], a.kernel, a.stride, a.padding)
+    return (_tflite_pool("MAX_POOL_2D", a, padding, pads=pads, pad_lowest=True),)
+
+
+def _avg_tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[TfliteForm, ...]:
+    """SAME never counts its padding, and an operator that pads puts zeros that always count."""
+    a = node.attrs
+    if a.counts_padding:
+        return (_tflite_pool("AVERAGE_POOL_2D", a, "VALID", pads=tuple((p, p) for p in a.padding)),)
+    padding, pads = tflite_padding(source.shape[2:], result.shape[2:], a.kernel, a.stride, a.padding)
+    if any(pad != (0, 0) for pad in pads):
+        raise ExportError(
+            f"{node.name}: TFLite averages padded pixels only as SAME pads them, which kernel {tuple(a.kernel)}, "
+            f"stride {tuple(a.stride)}, padding {tuple(a.padding)} on {source.shape[2]}x{source.shape[3]} is not; "
+            "use a padding of 0 in the model"
+        )
+    return (_tflite_pool("AVERAGE_POOL_2D", a, padding, pads=pads),)
 
 
 MAX_POOL = Operator(
@@ -125,7 +191,7 @@ MAX_POOL = Operator(
     aten={"max_pool2d.default": _max_pool_of},
     compute=_max_pool,
     onnx=_onnx("MaxPool"),
-    tflite=_tflite("MAX_POOL_2D", pads_averages=True),
+    tflite=_max_tflite,
     homogeneous=True,
     bounds=of_inputs,
 )
@@ -139,8 +205,8 @@ AVG_POOL = Operator(
     work=Work.MOVING,
     aten={"avg_pool2d.default": _avg_pool_of},
     compute=_avg_pool,
-    onnx=_onnx("AveragePool", count_include_pad=0),
-    tflite=_tflite("AVERAGE_POOL_2D", pads_averages=False),
+    onnx=_onnx("AveragePool"),
+    tflite=_avg_tflite,
     homogeneous=True,
     bounds=of_inputs,
 )
@@ -152,10 +218,25 @@ MEAN = Operator(
     scale=Scale.OWN,
     on_steps=OnSteps.LINEAR,
     work=Work.MOVING,
-    aten={"mean.dim": _mean_of, "adaptive_avg_pool2d.default": _adaptive_of},
+    aten={"mean.dim": _mean_of, "adaptive_avg_pool2d.default": _to_one},
     compute=lambda x, a: x[0].mean((2, 3), keepdim=True),
     onnx=lambda node, source, result: (OnnxForm("GlobalAveragePool"),),
     tflite=lambda node, source, result: (TfliteForm("MEAN", ("ReducerOptions", {"keepDims": True}), after=((1, 2),)),),
     homogeneous=True,
     bounds=of_inputs,
+)
+ADAPTIVE_POOL = Operator(
+    name="adaptive_pool",
+    inputs=1,
+    attributes=AdaptiveAttributes,
+    channels=Channels.PASSES,
+    scale=Scale.OF_INPUTS,
+    on_steps=OnSteps.AVERAGES,
+    work=Work.MOVING,
+    aten={"adaptive_avg_pool2d.default": _to_bins},
+    compute=_adaptive,
+    onnx=_adaptive_onnx,
+    tflite=_adaptive_tflite,
+    onnx_float="bins that do not divide the map have no integer kernel, so they run in float between the same integers",
+    homogeneous=True,
 )

@@ -169,13 +169,13 @@ def _gelu_onnx(a: GeluAttributes) -> tuple[OnnxForm, ...]:
     else:  # x + 0.044715 x^3 as x * (1 + 0.044715 x * x)
         inside = [
             OnnxForm("Mul", constants=(_real(0.044715),)),
-            OnnxForm("Mul", with_input=True),
+            OnnxForm("Mul", reads=(-1, 0)),
             OnnxForm("Add", constants=(_real(1),)),
-            OnnxForm("Mul", with_input=True),
+            OnnxForm("Mul", reads=(-1, 0)),
             OnnxForm("Mul", constants=(_real(math.sqrt(2 / math.pi)),)),
             OnnxForm("Tanh"),
         ]
-    end = [OnnxForm("Add", constants=(_real(1),)), OnnxForm("Mul", with_input=True)]
+    end = [OnnxForm("Add", constants=(_real(1),)), OnnxForm("Mul", reads=(-1, 0))]
     return (*inside, *end, OnnxForm("Mul", constants=(_real(0.5),)))
 
 
@@ -269,7 +269,7 @@ HARDSWISH = _unary(
     "hardswish",
     _functional("hardswish"),
     _in_place_too("hardswish"),
-    onnx=lambda a: (OnnxForm("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}), OnnxForm("Mul", with_input=True)),
+    onnx=lambda a: (OnnxForm("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}), OnnxForm("Mul", reads=(-1, 0))),
     tflite=lambda a: (TfliteForm("HARD_SWISH", ("HardSwishOptions", {}), (1, 1)),),
 )
 HARDSIGMOID = _unary(
@@ -290,10 +290,10 @@ SILU = _unary(
     "silu",
     _functional("silu"),
     _in_place_too("silu"),
-    onnx=lambda a: (OnnxForm("Sigmoid"), OnnxForm("Mul", with_input=True)),
+    onnx=lambda a: (OnnxForm("Sigmoid"), OnnxForm("Mul", reads=(-1, 0))),
     tflite=lambda a: (
         TfliteForm("LOGISTIC", in_float=True),
-        TfliteForm("MUL", ("MulOptions", {}), with_input=True, in_float=True),
+        TfliteForm("MUL", ("MulOptions", {}), reads=(-1, 0), in_float=True),
     ),
 )
 GELU = _unary(

@@ -1,0 +1,410 @@
+"""An ONNX file as a torch module, so that it goes through the same door as any other.
+
+Each node on the way from the image is said in torch; what depends on constants and shapes alone is computed by ONNX's
+own reference evaluator, as its shapes at the traced size are known.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import NodeProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.errors import ModelError
+
+Value = Any
+"""A Tensor that depends on the image, or a numpy array that does not; None for an input that is left out."""
+
+
+def read_onnx(path: Path) -> "OnnxModule":
+    """Raises ModelError for a file that is no ONNX model, whose weights lie outside its folder, or which holds an
+    operator that is not known here."""
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        _check_external(model, path)
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{path}: is no ONNX model: {str(error).splitlines()[0] if str(error) else error!r}") from None
+    unknown = sorted(
+        {f"{node.domain}.{node.op_type}".lstrip(".") for node in _from_image(model) if _key(node) not in OPERATORS}
+    )
+    if unknown:
+        raise ModelError(f"{path}: holds operators that are not known here: {', '.join(unknown)}")
+    return OnnxModule(model)
+
+
+def _check_external(model: onnx.ModelProto, path: Path) -> None:
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                place = (path.parent / entry.value).resolve()
+                if not place.is_relative_to(path.parent.resolve()):
+                    raise ModelError(f"{path}: {tensor.name} has its data outside the file's folder: {entry.value}")
+                if not place.is_file():
+                    raise ModelError(f"{path}: {tensor.name} has its data in {entry.value}, which is not there")
+
+
+class OnnxModule(nn.Module):
+    """The graph, for one float32 image [1, C, H, W]. Its parameters are the float initializers, in float32."""
+
+    def __init__(self, model: onnx.ModelProto):
+        super().__init__()
+        graph = model.graph
+        self.opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
+        stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self.constants: dict[str, np.ndarray] = {}
+        self.names: dict[str, str] = {}
+        for name, array in stored.items():
+            if array.dtype in (np.float16, np.float32, np.float64) and array.ndim:
+                self.names[name] = f"{_plain(name)}"
+                self.register_parameter(
+                    self.names[name], nn.Parameter(torch.from_numpy(array.astype(np.float32)), requires_grad=False)
+                )
+            self.constants[name] = array
+        self.inputs = [each for each in graph.input if each.name not in stored]
+        self.outputs = [each.name for each in graph.output]
+        self.nodes = list(graph.node)
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Of the image; None where the file leaves it free."""
+        return tuple(d.dim_value or None for d in self.inputs[0].type.tensor_type.shape.dim)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        values: dict[str, Value] = {"": None, **self.constants, self.inputs[0].name: image}
+        for node in self.nodes:
+            given = [values[name] for name in node.input]
+            if any(isinstance(value, Tensor) for value in given) and node.op_type != "Shape":
+                given = [self._tensor(name, values[name]) for name in node.input]
+                results = OPERATORS[_key(node)](_Call(node, self.opset), *given)
+            elif node.op_type == "Shape" and isinstance(given[0], Tensor):
+                results = np.array(given[0].shape, np.int64)
+            else:
+                results = _evaluated(node, given, self.opset)
+            results = results if isinstance(results, tuple | list) else [results]
+            values.update(zip(node.output, results))
+        return [values[name] for name in self.outputs]
+
+    def _tensor(self, name: str, value: Value) -> Value:
+        """A parameter where it is one, so that layers keep their names."""
+        return getattr(self, self.names[name]) if name in self.names else value
+
+
+def _plain(name: str) -> str:
+    """A name that a parameter may have."""
+    return name.replace(".", "/") or "weight"
+
+
+def _evaluated(node: NodeProto, given: Sequence[np.ndarray | None], opset: int) -> list[np.ndarray]:
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [node],
+            "one",
+            [
+                onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), None)
+                for name, value in dict(zip(node.input, given)).items()
+                if name and value is not None
+            ],
+            [onnx.helper.make_empty_tensor_value_info(name) for name in node.output],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", opset)],
+    )
+    feeds = {name: value for name, value in zip(node.input, given) if name and value is not None}
+    return list(ReferenceEvaluator(model).run(None, feeds))
+
+
+class _Call:
+    """A node's attributes, by name."""
+
+    def __init__(self, node: NodeProto, opset: int):
+        self.node, self.opset = node, opset
+        self.attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+
+    def get(self, name: str, default: Any = None) -> Any:
+        value = self.attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def refuse(self, why: str) -> ModelError:
+        return ModelError(f"{self.node.name or self.node.output[0]}: operator {self.node.op_type} {why}: not supported")
+
+
+def _from_image(model: onnx.ModelProto) -> list[NodeProto]:
+    """The nodes that depend on the image's values."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    reached = {each.name for each in model.graph.input if each.name not in stored}
+    found = []
+    for node in model.graph.node:
+        if node.op_type != "Shape" and reached & set(node.input):
+            reached.update(node.output)
+            found.append(node)
+    return found
+
+
+def _key(node: NodeProto) -> str:
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+# --- operators --------------------------------------------------------------------------------------------------------
+
+
+def _windows(
+    call: _Call, x: Tensor, kernel: Sequence[int]
+) -> tuple[Tensor, list[int], list[int], list[int], list[int]]:
+    """Stride, dilation, padding before and after, and what auto_pad says as numbers."""
+    rank = len(kernel)
+    stride, dilation = (list(call.get(name) or [1] * rank) for name in ("strides", "dilations"))
+    pads = list(call.get("pads") or [0] * 2 * rank)
+    before, after = pads[:rank], pads[rank:]
+    auto = call.get("auto_pad", "NOTSET")
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        for i, (size, k, s, d) in enumerate(zip(x.shape[2:], kernel, stride, dilation)):
+            lack = max((ceil(size / s) - 1) * s + d * (k - 1) + 1 - size, 0)
+            half, rest = lack // 2, lack - lack // 2
+            before[i], after[i] = (half, rest) if auto == "SAME_UPPER" else (rest, half)
+    return x, stride, dilation, before, after
+
+
+def _conv(call: _Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    x, stride, dilation, before, after = _windows(call, x, weight.shape[2:])
+    if before != after:
+        x, before = F.pad(x, (before[1], after[1], before[0], after[0])), [0, 0]
+    return F.conv2d(x, weight, bias, stride, before, dilation, call.get("group", 1))
+
+
+def _conv_transpose(call: _Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    x, stride, dilation, before, after = _windows(call, x, weight.shape[2:])
+    extra = list(call.get("output_padding") or [0, 0])
+    if before != after or call.get("output_shape"):
+        raise call.refuse("with uneven padding")
+    return F.conv_transpose2d(x, weight, bias, stride, before, extra, call.get("group", 1), dilation)
+
+
+def _max_pool(call: _Call, x: Tensor) -> Tensor:
+    kernel = call.get("kernel_shape")
+    x, stride, dilation, before, after = _windows(call, x, kernel)
+    if before != after:
+        raise call.refuse("with uneven padding")
+    return F.max_pool2d(x, kernel, stride, before, dilation, bool(call.get("ceil_mode", 0)))
+
+
+def _avg_pool(call: _Call, x: Tensor) -> Tensor:
+    kernel = call.get("kernel_shape")
+    x, stride, _, before, after = _windows(call, x, kernel)
+    if before != after:
+        raise call.refuse("with uneven padding")
+    counts = bool(call.get("count_include_pad", 0))
+    return F.avg_pool2d(x, kernel, stride, before, bool(call.get("ceil_mode", 0)), counts)
+
+
+def _batch_norm(call: _Call, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    if call.get("training_mode", 0):
+        raise call.refuse("in training mode")
+    return F.batch_norm(x, mean, variance, scale, bias, eps=call.get("epsilon", 1e-5))
+
+
+def _resize(call: _Call, x: Tensor, *given: Any) -> Tensor:
+    scales = (
+        call.get("scales") if call.opset < 9 else given[0] if call.opset < 11 else given[1] if len(given) > 1 else None
+    )
+    sizes = given[2] if call.opset >= 11 and len(given) > 2 and given[2] is not None and len(given[2]) else None
+    if sizes is None:
+        sizes = [int(np.floor(n * float(s))) for n, s in zip(x.shape, scales if scales is not None else ())]
+    if list(sizes[:2]) != list(x.shape[:2]):
+        raise call.refuse("of more than height and width")
+    size = [int(each) for each in sizes[2:]]
+    mode = {"nearest": "nearest", "linear": "bilinear", "cubic": "bicubic"}[call.get("mode", "nearest")]
+    places = call.get("coordinate_transformation_mode", "half_pixel" if call.opset >= 11 else "asymmetric")
+    if mode == "nearest":
+        whole = all(new % old == 0 for new, old in zip(size, x.shape[2:]))
+        if not whole and (places, call.get("nearest_mode", "round_prefer_floor")) != ("asymmetric", "floor"):
+            raise call.refuse(f"to the nearest by {places}, {call.get('nearest_mode', 'round_prefer_floor')}")
+        return F.interpolate(x, size, mode=mode)
+    if places not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+        raise call.refuse(f"with coordinates {places}")
+    if mode == "bicubic" and call.get("cubic_coeff_a", -0.75) != -0.75:
+        raise call.refuse(f"with a cubic coefficient of {call.get('cubic_coeff_a')}")
+    return F.interpolate(x, size, mode=mode, align_corners=places == "align_corners")
+
+
+def _pad(call: _Call, x: Tensor, pads: Any = None, value: Any = None, axes: Any = None) -> Tensor:
+    amounts = [int(each) for each in (call.get("pads") if pads is None else pads)]
+    rank = len(amounts) // 2
+    where = range(rank) if axes is None else [int(axis) % x.ndim for axis in axes]
+    ends = [(0, 0)] * x.ndim
+    for index, axis in enumerate(where):
+        ends[axis] = amounts[index], amounts[index + rank]
+    constant = call.get("value", 0.0) if value is None else float(np.asarray(value))
+    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}[call.get("mode", "constant")]
+    flat = [amount for pair in reversed(ends) for amount in pair]
+    while len(flat) > 2 and flat[-2:] == [0, 0]:
+        flat = flat[:-2]
+    return F.pad(x, flat, mode, constant) if mode == "constant" else F.pad(x, flat, mode)
+
+
+def _reshape(call: _Call, x: Tensor, shape: Any = None) -> Tensor:
+    wanted = [int(each) for each in (call.get("shape") if shape is None else shape)]
+    return x.reshape([x.shape[i] if n == 0 and not call.get("allowzero", 0) else n for i, n in enumerate(wanted)])
+
+
+def _axes(call: _Call, given: Any) -> list[int] | None:
+    axes = call.get("axes") if given is None else given
+    return None if axes is None else [int(axis) for axis in np.atleast_1d(axes)]
+
+
+def _squeeze(call: _Call, x: Tensor, axes: Any = None) -> Tensor:
+    where = _axes(call, axes)
+    where = [i for i, n in enumerate(x.shape) if n == 1] if where is None else [axis % x.ndim for axis in where]
+    return x.reshape([n for i, n in enumerate(x.shape) if i not in where])
+
+
+def _unsqueeze(call: _Call, x: Tensor, axes: Any = None) -> Tensor:
+    where = _axes(call, axes) or []
+    for axis in sorted(axis % (x.ndim + len(where)) for axis in where):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def _slice(call: _Call, x: Tensor, *given: Any) -> Tensor:
+    starts, ends = (call.get("starts"), call.get("ends")) if not given else given[:2]
+    axes = call.get("axes") if not given else given[2] if len(given) > 2 else None
+    steps = given[3] if len(given) > 3 else None
+    for index, (start, end) in enumerate(zip(starts, ends)):
+        if steps is not None and int(steps[index]) != 1:
+            raise call.refuse("in steps")
+        axis = index if axes is None else int(axes[index])
+        size = x.shape[axis]
+        first, last = (min(max(int(e) + size if e < 0 else int(e), 0), size) for e in (start, end))
+        x = x.narrow(axis, first, last - first)
+    return x
+
+
+def _split(call: _Call, x: Tensor, sizes: Any = None) -> list[Tensor]:
+    axis = call.get("axis", 0)
+    given = call.get("split") if sizes is None else [int(each) for each in sizes]
+    return list(x.split(given, axis)) if given else list(x.chunk(len(call.node.output), axis))
+
+
+def _gather(call: _Call, x: Tensor, indices: Any) -> Tensor:
+    if np.ndim(indices):
+        raise call.refuse("of several places")
+    return x.select(call.get("axis", 0), int(indices))
+
+
+def _gemm(call: _Call, a: Tensor, b: Tensor, c: Any = None) -> Tensor:
+    a = a.T if call.get("transA", 0) else a
+    b = b if call.get("transB", 0) else b.T
+    result = F.linear(a, b * call.get("alpha", 1.0) if call.get("alpha", 1.0) != 1 else b)
+    return result if c is None else result + c * call.get("beta", 1.0)
+
+
+def _clip(call: _Call, x: Tensor, low: Any = None, high: Any = None) -> Tensor:
+    low, high = (
+        call.get(name) if each is None else float(np.asarray(each)) for name, each in (("min", low), ("max", high))
+    )
+    return x.clamp(low, high)
+
+
+def _reduced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def one(call: _Call, x: Tensor, axes: Any = None) -> Tensor:
+        where = _axes(call, axes)
+        return function(x, list(range(x.ndim)) if where is None else where, keepdim=bool(call.get("keepdims", 1)))
+
+    return one
+
+
+def _two(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    def one(call: _Call, a: Any, b: Any) -> Any:
+        return function(_number(a), _number(b))
+
+    return one
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.item() if value.size == 1 else torch.from_numpy(value.astype(np.float32))
+    return value
+
+
+def _layer_norm(call: _Call, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+    axis = call.get("axis", -1) % x.ndim
+    return F.layer_norm(x, x.shape[axis:], scale, bias, call.get("epsilon", 1e-5))
+
+
+def _softmax(call: _Call, x: Tensor) -> Tensor:
+    axis = call.get("axis", 1 if call.opset < 13 else -1)
+    if call.opset < 13 and axis % x.ndim != x.ndim - 1 and x.shape[axis + 1 :].numel() != 1:
+        raise call.refuse("over several axes (opset below 13)")
+    return torch.softmax(x, axis)
+
+
+def _depth_to_space(call: _Call, x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    r = call.get("blocksize")
+    if call.get("mode", "DCR") == "CRD":
+        return x.reshape(n, c // r**2, r, r, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c // r**2, h * r, w * r)
+    return x.reshape(n, r, r, c // r**2, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // r**2, h * r, w * r)
+
+
+OPERATORS: Mapping[str, Callable[..., Any]] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "BatchNormalization": _batch_norm,
+    "InstanceNormalization": lambda c, x, scale, bias: F.instance_norm(
+        x, None, None, scale, bias, eps=c.get("epsilon", 1e-5)
+    ),
+    "LayerNormalization": _layer_norm,
+    "MaxPool": _max_pool,
+    "AveragePool": _avg_pool,
+    "GlobalAveragePool": lambda c, x: x.mean((2, 3), keepdim=True),
+    "Resize": _resize,
+    "Upsample": _resize,
+    "Pad": _pad,
+    "DepthToSpace": _depth_to_space,
+    "Add": _two(lambda a, b: a + b),
+    "Sub": _two(lambda a, b: a - b),
+    "Mul": _two(lambda a, b: a * b),
+    "Div": _two(lambda a, b: a / b),
+    "Pow": _two(lambda a, b: a**b),
+    "Neg": lambda c, x: -x,
+    "Concat": lambda c, *x: torch.cat([_as_tensor(each) for each in x], c.get("axis", 1)),
+    "Reshape": _reshape,
+    "Flatten": lambda c, x: x.reshape(int(np.prod(x.shape[: c.get("axis", 1)])), -1),
+    "Transpose": lambda c, x: x.permute(c.get("perm") or list(range(x.ndim))[::-1]),
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Expand": lambda c, x, shape: x.expand(np.broadcast_shapes(tuple(x.shape), tuple(map(int, shape)))),
+    "Slice": _slice,
+    "Split": _split,
+    "Gather": _gather,
+    "Gemm": _gemm,
+    "MatMul": lambda c, a, b: torch.matmul(_as_tensor(a), _as_tensor(b)),
+    "ReduceMean": _reduced(torch.mean),
+    "ReduceSum": _reduced(torch.sum),
+    "Relu": lambda c, x: torch.relu(x),
+    "LeakyRelu": lambda c, x: F.leaky_relu(x, c.get("alpha", 0.01)),
+    "PRelu": lambda c, x, slope: F.prelu(x, slope.flatten()),
+    "Elu": lambda c, x: F.elu(x, c.get("alpha", 1.0)),
+    "Gelu": lambda c, x: F.gelu(x, approximate=c.get("approximate", "none")),
+    "Sigmoid": lambda c, x: torch.sigmoid(x),
+    "Tanh": lambda c, x: torch.tanh(x),
+    "Clip": _clip,
+    "HardSwish": lambda c, x: F.hardswish(x),
+    "HardSigmoid": lambda c, x: (x * c.get("alpha", 0.2) + c.get("beta", 0.5)).clamp(0, 1),
+    "Softmax": _softmax,
+    "Identity": lambda c, x: x,
+    "Dropout": lambda c, x, *rest: x,
+    "Cast": lambda c, x: x,
+}
+
+
+def _as_tensor(value: Any) -> Tensor:
+    return torch.from_numpy(value.astype(np.float32)) if isinstance(value, np.ndarray) else value

@@ -1,0 +1,124 @@
+"""Tensors of any rank as views of maps.
+
+A network of ours knows maps alone, [N, C, H, W]. What people's modules do in between (tokens, heads, permutations)
+mostly moves no value: it only names the axes otherwise. So each tensor of a traced module is told as a view of a map:
+which parts of which axes its dimensions are, in order. Reshapes and permutations rewrite the view, and vanish.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Literal
+
+Axis = Literal["c", "h", "w"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part of an axis: its index there counts `stride` positions at each of `size` steps."""
+
+    axis: Axis
+    size: int
+    stride: int = 1
+
+
+Dim = tuple[Part, ...]
+"""One dimension: the parts that it runs through, the last of them fastest. None: it has size 1."""
+
+
+@dataclass(frozen=True)
+class View:
+    """`dims` of a tensor that holds the map of node `tensor`, whose [C, H, W] is `shape`. The batch is 1 in what is
+    traced, so that no dimension is of it."""
+
+    tensor: str
+    shape: tuple[int, int, int]
+    dims: tuple[Dim, ...]
+
+    @classmethod
+    def of_map(cls, tensor: str, shape: Sequence[int]) -> "View":
+        """[1, C, H, W] as it is."""
+        channels, height, width = shape[-3:]
+        return cls(tensor, (channels, height, width), ((), *_whole((channels, height, width))))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(prod(part.size for part in dim) for dim in self.dims)
+
+    @property
+    def is_map(self) -> bool:
+        return len(self.dims) == 4 and self.dims == View.of_map(self.tensor, self.shape).dims
+
+    def whole(self, axes: str) -> Dim:
+        """The dimension that runs through all of these axes, the last fastest."""
+        by_axis = dict(zip("chw", _whole(self.shape)))
+        return tuple(part for axis in axes for part in by_axis[axis])
+
+    def with_dims(self, dims: Sequence[Dim]) -> "View":
+        return replace(self, dims=tuple(map(_merged, dims)))
+
+    def permuted(self, order: Sequence[int]) -> "View":
+        return self.with_dims([self.dims[index] for index in order])
+
+    def reshaped(self, sizes: Sequence[int]) -> "View | None":
+        """The same values in the same order, in dimensions of these sizes; None where one would begin within a part
+        that does not divide."""
+        left = [part for dim in self.dims for part in dim]
+        dims = []
+        for size in sizes:
+            dim: list[Part] = []
+            while size > 1:
+                if not left:
+                    return None
+                part = left.pop(0)
+                if size % part.size:
+                    if part.size % size:
+                        return None
+                    inner = part.size // size
+                    left.insert(0, Part(part.axis, inner, part.stride))
+                    part = Part(part.axis, size, part.stride * inner)
+                dim.append(part)
+                size //= part.size
+            dims.append(tuple(dim))
+        return None if left else self.with_dims(dims)
+
+    def parts(self, axis: Axis) -> tuple[Part, ...]:
+        """All parts of an axis, in the order of the dimensions."""
+        return tuple(part for dim in self.dims for part in dim if part.axis == axis)
+
+    def on(self, tensor: str, shape: Sequence[int]) -> "View":
+        """The same dimensions of another map, whose [C, H, W] may lack an axis of this one's (be 1 there)."""
+        channels, height, width = shape[-3:]
+        there = {axis for axis, size in zip("chw", (channels, height, width)) if size > 1}
+        dims = [tuple(part for part in dim if part.axis in there) for dim in self.dims]
+        return View(tensor, (channels, height, width), tuple(dims))
+
+
+def _whole(shape: tuple[int, int, int]) -> list[Dim]:
+    return [(Part(axis, size),) if size > 1 else () for axis, size in zip(("c", "h", "w"), shape)]  # type: ignore[arg-type]
+
+
+def _merged(dim: Dim) -> Dim:
+    """With neighbours that count on within one axis as one part."""
+    merged: list[Part] = []
+    for part in dim:
+        before = merged[-1] if merged else None
+        if before and before.axis == part.axis and before.stride == part.size * part.stride:
+            merged[-1] = Part(part.axis, before.size * part.size, part.stride)
+        else:
+            merged.append(part)
+    return tuple(merged)
+
+
+def broadcast(left: View, right: View) -> tuple[Dim, ...] | None:
+    """The dimensions of what two views give element by element, such that their maps, broadcast as they are, are the
+    same; None where they are not."""
+    rank = max(len(left.dims), len(right.dims))
+    a, b = (((),) * (rank - len(view.dims)) + view.dims for view in (left, right))
+    if any(x != y and x and y for x, y in zip(a, b)):
+        return None
+    for axis in ("c", "h", "w"):
+        ours, theirs = (tuple(part for dim in dims for part in dim if part.axis == axis) for dims in (a, b))
+        if ours != theirs and ours and theirs:
+            return None
+    return tuple(x or y for x, y in zip(a, b))
