@@ -219,7 +219,7 @@ def _named(paths: Sequence[Path]) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class _Opened:
-    """What opening a file once told. `open_seconds` in all, of a process with some inferences; `infer_seconds` of one."""
+    """What opening a file once told. `open_seconds`: of a process with a few inferences; `infer_seconds`: of one."""
 
     artifact: Artifact
     kernels: Kernels | None
