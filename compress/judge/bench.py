@@ -217,7 +217,7 @@ def _named(paths: Sequence[Path]) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class _Opened:
-    """What opening a file once told. `open_seconds` until it answers, and `infer_seconds` of one inference."""
+    """What opening a file once told. `open_seconds`: of a process with a few inferences; `infer_seconds`: of one."""
 
     artifact: Artifact
     kernels: Kernels | None
@@ -227,7 +227,7 @@ class _Opened:
     def expected_seconds(self, timed: float, images: int) -> float:
         """Of measuring it: it is opened afresh for each part, timed, and answers for each image and those that change
         a little."""
-        openings = (LAUNCHES + 1 + 2 * bool(images)) * (self.open_seconds + 3 * self.infer_seconds)
+        openings = (LAUNCHES + 1 + 2 * bool(images)) * self.open_seconds
         changed = 3 * min(images, STABLE_IMAGES)
         return openings + timed + (images + changed) * (self.infer_seconds + _IMAGE_SECONDS)
 
@@ -235,7 +235,6 @@ class _Opened:
 def _describe(path: Path) -> _Opened:
     start = time.monotonic()
     with Child(path, threads=1) as child:
-        opened = time.monotonic() - start
         artifact = child.describe()
         infer = min(child.time(2)) / 1e3
         try:
@@ -243,7 +242,7 @@ def _describe(path: Path) -> _Opened:
         except MeasureError as error:  # a foreign file may run well and yet not let itself be looked into
             log.info("which operators run outside the delegate is not known: %s", error)
             kernels = None
-        return _Opened(artifact, kernels, opened, infer)
+    return _Opened(artifact, kernels, time.monotonic() - start, infer)
 
 
 def _classes(artifacts: dict[str, Artifact], originals: dict[str, Path], recipe: Recipe | None) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from compress.errors import DataError
 from compress.files import read_json, sha256_of, size_of
 from compress.judge.shipped import ShippedFile
 from compress.measure.values import Interval, Latency, Measurement, impossible
+from compress.release.manifest import REPORT
 
-REPORT = "report.json"
 _ROUNDING = 1e-6
 Kind = TypeVar("Kind")
 

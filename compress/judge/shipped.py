@@ -63,13 +63,14 @@ def _alone(path: Path) -> ShippedFile:
     """With what the manifest beside it knows, if that describes the very file."""
     check_whole(path)  # first, since what is no model may have no end
     sha256 = sha256_of(path)
-    if os.path.lexists(path.parent / MANIFEST):
-        manifest = read_manifest(path.parent)
-        for entry in manifest["files"]:
-            if (entry["file"], entry["sha256"]) == (path.name, sha256):
-                _check_unchanged([change(path.parent, entry)])
-                return _shipped(path, sha256, manifest, entry)
-    return _shipped(path, sha256, {}, {})
+    if not os.path.lexists(path.parent / MANIFEST):
+        return _shipped(path, sha256, {}, {})
+    manifest = read_manifest(path.parent)
+    for entry in manifest["files"]:
+        if (entry["file"], entry["sha256"]) == (path.name, sha256):
+            _check_unchanged([change(path.parent, entry)])
+            return _shipped(path, sha256, manifest, entry)
+    return _shipped(path, sha256, {"report": manifest.get("report", {})}, {})
 
 
 def _check_unchanged(lines: Sequence[str | None]) -> None:

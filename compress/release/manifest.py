@@ -10,6 +10,7 @@ from compress.errors import ExportError
 from compress.files import read_json, sha256_of, size_of
 
 FILE = "manifest.json"
+REPORT = "report.json"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -40,10 +41,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     for key in ("file", "format"):
         if len({entry[key] for entry in files}) < len(files):
             raise ExportError(f"{path}: two files have the same {key}; run it again")
-    if "report" in manifest and not _is_entry(manifest["report"]):
-        raise ExportError(f"{path}: report: a file name and a sha256 are expected; run it again")
-    if "report" in manifest:
-        _check_name(path, manifest["report"]["file"])
+    if "report" in manifest and not (_is_entry(manifest["report"]) and manifest["report"]["file"] == REPORT):
+        raise ExportError(f"{path}: report: {REPORT} and its sha256 are expected; run it again")
     _check_classes(path, manifest.get("classes"))
     return manifest
 

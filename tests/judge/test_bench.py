@@ -280,10 +280,10 @@ def test_a_bench_says_beforehand_how_long_it_will_take(files, caplog):
 
 
 def test_the_expected_time_counts_openings_timed_inferences_and_images():
-    """Opened in 1 s, an inference takes 0.1 s: 5 launches, latency, answers, stability, three inferences in each."""
+    """Opened in 1 s, an inference takes 0.1 s: 5 launches, latency, answers, stability."""
     opened = _Opened(None, None, 1.0, 0.1)
-    assert opened.expected_seconds(5, 0) == pytest.approx(6 * 1.3 + 5)
-    assert opened.expected_seconds(5, 100) == pytest.approx(8 * 1.3 + 5 + (100 + 3 * 16) * 0.12)
+    assert opened.expected_seconds(5, 0) == pytest.approx(6 + 5)
+    assert opened.expected_seconds(5, 100) == pytest.approx(8 + 5 + (100 + 3 * 16) * 0.12)
 
 
 def test_a_figure_that_is_no_number_is_refused(measured):

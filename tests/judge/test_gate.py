@@ -554,6 +554,12 @@ def test_a_report_is_the_one_that_the_manifest_has_the_sum_of(run, capsys):
     (run / "report.json").write_text(report.replace("0.9,", "0.91,"))
     assert "is not the report that was written" in refused(capsys, run, "--budget", "iou>=0.86")
     assert "is not the report that was written" in refused(capsys, run / "model.onnx", "--budget", "iou>=0.86")
+    files = json.loads((run / "manifest.json").read_text())["files"]
+    write_manifest(run, report=described, files=[file | {"sha256": "0" * 64} for file in files])
+    assert "is not the report that was written" in refused(capsys, run / "model.onnx", "--budget", "iou>=0.86")
+    write_manifest(run, report=described | {"file": "other.json"})
+    assert "report.json and its sha256 are expected" in refused(capsys, run, "--budget", "1MB")
+    write_manifest(run, report=described)
     (run / "report.json").unlink()
     assert gated(run, "1MB").verdict.passed
 
