@@ -64,10 +64,20 @@ class Group:
         return [f"{self.name}-{number}" for number in range(self.all)]
 
 
+@dataclass(frozen=True)
+class Good:
+    """A trial of its kind in which nothing is damaged, and how it ends: otherwise the others would show nothing."""
+
+    name: str
+    make: Make
+    code: int = 0
+    words: str = ""
+
+
 def trial(name: str, room: Room) -> Trial:
     """The trial of a name such as "gate-report-17"."""
-    group = next(each for each in GROUPS if each.name == name.rpartition("-")[0])
-    return group.make(random.Random(zlib.crc32(name.encode())), room)
+    makes = {group.name: group.make for group in GROUPS} | {good.name: good.make for good in GOOD}
+    return makes[name.rpartition("-")[0]](random.Random(zlib.crc32(name.encode())), room)
 
 
 # --- oracles
@@ -200,7 +210,7 @@ def resume(harm: Damage, place: str) -> Make:
     def make(rng: random.Random, room: Room) -> Trial:
         run = _stopped(room)
         said = harm(rng, _below(rng, run, place))
-        return Trial(["run", "--resume", str(run)], said)
+        return Trial(["run", "--resume", str(run), "--trust-code"], said)
 
     return make
 
@@ -568,4 +578,16 @@ GROUPS = [
     Group("report-pictures-place", report(damage.folder, "pictures.npz"), 1, 10),
     Group("report-beside", report_beside, 3, 30),
     Group("report-options", _options(["report", "RUN"], [], ["--out"], {}), 1, 6),
+]
+
+_UNWRITABLE = "cannot be written"
+GOOD = [
+    Good("good-inspect", _model(damage.nothing, ".pt", "inspect")),
+    Good("good-run", run_on(damage.nothing, "val"), 2, f"run.json: {_UNWRITABLE}"),
+    Good("good-resume", resume(damage.nothing, "checkpoints"), 2, f"model.onnx: {_UNWRITABLE}"),
+    Good("good-verify", verify_file(damage.nothing, "onnx")),
+    Good("good-gate", gate_file(damage.nothing, "tflite")),
+    Good("good-bench", bench_file(damage.nothing, "ort")),
+    Good("good-mine", mine_file(damage.nothing, "onnx")),
+    Good("good-report", report(damage.nothing, "report.json")),
 ]
