@@ -103,6 +103,7 @@ def _write_files(folder: Path) -> None:
     EXPORTERS["ort"](read_graph(folder / "run" / GRAPH), files / "model.ort")
     (teacher,) = (folder / "cache").glob("teacher-*.onnx")
     (files / "float.onnx").write_bytes(teacher.read_bytes())
+    (files / "float.toml").write_text(RECIPE)
 
 
 @pytest.fixture(scope="session")
