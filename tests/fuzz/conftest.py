@@ -103,12 +103,14 @@ def _write_files(folder: Path) -> None:
     EXPORTERS["ort"](read_graph(folder / "run" / GRAPH), files / "model.ort")
     (teacher,) = (folder / "cache").glob("teacher-*.onnx")
     (files / "float.onnx").write_bytes(teacher.read_bytes())
+    (files / "float.toml").write_text(RECIPE)
 
 
 @pytest.fixture(scope="session")
 def outcomes(request, corpus, tmp_path_factory):
     """How each trial of this session ended, by its name: as many run at once as there are processors."""
-    names = [item.callspec.params["name"] for item in request.session.items if "outcomes" in item.fixturenames]
+    params = [item.callspec.params for item in request.session.items if "outcomes" in item.fixturenames]
+    names = [each["name"] if "name" in each else f"{each['good'].name}-0" for each in params]
     found: dict[str, Future[dict[str, Any]]] = {name: Future() for name in names}
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in names:

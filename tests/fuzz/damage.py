@@ -60,6 +60,10 @@ FOREIGN: dict[str, Callable[[random.Random], bytes]] = {
 }
 
 
+def nothing(rng: random.Random, path: Path) -> str:
+    return "nothing"
+
+
 def foreign(rng: random.Random, path: Path) -> str:
     """Quite another file under its name."""
     what = rng.choice(sorted(FOREIGN))

@@ -7,7 +7,7 @@ import json
 import sys
 
 import pytest
-from trials import GROUPS
+from trials import GOOD, GROUPS, Good
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a process and its children do")
 
@@ -23,3 +23,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says
 def test_what_is_hostile_is_refused_in_one_line(name, outcomes):
     outcome = outcomes[name].result()
     assert not outcome["wrong"], json.dumps(outcome, indent=1)
+
+
+@pytest.mark.parametrize("good", [pytest.param(good, id=good.name) for good in GOOD])
+def test_what_is_good_is_taken(good: Good, outcomes):
+    outcome = outcomes[f"{good.name}-0"].result()
+    assert not outcome["wrong"], json.dumps(outcome, indent=1)
+    assert (outcome["code"], good.words in outcome["stderr"]) == (good.code, True), json.dumps(outcome, indent=1)

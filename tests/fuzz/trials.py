@@ -64,10 +64,20 @@ class Group:
         return [f"{self.name}-{number}" for number in range(self.all)]
 
 
+@dataclass(frozen=True)
+class Good:
+    """A trial of its kind in which nothing is damaged, and how it ends: otherwise the others would show nothing."""
+
+    name: str
+    make: Make
+    code: int = 0
+    words: str = ""
+
+
 def trial(name: str, room: Room) -> Trial:
     """The trial of a name such as "gate-report-17"."""
-    group = next(each for each in GROUPS if each.name == name.rpartition("-")[0])
-    return group.make(random.Random(zlib.crc32(name.encode())), room)
+    makes = {group.name: group.make for group in GROUPS} | {good.name: good.make for good in GOOD}
+    return makes[name.rpartition("-")[0]](random.Random(zlib.crc32(name.encode())), room)
 
 
 # --- oracles
@@ -200,18 +210,13 @@ def resume(harm: Damage, place: str) -> Make:
     def make(rng: random.Random, room: Room) -> Trial:
         run = _stopped(room)
         said = harm(rng, _below(rng, run, place))
-        return Trial(["run", "--resume", str(run)], said)
+        return Trial(["run", "--resume", str(run), "--trust-code"], said)
 
     return make
 
 
 def _stopped(room: Room) -> Path:
     run = room.take("run")
-    record = run / "checkpoints" / "run.json"
-    if record.is_file():
-        record.write_text(record.read_text().replace(str(room.corpus), str(room.folder)))
-    room.take("model")
-    room.take("data")
     (run / "model.onnx").unlink()
     (run / "model.onnx").mkdir()
     return run
@@ -223,11 +228,11 @@ def resume_code(rng: random.Random, room: Room) -> Trial:
     code = run / "checkpoints" / "tiny.py" if rng.random() < 0.5 else run / "tiny.py"
     mark = room.folder / damage.MARK
     code.write_text(
-        f"from pathlib import Path\nPath({str(mark)!r}).touch()\n" + (room.folder / "model/tiny.py").read_text()
+        f"from pathlib import Path\nPath({str(mark)!r}).touch()\n" + (room.corpus / "model/tiny.py").read_text()
     )
     record = run / "checkpoints" / "run.json"
     document = json.loads(record.read_text())
-    document["recipe_folder"] = rng.choice([str(code.parent), str(code.parent.parent), str(room.folder / "model")])
+    document["recipe_folder"] = rng.choice([str(code.parent), str(code.parent.parent), str(room.corpus / "model")])
     relative = os.path.relpath(code, document["recipe_folder"])
     document["recipe"]["model"]["architecture"] = f"{rng.choice([relative, str(code)])}:TinyNet"
     record.write_text(json.dumps(document))
@@ -481,21 +486,21 @@ _BYTES_OF_FILES = [(suffix, damage.bytes_) for suffix in ("tflite", "onnx")]
 _FIELDS = {"tflite": damage.tflite_fields, "onnx": damage.onnx_fields}
 
 GROUPS = [
-    Group("inspect-weights", _model(damage.pt, ".pt", "inspect"), 8, 110),
+    Group("inspect-weights", _model(damage.pt, ".pt", "inspect"), 7, 110),
     Group("inspect-archive", _model(damage.pt_zip, ".pt", "inspect"), 3, 40),
     Group("inspect-bytes", _model(damage.bytes_, ".pt", "inspect"), 3, 40),
-    Group("inspect-recipe", _model(damage.toml, ".toml", "inspect", needed=True), 10, 160),
+    Group("inspect-recipe", _model(damage.toml, ".toml", "inspect", needed=True), 8, 160),
     Group("inspect-text", _model(damage.bytes_, ".toml", "inspect"), 3, 30),
     Group("inspect-place", _model(damage.folder, ".pt", "inspect"), 2, 12),
     Group("inspect-recipe-place", _model(damage.folder, ".toml", "inspect"), 2, 12),
     Group("inspect-code", _model(damage.bytes_, ".py", "inspect"), 1, 15),
-    Group("run-recipe", run_recipe, 1, 40),
-    Group("run-image", run_on(damage.picture, "*/images/*"), 1, 20),
-    Group("run-chunks", run_on(damage.png_chunks, "*/*/*"), 2, 25),
+    Group("run-recipe", run_recipe, 2, 40),
+    Group("run-image", run_on(damage.picture, "*/images/*"), 0, 20),
+    Group("run-chunks", run_on(damage.png_chunks, "*/*/*"), 1, 25),
     Group("run-mask", run_on(damage.mask, "*/masks/*"), 1, 25),
-    Group("run-place", run_on(damage.folder, "*/*"), 2, 25),
-    Group("run-file", run_on(damage.folder, "*/*/*"), 1, 20),
-    Group("run-stranger", run_on(damage.stranger, "*/*s"), 1, 20),
+    Group("run-place", run_on(damage.folder, "*/*"), 1, 25),
+    Group("run-file", run_on(damage.folder, "*/*/*"), 0, 20),
+    Group("run-stranger", run_on(damage.stranger, "*/*s"), 0, 20),
     Group(
         "run-options",
         _options(["run", "MODEL", "--data", "DATA"], _RUN_TEXTS, ["--data", "--out"], {"--budget": _TEXTS + _LIMITS}),
@@ -504,18 +509,18 @@ GROUPS = [
     ),
     Group("resume-record", resume(damage.json_, "checkpoints/run.json"), 4, 90),
     Group("resume-record-bytes", resume(damage.bytes_, "checkpoints/run.json"), 1, 20),
-    Group("resume-stage", resume(damage.pt, "checkpoints/*.pt"), 2, 60),
-    Group("resume-state", resume(damage.pt, "checkpoints/*.state"), 1, 10),
+    Group("resume-stage", resume(damage.pt, "checkpoints/*.pt"), 1, 60),
+    Group("resume-state", resume(damage.pt, "checkpoints/*.state"), 0, 10),
     Group("resume-bytes", resume(damage.bytes_, "checkpoints/*.*t*"), 1, 40),
-    Group("resume-place", resume(damage.folder, "checkpoints/*"), 1, 20),
+    Group("resume-place", resume(damage.folder, "checkpoints/*"), 0, 20),
     Group("resume-code", resume_code, 1, 6),
-    *[Group(f"verify-{kind}", verify_file(_FIELDS[kind], kind), 4, 70) for kind in _FIELDS],
-    *[Group(f"verify-{kind}-bytes", verify_file(harm, kind), 2, 40) for kind, harm in _BYTES_OF_FILES],
-    Group("verify-graph", verify_other(damage.npz, "checkpoints/graph.npz"), 2, 40),
+    *[Group(f"verify-{kind}", verify_file(_FIELDS[kind], kind), 3, 70) for kind in _FIELDS],
+    *[Group(f"verify-{kind}-bytes", verify_file(harm, kind), 1, 40) for kind, harm in _BYTES_OF_FILES],
+    Group("verify-graph", verify_other(damage.npz, "checkpoints/graph.npz"), 1, 40),
     Group("verify-header", verify_other(damage.npz_header, "*/graph.npz"), 1, 8),
-    Group("verify-golden", verify_other(damage.npz, "golden.npz"), 2, 20),
-    Group("verify-manifest", verify_other(damage.json_, "manifest.json"), 3, 40),
-    Group("verify-place", verify_other(damage.folder, "*"), 2, 20),
+    Group("verify-golden", verify_other(damage.npz, "golden.npz"), 1, 20),
+    Group("verify-manifest", verify_other(damage.json_, "manifest.json"), 2, 40),
+    Group("verify-place", verify_other(damage.folder, "*"), 1, 20),
     Group("verify-images", verify_images, 1, 15),
     *[Group(f"gate-{kind}", gate_file(_FIELDS[kind], kind), 3, 30) for kind in _FIELDS],
     *[Group(f"gate-{kind}-bytes", gate_file(harm, kind), 4, 30) for kind, harm in _BYTES_OF_FILES],
@@ -537,11 +542,11 @@ GROUPS = [
         3,
         25,
     ),
-    *[Group(f"bench-{kind}", bench_file(_FIELDS[kind], kind), 2, 50) for kind in _FIELDS],
+    *[Group(f"bench-{kind}", bench_file(_FIELDS[kind], kind), 1, 50) for kind in _FIELDS],
     *[Group(f"bench-{kind}-bytes", bench_file(damage.bytes_, kind), 1, 20) for kind in ("tflite", "onnx", "ort")],
     Group("bench-endless", bench_file(damage.endless, "onnx"), 0, 1),
     Group("bench-data", bench_data, 1, 20),
-    Group("bench-beside", bench_beside, 1, 15),
+    Group("bench-beside", bench_beside, 0, 15),
     Group(
         "bench-options",
         _options(
@@ -568,4 +573,16 @@ GROUPS = [
     Group("report-pictures-place", report(damage.folder, "pictures.npz"), 1, 10),
     Group("report-beside", report_beside, 3, 30),
     Group("report-options", _options(["report", "RUN"], [], ["--out"], {}), 1, 6),
+]
+
+_UNWRITABLE = "cannot be written"
+GOOD = [
+    Good("good-inspect", _model(damage.nothing, ".pt", "inspect")),
+    Good("good-run", run_on(damage.nothing, "val"), 2, f"run.json: {_UNWRITABLE}"),
+    Good("good-resume", resume(damage.nothing, "checkpoints"), 2, f"model.onnx: {_UNWRITABLE}"),
+    Good("good-verify", verify_file(damage.nothing, "onnx")),
+    Good("good-gate", gate_file(damage.nothing, "tflite")),
+    Good("good-bench", bench_file(damage.nothing, "ort")),
+    Good("good-mine", mine_file(damage.nothing, "onnx")),
+    Good("good-report", report(damage.nothing, "report.json")),
 ]

@@ -20,8 +20,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-HANG_SECONDS = 60
-"""Of processor time, or of waiting for what nobody does."""
+HANG_SECONDS = 120
+"""Of processor time, or of waiting for what nobody does; a runtime has 60 s for one answer."""
 
 MEMORY_BYTES = 3 << 30
 _SAMPLE_SECONDS = 0.1
@@ -46,7 +46,6 @@ def tried(name: str, corpus: Path, folder: Path) -> dict[str, object]:
     folder.mkdir(parents=True)
     one = trial(name, Room(corpus, folder))
     before = {path.name for path in folder.iterdir()} | {"out", "out.html", "stdout", "stderr"}
-    start = time.monotonic()
     end = ended(one.argv, folder)
     wrong = complaints(one.argv[0], end)
     if end.code == 0 and not one.may_pass():
@@ -63,7 +62,6 @@ def tried(name: str, corpus: Path, folder: Path) -> dict[str, object]:
         "argv": one.argv,
         "code": end.code,
         "stderr": end.stderr[-3000:],
-        "seconds": round(time.monotonic() - start, 1),
     }
 
 
