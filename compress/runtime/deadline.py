@@ -7,8 +7,9 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-SECONDS = 60
-"""For one inference, or to open a file: a hundred times what the heaviest segmenter measured here takes on one core."""
+SECONDS = 45
+"""For one inference, or to open a file: seventy times what the heaviest segmenter measured here takes on one core, and
+short enough that a command which meets such a file says so within a minute."""
 _BYTES_A_SECOND = 4_000_000  # that much more time for a large file, on a slow disk and a busy machine
 
 

@@ -287,6 +287,8 @@ def _spec(path: Path, end: str, name: str, shape: list[Any], dtype: str, layout:
         raise MeasureError(f"{what}: it has no channel axis; export it as [1, 1, {shape[1]}, {shape[2]}]")
     if len(sizes) == len(shape) == 4 and shape[0] != 1:
         raise MeasureError(f"{what}: a batch of {shape[0]}; export it with one image of a fixed size")
+    if end == "output" and len(sizes) == len(shape) != 4:
+        raise MeasureError(f"{what}: no map of the image; export its map of classes, [1, classes, h, w]")
     if len(sizes) != 4 or len(shape) != 4:
         raise MeasureError(f"{what}; export it with one image of a fixed size")
     if dtype not in ("uint8", "float32"):

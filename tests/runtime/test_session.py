@@ -245,8 +245,14 @@ def ending(folder, nodes, outputs, shape=(1, 3, 8, 8), constants=()):
             (1, 3, 8, 8),
             r"the first output, 'score', is \[1, 3, 1, 1\] and no map; the second output, 'p', is one",
         ),
+        (
+            [helper.make_node("Flatten", ["x"], ["p"])],
+            [("p", TensorProto.FLOAT, (1, 192))],
+            (1, 3, 8, 8),
+            r"output 'p' is float32 \[1, 192\]: no map of the image; export its map of classes",
+        ),
     ],
-    ids=["class ids", "no channels", "batch", "score first"],
+    ids=["class ids", "no channels", "batch", "score first", "no map"],
 )
 def test_what_an_output_is_and_what_to_do_is_said(nodes, outputs, shape, message, tmp_path):
     with pytest.raises(MeasureError, match=message):
