@@ -38,6 +38,9 @@ from compress.load.views import Part, View, broadcast
 POINTWISE = ConvAttributes()
 """Of a 1x1 convolution."""
 
+NORMALISE = "normalise"
+"""The node that makes of pixels what the module reads."""
+
 SINGLE_VALUES = {one.name for one in UNARY} - {SOFTMAX.name}
 """Operators that look at one value at a time, whatever the dimensions are called."""
 
@@ -98,7 +101,7 @@ class Walk:
             **signature.inputs_to_lifted_tensor_constants,
         }
         stored = {**exported.state_dict, **exported.constants}
-        normalised = self.affine("normalise", "image", 1 / torch.tensor(std), -torch.tensor(mean) / torch.tensor(std))
+        normalised = self.affine(NORMALISE, "image", 1 / torch.tensor(std), -torch.tensor(mean) / torch.tensor(std))
         for node in _needed(exported, output):
             if node.op == "placeholder":
                 path = self.paths.get(node.name)
@@ -256,6 +259,8 @@ class Walk:
     def _select(self, tensor: str, indices: tuple[int, ...]) -> str:
         node = next(each for each in self.nodes if each.name == tensor)
         kind, layer, chosen = node.kind, f"{tensor}.{indices[0]}", list(indices)
+        if tensor == NORMALISE:  # stays what reads the image
+            return self._picked_by_convolution(tensor, chosen)
         if kind.weights and node.attrs.groups == 1:
             weight, bias = self.weights[tensor]
             part = weight.index_select(kind.weights.outputs, torch.tensor(chosen))
@@ -273,9 +278,11 @@ class Walk:
         if kind is CONCAT and (parts := self._parts_of(node, indices)):
             sources = [self.select(name, part) for name, part in parts]
             return sources[0] if len(sources) == 1 else self.append(CONCAT, sources, Attributes(), layer)
-        one_hot = torch.zeros(len(chosen), self.channels(tensor), 1, 1)
-        one_hot[torch.arange(len(chosen)), torch.tensor(chosen)] = 1.0
-        return self.append(CONV, [tensor], POINTWISE, layer, (one_hot, torch.zeros(len(chosen))))
+        return self._picked_by_convolution(tensor, chosen)
+
+    def _picked_by_convolution(self, tensor: str, chosen: list[int]) -> str:
+        one_hot = torch.eye(self.channels(tensor))[chosen][:, :, None, None]
+        return self.append(CONV, [tensor], POINTWISE, f"{tensor}.picked", (one_hot, torch.zeros(len(chosen))))
 
     def _parts_of(self, node: Node, indices: tuple[int, ...]) -> list[tuple[str, tuple[int, ...]]]:
         """Of a concat's inputs, each with its channels among these; empty where one's are not beside each other."""
@@ -446,6 +453,22 @@ def _part(walk: Walk, view: View, dim: int, first: int, last: int) -> View:
     name = walk.select(view.tensor, tuple(indices))
     dims = [tuple(new for part in each for new in renamed.get(part, (part,))) for each in view.dims]
     return View(name, (len(indices), *view.shape[1:]), ()).with_dims(dims)
+
+
+def _picked(walk: Walk, call: Called) -> Value:
+    """Channels in another order: RGB turned to BGR, say."""
+    view = _viewed(call["self"])
+    map_of(view)
+    if call.name.startswith("flip"):
+        if [dim % 4 for dim in call["dims"]] != [1]:
+            raise Unsupported(f"of dimensions {call['dims']}")
+        indices = list(range(view.shape[0]))[::-1]
+    else:
+        chosen = call["indices"]
+        if len(chosen) != 2 or chosen[0] is not None or not isinstance(chosen[1], Tensor):
+            raise Unsupported("of anything but channels")
+        indices = [int(index) % view.shape[0] for index in chosen[1]]
+    return View.of_map(walk.select(view.tensor, tuple(indices)), (len(indices), *view.shape[1:]))
 
 
 def _getitem(walk: Walk, call: Called) -> Value:
@@ -801,6 +824,7 @@ CALLS: Mapping[str, Callable[[Walk, Called], Value]] = {
     **_named("chunk.default split.Tensor split_with_sizes.default tensor_split.sections unbind.int", _pieces),
     **_named("slice.Tensor narrow.default", _slice),
     **_named("select.int", _selected),
+    **_named("flip.default index.Tensor", _picked),
     **_named("<built-in function getitem>", _getitem),
     **_named("cat.default concat.default", _concat),
     **_named("stack.default", _stacked),

@@ -191,3 +191,14 @@ def test_a_scale_factor_that_makes_no_whole_number_is_refused_with_what_to_write
 def test_other_scale_factors_are_followed(more):
     net, _ = traced_at_8x12(lambda x, y: F.interpolate(F.interpolate(y, mode="bilinear", **more), x.shape[2:]))
     assert [node.op for node in net.nodes].count("resize") == 2
+
+
+@pytest.mark.parametrize("turned", [lambda x: x.flip(1), lambda x: x[:, [2, 1, 0]], lambda x: x[:, [0, -1, 1]]])
+def test_channels_may_be_turned_round(turned):
+    module = Ending(lambda x, y: y)
+    module.forward = lambda x: module.conv(turned(x))
+    net, _ = trace(module, (8, 12), 0, 2, MEAN, STD)
+    x = torch.rand(2, 3, 8, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), module(normalised(x)).softmax(1), atol=1e-5, rtol=1e-4)
+    assert "normalise" not in fold_normalisation(net).by_name

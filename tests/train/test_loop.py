@@ -314,6 +314,8 @@ def test_map_loss_by_hand():
     expected = np.log(2) + 1.0 * (1 - (0.5 + 1) / (1 + 1))
     assert map_loss(logits, torch.sigmoid(logits), target, sure, "sigmoid").item() == pytest.approx(expected)
     assert map_loss(logits, F.softmax(logits, 1), target, sure, "softmax").item() == pytest.approx(expected)
+    unread = torch.full_like(logits, 7.0)  # what a resize of probabilities read are no logits
+    assert map_loss(unread, torch.sigmoid(logits), target, sure, "resize").item() == pytest.approx(expected)
 
 
 def test_a_pixel_of_which_the_teacher_has_no_idea_does_not_count():
