@@ -32,8 +32,8 @@ from compress.graph.operators.operator import Attributes, Call, Channels, FromAt
 from compress.graph.operators.pool import MEAN
 from compress.graph.operators.shape import PAD, PadAttributes
 from compress.graph.operators.unary import LEAKY_RELU, RELU, SOFTMAX, UNARY, LeakyReluAttributes
+from compress.load.axes import Part, View, broadcast
 from compress.load.faithful import layer_of
-from compress.load.views import Part, View, broadcast
 
 POINTWISE = ConvAttributes()
 """Of a 1x1 convolution."""

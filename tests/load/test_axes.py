@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from compress.load.views import Part, View, broadcast
+from compress.load.axes import Part, View, broadcast
 
 SHAPE = (12, 4, 6)
 
