@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from compress.errors import CompressError, WriteError
-from compress.flags import LIMITS, RUN_FLAGS
+from compress.flags import LIMITS, MODEL_FLAGS, RUN_FLAGS, Flag, height_and_width, numbers
 from compress.terminal.parser import Parser, finish
 
 if TYPE_CHECKING:
+    from compress.recipe import Recipe
     from compress.report.record import RunRecord
 
 _NO_TORCH = "this command needs torch, which the light install leaves out: pip install 'compress-mobile[train]'"
 _MODEL = "file that torch.save(model.state_dict()) wrote"
-LARGEST_SIDE = 8192  # pixels of an image
+
 _Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
@@ -83,7 +84,6 @@ def _unplaced(argument: str) -> str:
 def _run(options: argparse.Namespace, command: str) -> int:
     from compress.errors import RecipeError
     from compress.pipeline.run import resume, run
-    from compress.recipe import recipe_of
 
     if options.resume:
         given = {key for key, value in vars(options).items() if value is not None}
@@ -99,12 +99,35 @@ def _run(options: argparse.Namespace, command: str) -> int:
         raise RecipeError("no model: compress run MODEL --budget 4MB, or compress run --resume DIR")
     if options.trust_code:
         raise RecipeError("--trust-code goes with --resume: a run that you start runs the code of your own recipe")
-    flags = {flag.key: getattr(options, flag.key) for flag in RUN_FLAGS if flag.setting}
-    recipe = recipe_of(options.model, options.recipe).with_flags(**flags)
+    recipe = _recipe(options, {flag.key: getattr(options, flag.key) for flag in RUN_FLAGS if flag.setting})
     out = options.out or Path("export") / recipe.name
     with _goes_on(out):
         record = run(recipe, options.model, out, command=command, trust_pickle=options.trust_pickle)
     return _finished(record, out, options.json)
+
+
+def _recipe(options: argparse.Namespace, flags: Mapping[str, Any]) -> "Recipe":
+    """That beside the model, or the one that is named, with what the flags say; or what can be found out of a model
+    that has none."""
+    from compress.recipe import check_model, read_recipe
+
+    check_model(options.model)
+    beside = options.recipe or options.model.with_suffix(".toml")
+    folder = None
+    if options.arch and ".py:" in options.arch:
+        place, _, name = options.arch.partition(".py:")
+        folder, options.arch = Path(place).parent, f"{Path(place).name}.py:{name}"
+    told = {flag.key: getattr(options, flag.key) for flag in MODEL_FLAGS}
+    if options.recipe is None and not beside.is_file():
+        from compress.load.draft import Told, draft
+
+        plain = Told(data=flags.get("data"), folder=folder or Path(), **told)
+        recipe = draft(options.model, plain, options.trust_pickle)
+        return recipe.with_flags(**flags)
+    recipe = read_recipe(beside)
+    if folder is not None:
+        recipe = recipe.model_copy(update={"folder": folder})
+    return recipe.with_flags(**told, **flags)
 
 
 @contextmanager
@@ -131,9 +154,8 @@ def _finished(record: "RunRecord", out: Path, as_json: bool) -> int:
 def _inspect(options: argparse.Namespace, command: str) -> int:
     from compress.load.inspect import describe_model
     from compress.load.model import load
-    from compress.recipe import recipe_of
 
-    recipe = recipe_of(options.model, options.recipe)
+    recipe = _recipe(options, {"data": options.data})
     print(describe_model(load(options.model, recipe, options.trust_pickle)))
     return 0
 
@@ -168,19 +190,6 @@ def _bench(options: argparse.Namespace, command: str) -> int:
     )
     print(json.dumps(record.to_json(), indent=2) if options.json else describe_bench(record))
     return 0
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
-
-
-def _height_and_width(text: str) -> tuple[int, int]:
-    height, sign, width = text.partition("x")
-    if not (sign and height.isascii() and width.isascii() and height.isdigit() and width.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no height and width; write it like 320x320")
-    if not 1 <= int(height) <= LARGEST_SIDE or not 1 <= int(width) <= LARGEST_SIDE:
-        raise argparse.ArgumentTypeError(f"{text}: from 1 to {LARGEST_SIDE} pixels")
-    return int(height), int(width)
 
 
 def _gate(options: argparse.Namespace, command: str) -> int:
@@ -291,7 +300,17 @@ def _reads_a_model() -> Parser:
     reads = Parser(add_help=False)
     reads.add_argument("--recipe", type=Path, help="TOML recipe (default: beside the model)")
     reads.add_argument("--trust-pickle", action="store_true", help="also load a whole pickled module, which is code")
+    group = reads.add_argument_group("what the model is, in place of a recipe or of what it says")
+    for flag in MODEL_FLAGS:
+        _add_flag(group, flag)
     return reads
+
+
+def _add_flag(to: "argparse._ActionsContainer", flag: Flag) -> None:
+    takes: dict[str, Any] = {"action": "store_true", "default": None}
+    if flag.metavar:
+        takes = {"type": flag.type, "metavar": flag.metavar, "action": "append" if flag.repeatable else "store"}
+    to.add_argument(flag.name, help=flag.help, **takes)
 
 
 def _add_inspect(commands: _Commands) -> None:
@@ -299,6 +318,7 @@ def _add_inspect(commands: _Commands) -> None:
         "inspect", parents=[_reads_a_model()], help="say what a model is and what can be pruned"
     )
     inspect.set_defaults(call=_inspect)
+    inspect.add_argument("--data", type=Path, metavar="DIR", help="labelled images, to find out how pixels are read")
     inspect.add_argument("model", type=Path, metavar="MODEL", help=_MODEL)
 
 
@@ -322,12 +342,12 @@ def _add_bench(commands: _Commands) -> None:
     )
     bench.add_argument("--seconds", type=float, metavar="S", help="of counted inferences for each file (default: 5)")
     bench.add_argument(
-        "--size", type=_height_and_width, metavar="HxW", help="of the images, for files that read any: 320x320"
+        "--size", type=height_and_width, metavar="HxW", help="of the images, for files that read any: 320x320"
     )
     bench.add_argument("--folds", type=int, metavar="K", help="also IoU of each of K parts of the images")
     bench.add_argument("--recipe", type=Path, help="TOML recipe for classes, preprocessing and measure.margin")
-    bench.add_argument("--mean", type=_numbers, metavar="R,G,B", help="of a float32 input: (pixel / 255 - mean) / std")
-    bench.add_argument("--std", type=_numbers, metavar="R,G,B", help="of a float32 input")
+    bench.add_argument("--mean", type=numbers, metavar="R,G,B", help="of a float32 input: (pixel / 255 - mean) / std")
+    bench.add_argument("--std", type=numbers, metavar="R,G,B", help="of a float32 input")
     bench.add_argument("--json", action="store_true", help="print JSON, with every sample, in place of a table")
 
 
@@ -375,10 +395,7 @@ def _add_run(commands: _Commands) -> None:
     run.set_defaults(call=_run)
     run.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=_MODEL)
     for flag in RUN_FLAGS:
-        takes: dict[str, Any] = {"action": "store_true", "default": None}
-        if flag.metavar:
-            takes = {"type": flag.type, "metavar": flag.metavar, "action": "append" if flag.repeatable else "store"}
-        run.add_argument(flag.name, help=flag.help, **takes)
+        _add_flag(run, flag)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Plain values, so that the command shows its help without importing what reads recipes.
 """
 
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,33 @@ class Flag:
 def listed(text: str) -> list[str]:
     return text.split(",")
 
+
+LARGEST_SIDE = 8192  # pixels of an image
+
+
+def height_and_width(text: str) -> tuple[int, int]:
+    """Of "320x240". Raises ArgumentTypeError."""
+    height, sign, width = text.partition("x")
+    if not (sign and height.isascii() and width.isascii() and height.isdigit() and width.isdigit()):
+        raise ArgumentTypeError(f"{text!r} is no height and width; write it like 320x320")
+    if not 1 <= int(height) <= LARGEST_SIDE or not 1 <= int(width) <= LARGEST_SIDE:
+        raise ArgumentTypeError(f"{text}: from 1 to {LARGEST_SIDE} pixels")
+    return int(height), int(width)
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+MODEL_FLAGS = (
+    Flag("--arch", "code of the module: file.py:Name, package:Name(key=value)", "model.architecture", "CODE"),
+    Flag("--classes", "names, by id", "model.classes", "LIST", listed),
+    Flag("--size", "of the images that the network reads", "model.input_size", "HxW", height_and_width),
+    Flag("--output", "which of the model's outputs, from 0", "model.output", "N", int),
+    Flag("--mean", "of pixel / 255, as the model was trained on", "preprocess.mean", "R,G,B", numbers),
+    Flag("--std", "of pixel / 255", "preprocess.std", "R,G,B", numbers),
+)
+"""What a model is: instead of a recipe, or of what it says."""
 
 RUN_FLAGS = (
     Flag(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from compress.errors import ModelError, RecipeError
-from compress.flags import RUN_FLAGS
+from compress.flags import MODEL_FLAGS, RUN_FLAGS
 from compress.settings import (
     Batch,
     Beside,
@@ -68,10 +68,11 @@ class Training:
 
 
 class ModelSection(Section):
-    """What the file holds. `architecture` is "file.py:Name", the file lying beside the recipe;
-    Name() must return the torch module that the weights fit."""
+    """What the file holds. `architecture` is "file.py:Name", the file lying beside the recipe, or, by --arch alone,
+    "package.module:Name"; Name(), or Name(key=value) as it is written there, must return the torch module that the
+    weights fit. Files that carry their graph need none."""
 
-    architecture: Code
+    architecture: Code | None = None
     output: Whole = Field(0, ge=0, le=1000)
     classes: Classes
     input_size: Size = (320, 320)
@@ -277,9 +278,9 @@ class Recipe(Section):
         """A copy in which every flag of `compress run` that is not None replaces what the recipe says, each by its
         name: data, minutes (which replaces steps too), keep_float, ... Raises RecipeError."""
         given = {key: value for key, value in flags.items() if value is not None}
-        names = {flag.setting: flag.name for flag in RUN_FLAGS if flag.setting and flag.key in given}
+        names = {flag.setting: flag.name for flag in (*MODEL_FLAGS, *RUN_FLAGS) if flag.setting and flag.key in given}
         document = self.model_dump() | {"folder": self.folder}
-        for flag in RUN_FLAGS:
+        for flag in (*MODEL_FLAGS, *RUN_FLAGS):
             if flag.setting is not None and flag.key in given:
                 _replace(document, flag.setting, given.pop(flag.key))
                 if flag.instead_of is not None:
@@ -302,6 +303,13 @@ def read_recipe(path: Path) -> Recipe:
     document = read_toml(path, "write one beside the model or name it with --recipe")
     if "folder" in document:
         raise RecipeError(f"{path}: folder: unknown; did you mean data.folder?")
+    model = document.get("model")
+    code = model.get("architecture") if isinstance(model, dict) else None
+    if isinstance(code, str) and not code.partition(":")[0].endswith(".py"):
+        raise RecipeError(
+            f"{path}: model.architecture: {code} is no file.py:Name; what an installed package makes is named with "
+            "--arch, where nobody but you chooses it"
+        )
     for section, key in (("data", "folder"), ("data", "unlabelled"), ("report", "pictures")):
         if isinstance(document.get(section), dict) and isinstance(document[section].get(key), str):
             document[section][key] = path.parent / document[section][key]
@@ -314,10 +322,15 @@ def read_recipe(path: Path) -> Recipe:
 def recipe_of(model: Path, named: Path | None = None) -> Recipe:
     """The recipe in the TOML file beside a model, or in the one that is `named`. Raises ModelError where there is no
     model, which is what a mistyped name is, and RecipeError."""
+    check_model(model)
+    return read_recipe(named or model.with_suffix(".toml"))
+
+
+def check_model(model: Path) -> None:
+    """Raises ModelError where there is no such file."""
     if not model.is_file():
         what = "is no file" if model.exists() else "no such file"
         raise ModelError(f"{model}: {what}; name the model's file of weights")
-    return read_recipe(named or model.with_suffix(".toml"))
 
 
 def restored_recipe(document: dict[str, Any], folder: Path, where: str) -> Recipe:

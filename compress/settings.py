@@ -74,8 +74,8 @@ Line = Annotated[str, Field(max_length=10_000)]
 Place = Annotated[Path, AfterValidator(_findable)]
 Beside = Annotated[str, AfterValidator(_beside)]
 """A file in the recipe's folder."""
-Code = Annotated[Beside, Field(pattern=r"^[\w./-]+\.py:\w+$")]
-""""file.py:Name" there."""
+Code = Annotated[Beside, Field(pattern=r"^[\w./-]+:\w+(\(.*\))?$", max_length=1000)]
+""""file.py:Name" there, or "package.module:Name(key=value)"."""
 Once = AfterValidator(_each_once)
 Classes = Annotated[
     list[Annotated[str, Field(pattern=r"^\S[^\x00-\x1f\x7f]*$", max_length=200)]],

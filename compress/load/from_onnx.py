@@ -62,13 +62,11 @@ class OnnxModule(nn.Module):
         self.opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self.constants: dict[str, np.ndarray] = {}
-        self.names: dict[str, str] = {}
+        self.held: dict[str, tuple[nn.Module, str]] = {}  # by initializer: where it is, as a parameter
         for name, array in stored.items():
             if array.dtype in (np.float16, np.float32, np.float64) and array.ndim:
-                self.names[name] = f"{_plain(name)}"
-                self.register_parameter(
-                    self.names[name], nn.Parameter(torch.from_numpy(array.astype(np.float32)), requires_grad=False)
-                )
+                parameter = nn.Parameter(torch.from_numpy(array.astype(np.float32)), requires_grad=False)
+                self.held[name] = _placed(self, name, parameter)
             self.constants[name] = array
         self.inputs = [each for each in graph.input if each.name not in stored]
         self.outputs = [each.name for each in graph.output]
@@ -96,12 +94,23 @@ class OnnxModule(nn.Module):
 
     def _tensor(self, name: str, value: Value) -> Value:
         """A parameter where it is one, so that layers keep their names."""
-        return getattr(self, self.names[name]) if name in self.names else value
+        return getattr(*self.held[name]) if name in self.held else value
 
 
-def _plain(name: str) -> str:
-    """A name that a parameter may have."""
-    return name.replace(".", "/") or "weight"
+def _placed(module: nn.Module, name: str, parameter: nn.Parameter) -> tuple[nn.Module, str]:
+    """By the path that a parameter's name tells of, as in the module that was exported."""
+    *path, last = name.replace("/", ".").split(".")
+    for part in path:
+        part = part or "_"
+        child = module._modules.get(part)
+        if child is None:
+            part = f"{part}_" if hasattr(module, part) else part
+            child = module._modules.setdefault(part, nn.Module())
+        assert child is not None
+        module = child
+    own = f"{last}_" if not last or hasattr(module, last) else last
+    module.register_parameter(own, parameter)
+    return module, own
 
 
 def _evaluated(node: NodeProto, given: Sequence[np.ndarray | None], opset: int) -> list[np.ndarray]:

@@ -1,8 +1,6 @@
 """A trained model file and its recipe -> Trained. The only place that reads a foreign model."""
 
 import hashlib
-import importlib.util
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +11,11 @@ from compress.errors import ModelError
 from compress.files import identity, sha256_of
 from compress.graph.channels import Channels, find_groups
 from compress.graph.network import Network
-from compress.load.faithful import Original, first_line
+from compress.load.architecture import made
+from compress.load.faithful import Original
+from compress.load.sources import CARRY_THEIR_GRAPH, WEIGHTS, kind_of, module_in
 from compress.load.trace import Shapes, fold_normalisation, trace_with_original
-from compress.load.weights import check_finite, fit_weights, read_content
+from compress.load.weights import check_finite, fit_weights, read_content, read_safetensors
 from compress.recipe import Recipe
 
 
@@ -86,7 +86,9 @@ def load_with_original(path: Path, recipe: Recipe, trust_pickle: bool = False) -
 
 def fresh(recipe: Recipe) -> Segmenter:
     """The recipe's architecture with the weights that it starts with. Raises ModelError."""
-    module = _architecture(recipe.folder, recipe.model.architecture).float().eval()
+    if recipe.model.architecture is None:
+        raise ModelError("a network that is trained from its beginning needs model.architecture in its recipe")
+    module = made(recipe.folder, recipe.model.architecture).float().eval()
     return Segmenter(_traced(module, recipe)[0], tuple(recipe.model.classes))
 
 
@@ -98,33 +100,23 @@ def _traced(module: nn.Module, recipe: Recipe) -> tuple[Network, Shapes, Origina
 
 
 def read_module(path: Path, recipe: Recipe, trust_pickle: bool = False) -> nn.Module:
-    """The recipe's architecture with the weights of a file, or the whole module that it holds, in float32 and in
-    evaluation mode. Raises ModelError."""
-    content = read_content(path, trust_pickle)
+    """The module in a file that carries its graph, or the recipe's architecture with the weights of the file, in
+    float32 and in evaluation mode. Raises ModelError."""
+    kind = kind_of(path)
+    if kind in CARRY_THEIR_GRAPH:
+        module = module_in(path, kind, recipe.model.input_size, trust_pickle)
+        check_finite(module, path)
+        return module
+    content = read_content(path, trust_pickle) if kind == WEIGHTS else read_safetensors(path)
     if isinstance(content, nn.Module):
         module = content.float()
+    elif recipe.model.architecture is None:
+        raise ModelError(
+            f"{path}: holds weights alone; name the code that makes the module: architecture under [model] in the "
+            "recipe, or --arch file.py:Name"
+        )
     else:
-        module = _architecture(recipe.folder, recipe.model.architecture).float()
+        module = made(recipe.folder, recipe.model.architecture).float()
         fit_weights(content, module, path, recipe.model.architecture)
     check_finite(module, path)
     return module.eval()
-
-
-def _architecture(folder: Path, architecture: str) -> nn.Module:
-    file_name, name = architecture.split(":")
-    source = folder / file_name
-    if Path(file_name).is_absolute() or ".." in Path(file_name).parts:
-        raise ModelError(f"{source}: lies outside the recipe's folder; its code is not run: put it beside the recipe")
-    spec = importlib.util.spec_from_file_location(f"architecture_{source.stem}", source)
-    if spec is None or spec.loader is None or not source.is_file():
-        raise ModelError(f"{source}: no such file; model.architecture in the recipe names a file beside it")
-    code = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = code
-    try:
-        spec.loader.exec_module(code)
-        module = getattr(code, name)()
-    except Exception as error:
-        raise ModelError(f"{source}: {name}() failed: {type(error).__name__}: {first_line(error)}") from error
-    if not isinstance(module, nn.Module):
-        raise ModelError(f"{source}: {name}() gives a {type(module).__name__}; it must give a torch module")
-    return module

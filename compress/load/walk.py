@@ -18,7 +18,7 @@ from compress.errors import ModelError
 from compress.graph.network import Node, needed
 from compress.graph.operators import OPERATORS
 from compress.graph.operators.attention import ATTENTION, AttentionAttributes
-from compress.graph.operators.conv import CONV, ConvAttributes
+from compress.graph.operators.conv import CONV, CONV_TRANSPOSE, ConvAttributes, ConvTransposeAttributes
 from compress.graph.operators.elementwise import ADD, CONCAT, MUL
 from compress.graph.operators.image import IMAGE, ImageAttributes
 from compress.graph.operators.norm import (
@@ -28,7 +28,7 @@ from compress.graph.operators.norm import (
     GroupNormAttributes,
     NormAttributes,
 )
-from compress.graph.operators.operator import Attributes, Call, Channels, FromAten, Operator
+from compress.graph.operators.operator import Attributes, Call, Channels, FromAten, Operator, pair
 from compress.graph.operators.pool import MEAN
 from compress.graph.operators.shape import PAD, PadAttributes
 from compress.graph.operators.unary import LEAKY_RELU, RELU, SOFTMAX, UNARY, LeakyReluAttributes
@@ -40,6 +40,8 @@ POINTWISE = ConvAttributes()
 
 NORMALISE = "normalise"
 """The node that makes of pixels what the module reads."""
+
+NAMELESS = ("_tensor_constant", "lifted_tensor")
 
 SINGLE_VALUES = {one.name for one in UNARY} - {SOFTMAX.name}
 """Operators that look at one value at a time, whatever the dimensions are called."""
@@ -202,9 +204,10 @@ class Walk:
         return View.of_map(name, node.meta["val"].shape)
 
     def layer_of(self, node: fx.Node) -> str:
-        """The layer whose weight a call reads."""
+        """The layer whose weight a call reads, where that has a name of its own."""
         given = next((each for each in node.all_input_nodes[1:] if each.name in self.paths), None)
-        return self.paths[given.name].removesuffix(".weight") if given is not None else layer_of(node)
+        path = self.paths[given.name] if given is not None else ""
+        return path.removesuffix(".weight") if path and not path.startswith(NAMELESS) else layer_of(node)
 
     def append(
         self,
@@ -721,6 +724,21 @@ def _linear(walk: Walk, call: Called) -> Value:
     return walk.linear(_viewed(call["input"]), weight, call["bias"], walk.layer_of(call.node))
 
 
+def _convolution(walk: Walk, call: Called) -> Value:
+    """As scripted and lowered modules say it, transposed or not."""
+    source, weight = map_of(_viewed(call["input"])), call["weight"]
+    if not isinstance(weight, Tensor) or weight.ndim != 4:
+        raise Unsupported("with a weight that is no constant of two dimensions")
+    stride, padding, dilation, extra = (pair(call[key]) for key in ("stride", "padding", "dilation", "output_padding"))
+    operator, attributes = CONV, ConvAttributes(stride, dilation, call["groups"], padding)
+    if call["transposed"]:
+        operator, attributes = CONV_TRANSPOSE, ConvTransposeAttributes(stride, dilation, call["groups"], padding, extra)
+    outputs = operator.weights.out_channels(weight.shape, call["groups"]) if operator.weights else 0
+    bias = torch.zeros(outputs) if call["bias"] is None else call["bias"].float()
+    name = walk.append(operator, [source], attributes, walk.layer_of(call.node), (weight.float(), bias))
+    return View.of_map(name, call.shape)
+
+
 def _product(walk: Walk, call: Called) -> Value:
     left, right = (walk.values[node] for node in call.node.all_input_nodes[:2])
     if isinstance(right, Tensor) and right.ndim == 2:
@@ -844,6 +862,7 @@ CALLS: Mapping[str, Callable[[Walk, Called], Value]] = {
     **_named("sum.dim_IntList", _reduced(float)),
     **_named("softmax.int", _softmax),
     **_named("linear.default", _linear),
+    **_named("convolution.default _convolution.default", _convolution),
     **_named("matmul.default bmm.default", _product),
     **_named("scaled_dot_product_attention.default", _dot_product_attention),
     **_named(

@@ -33,10 +33,6 @@ WANTED = "expected what torch.save(model.state_dict()) writes"
 
 def read_content(path: Path, trust_pickle: bool = False) -> Any:
     """What the file holds; no code in it is run unless `trust_pickle`. Raises ModelError."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such model file; `python models/u2net.py` makes the one of the demo")
-    if path.stat().st_size == 0:
-        raise ModelError(f"{path}: the file is empty; fetch it again")
     with path.open("rb") as file:
         is_pickle = file.read(1) == b"\x80"  # what torch.save wrote before 1.6
     if not is_pickle:
@@ -53,6 +49,16 @@ def read_content(path: Path, trust_pickle: bool = False) -> Any:
     except Exception as error:
         reason = first_line(error).partition(". ")[0]
         raise ModelError(f"{path}: cannot be read as a torch file: {reason}") from None
+
+
+def read_safetensors(path: Path) -> State:
+    """Raises ModelError."""
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise ModelError(f"{path}: cannot be read as a safetensors file: {first_line(error)}") from None
 
 
 def _check_archive(path: Path) -> None:

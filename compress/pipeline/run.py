@@ -200,8 +200,8 @@ def resume(
 
 def _code(start: Start, recipe: Recipe) -> list[str]:
     """What a run executes that is not part of this program, for people."""
-    named = [recipe.model.architecture, *([recipe.controls.small] if recipe.controls.small else [])]
-    files = [str(recipe.folder / each.rpartition(":")[0]) for each in named]
+    named = [each for each in (recipe.model.architecture, recipe.controls.small) if each]
+    files = [str(recipe.folder / each.partition(":")[0]) for each in named]
     teachers = [f"the architecture of {path.with_suffix('.toml')}" for path in recipe.teacher.models]
     return [*files, *teachers, f"with the model {start.model}"]
 
