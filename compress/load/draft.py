@@ -65,7 +65,7 @@ def draft(path: Path, told: Told, trust_pickle: bool = False) -> Recipe:
             f"{path}: holds weights alone, and there is no {path.with_suffix('.toml').name} beside it; name the code "
             "that makes the module with --arch file.py:Name, or write a recipe (docs/your-model.md)"
         )
-    size = told.size or (input_size(path, kind) if kind in CARRY_THEIR_GRAPH else None) or SIZE
+    size = told.size or (input_size(path, kind, trust_pickle) if kind in CARRY_THEIR_GRAPH else None) or SIZE
     model: dict[str, Any] = {"architecture": told.arch, "input_size": size, "classes": ["a", "b"]}
     name = (
         "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in path.stem).lstrip(".-") or "model"

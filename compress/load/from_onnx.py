@@ -34,6 +34,10 @@ def read_onnx(path: Path) -> "OnnxModule":
         raise
     except Exception as error:
         raise ModelError(f"{path}: is no ONNX model: {str(error).splitlines()[0] if str(error) else error!r}") from None
+    stored = {tensor.name for tensor in model.graph.initializer}
+    images = [each.name for each in model.graph.input if each.name not in stored]
+    if len(images) != 1 or not model.graph.output:
+        raise ModelError(f"{path}: reads {len(images)} tensors and gives {len(model.graph.output)}; expected one image")
     unknown = sorted(
         {f"{node.domain}.{node.op_type}".lstrip(".") for node in _from_image(model) if _key(node) not in OPERATORS}
     )

@@ -6,6 +6,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from compress.load.faithful import first_line
 from compress.load.from_onnx import read_onnx
 from compress.terminal.quiet import quietly
 
+Read = TypeVar("Read")
 WEIGHTS, SAFETENSORS, TORCHSCRIPT, EXPORTED, ONNX = "weights", "safetensors", "TorchScript", "torch.export", "ONNX"
 CARRY_THEIR_GRAPH = (TORCHSCRIPT, EXPORTED, ONNX)
 
@@ -62,31 +64,38 @@ def _kind_of_archive(path: Path) -> str:
 
 def module_in(path: Path, kind: str, size: tuple[int, int], trust_pickle: bool) -> nn.Module:
     """The module in a file that carries its graph, for images [1, 3, H, W] of `size`. Raises ModelError."""
-    reader: Callable[[], nn.Module] = {
+    readers: dict[str, Callable[[], nn.Module]] = {
         TORCHSCRIPT: lambda: _scripted(path, size),
         EXPORTED: lambda: _exported(path, trust_pickle),
         ONNX: lambda: read_onnx(path),
-    }[kind]
+    }
+    return _parsed(path, kind, readers[kind])
+
+
+def _parsed(path: Path, kind: str, read: Callable[[], Read]) -> Read:
     try:
         with quietly():
-            return reader()
+            return read()
     except ModelError:
         raise
     except Exception as error:  # whatever a foreign file leads a parser to
         raise ModelError(f"{path}: cannot be read as a {kind} file: {first_line(error)}") from None
 
 
-def input_size(path: Path, kind: str) -> tuple[int, int] | None:
+def input_size(path: Path, kind: str, trust_pickle: bool) -> tuple[int, int] | None:
     """Of the images that a file's graph reads; None where it leaves that open. Raises ModelError."""
-    if kind == ONNX:
-        shape = read_onnx(path).input_shape[-2:]
-    elif kind == EXPORTED:
-        given = _program(path).example_inputs
-        shape = tuple(given[0][0].shape[-2:]) if given and given[0] else ()
-    else:
+    if kind == TORCHSCRIPT:
         return None
-    height, width = (*shape, None, None)[:2]
+    shape = _parsed(path, kind, lambda: _input_shape(path, kind, trust_pickle))
+    height, width = (*shape[-2:], None, None)[:2]
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _input_shape(path: Path, kind: str, trust_pickle: bool) -> tuple[int | None, ...]:
+    if kind == ONNX:
+        return read_onnx(path).input_shape
+    given = _program(path, trust_pickle).example_inputs
+    return tuple(given[0][0].shape) if given and given[0] else ()
 
 
 def _scripted(path: Path, size: tuple[int, int]) -> nn.Module:
@@ -104,15 +113,15 @@ def _scripted(path: Path, size: tuple[int, int]) -> nn.Module:
 
 
 def _exported(path: Path, trust_pickle: bool) -> nn.Module:
-    if not trust_pickle:
-        _check_no_code(path)
-    module = _program(path).module()
+    module = _program(path, trust_pickle).module()
     module.eval = lambda: module  # type: ignore[method-assign] # it is as it was exported, and refuses to be told
     module.train = lambda mode=True: module  # type: ignore[method-assign]
     return module
 
 
-def _program(path: Path) -> torch.export.ExportedProgram:
+def _program(path: Path, trust_pickle: bool) -> torch.export.ExportedProgram:
+    if not trust_pickle:
+        _check_no_code(path)
     with path.open("rb") as file:
         return torch.export.load(io.BytesIO(file.read()))
 

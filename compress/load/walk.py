@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod, sqrt
+from operator import getitem
 from typing import Any
 
 import torch
@@ -193,7 +194,7 @@ class Walk:
         (view,) = views
         if operator.name in SINGLE_VALUES:
             return view.on(self.append(operator, [view.tensor], attributes, layer_of(node)), view.shape)
-        source = map_of(view)
+        source = self.map_of(view)
         if not operator.weights:
             name = self.append(operator, [source], attributes, layer_of(node))
             return View.of_map(name, node.meta["val"].shape)
@@ -250,6 +251,22 @@ class Walk:
         shape = tuple(max(a, b) for a, b in zip(left.shape, right.shape))
         name = self.append(operator, [left.tensor, right.tensor], Attributes(), layer)
         return replace(left, tensor=name, shape=shape, dims=dims)  # type: ignore[arg-type]
+
+    def as_map(self, value: Value) -> View:
+        view = _viewed(value)
+        return View.of_map(self.map_of(view), view.shape)
+
+    def map_of(self, view: View) -> str:
+        """The map that a tensor is, its channels in another order where they are."""
+        if view.is_map:
+            return view.tensor
+        whole = View.of_map(view.tensor, view.shape).dims
+        if len(view.dims) != 4 or any(view.dims[index] != whole[index] for index in (0, 2, 3)):
+            raise Unsupported("of a tensor that is no map [N, C, H, W]")
+        order = torch.zeros(1, dtype=torch.long)
+        for part in view.dims[1]:
+            order = (order[:, None] + torch.arange(part.size) * part.stride).flatten()
+        return self.select(view.tensor, tuple(order.tolist()))
 
     def select(self, tensor: str, indices: tuple[int, ...]) -> str:
         """Some channels of a map, in that order: the operators before it, as far as they go channel by channel, made
@@ -326,13 +343,6 @@ class Called:
     def shape(self) -> tuple[int, ...]:
         """Of the result."""
         return tuple(self.node.meta["val"].shape)
-
-
-def map_of(view: View) -> str:
-    """The map that a tensor is."""
-    if not view.is_map:
-        raise Unsupported("of a tensor that is no map [N, C, H, W]")
-    return view.tensor
 
 
 # --- what calls become ------------------------------------------------------------------------------------------------
@@ -440,9 +450,11 @@ def _part(walk: Walk, view: View, dim: int, first: int, last: int) -> View:
         shape = [*view.shape]
         shape[dim - 1] = last - first
         return View.of_map(name, shape)
-    if len(view.dims[dim]) != 1 or view.dims[dim][0].axis != "c":
+    cut, *faster = view.dims[dim]
+    each = prod(part.size for part in faster)
+    if any(part.axis != "c" for part in view.dims[dim]) or first % each or last % each:
         raise Unsupported("of a range that is not of channels")
-    (cut,) = view.dims[dim]
+    first, last = first // each, last // each
     parts = sorted(view.parts("c"), key=lambda part: -part.stride)
     channels = torch.arange(view.shape[0]).reshape([part.size for part in parts])
     place = parts.index(cut)
@@ -460,8 +472,7 @@ def _part(walk: Walk, view: View, dim: int, first: int, last: int) -> View:
 
 def _picked(walk: Walk, call: Called) -> Value:
     """Channels in another order: RGB turned to BGR, say."""
-    view = _viewed(call["self"])
-    map_of(view)
+    view = walk.as_map(call["self"])
     if call.name.startswith("flip"):
         if [dim % 4 for dim in call["dims"]] != [1]:
             raise Unsupported(f"of dimensions {call['dims']}")
@@ -620,14 +631,12 @@ def _normed(walk: Walk, call: Called, operator: Operator, attributes: NormAttrib
 def _instance_norm(walk: Walk, call: Called) -> Value:
     if not call["use_input_stats"]:
         raise Unsupported("with running statistics")
-    view = _viewed(call["input"])
-    map_of(view)
+    view = walk.as_map(call["input"])
     return _normed(walk, call, INSTANCE_NORM, NormAttributes(float(call["eps"])), view)
 
 
 def _group_norm(walk: Walk, call: Called) -> Value:
-    view = _viewed(call["input"])
-    map_of(view)
+    view = walk.as_map(call["input"])
     groups = call["num_groups"]
     if groups == view.shape[0]:
         return _normed(walk, call, INSTANCE_NORM, NormAttributes(float(call["eps"])), view)
@@ -726,7 +735,7 @@ def _linear(walk: Walk, call: Called) -> Value:
 
 def _convolution(walk: Walk, call: Called) -> Value:
     """As scripted and lowered modules say it, transposed or not."""
-    source, weight = map_of(_viewed(call["input"])), call["weight"]
+    source, weight = walk.map_of(_viewed(call["input"])), call["weight"]
     if not isinstance(weight, Tensor) or weight.ndim != 4:
         raise Unsupported("with a weight that is no constant of two dimensions")
     stride, padding, dilation, extra = (pair(call[key]) for key in ("stride", "padding", "dilation", "output_padding"))
@@ -843,7 +852,7 @@ CALLS: Mapping[str, Callable[[Walk, Called], Value]] = {
     **_named("slice.Tensor narrow.default", _slice),
     **_named("select.int", _selected),
     **_named("flip.default index.Tensor", _picked),
-    **_named("<built-in function getitem>", _getitem),
+    **_named("getitem", _getitem),
     **_named("cat.default concat.default", _concat),
     **_named("stack.default", _stacked),
     **_named("add.Tensor add_.Tensor", _arithmetic("add")),
@@ -925,7 +934,7 @@ def _in_place(node: fx.Node) -> bool:
 
 
 def _name(node: fx.Node) -> str:
-    return str(node.target).removeprefix("aten.")
+    return "getitem" if node.target is getitem else str(node.target).removeprefix("aten.")
 
 
 def _running(sizes: Sequence[int]) -> list[int]:
