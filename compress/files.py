@@ -100,7 +100,7 @@ def identity(kind: str, version: int, **made_from: object) -> str:
 def written(path: Path) -> Iterator[Path]:
     """A name of its own beside `path`, to write to, which becomes `path` at the end: so a file of that name is never
     half a file, however many processes write it at once. Raises OSError."""
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    partial = path.parent / f"{path.name}.{secrets.token_hex(4)}.partial"
     try:
         yield partial
         _become(partial, path)

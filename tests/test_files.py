@@ -50,6 +50,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         write_whole(tmp_path / "gone" / "file", b"")
 
 
+@pytest.mark.parametrize("place", [".", "/"])
+def test_a_folder_is_no_file_to_write(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExportError, match=r"cannot be written: .*choose another folder"):
+        write_whole(Path(place), b"")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_identity_changes_with_anything_that_goes_in():
     base = identity("maps", 1, size=(4, 8), mean=[0.5, 0.25])
     assert identity("maps", 1, mean=(0.5, 0.25), size=[4, 8]) == base
