@@ -58,7 +58,7 @@ def stepwise(prepared, tmp_path_factory):
 
 def test_every_cut_keeps_a_part_of_what_the_one_before_kept(stepwise):
     folder, _, final, _ = stepwise
-    first, second = (torch.load(folder / f"plan-{number}.pt", weights_only=True) for number in (1, 2))
+    first, second = (torch.load(folder / f"plan-{number}.pt", weights_only=True)["state"] for number in (1, 2))
     for name, kept in final.kept.items():
         assert set(kept) <= set(second["kept"][name]) <= set(first["kept"][name])
     assert first["predicted_bytes"] > second["predicted_bytes"] > final.predicted_bytes

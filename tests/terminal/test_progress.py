@@ -29,7 +29,9 @@ def log():
 
 def test_without_a_terminal_a_stage_says_its_tenths_and_no_bar(log, capsys):
     now = iter(range(0, 10_000, 5))  # five seconds each time that somebody looks
-    bar = Lines(range(100), desc="maps", unit="image", clock=lambda: next(now), mininterval=0, miniters=1)
+    bar = Lines(
+        range(100), desc="maps", unit="image", clock=lambda: next(now), mininterval=0, miniters=1, disable=False
+    )
     for _ in bar:
         pass
     tenths = [f"maps: {percent} %" for percent in range(10, 100, 10)]
@@ -40,16 +42,15 @@ def test_without_a_terminal_a_stage_says_its_tenths_and_no_bar(log, capsys):
 
 
 def test_lines_that_would_come_soon_after_another_are_left_out(log, capsys):
-    for _ in Lines(range(100), desc="maps", clock=lambda: 0.0, mininterval=0, miniters=1):
+    for _ in Lines(range(100), desc="maps", clock=lambda: 0.0, mininterval=0, miniters=1, disable=False):
         pass
     assert capsys.readouterr().err == ""
 
 
 def test_a_terminal_has_a_bar_with_log_lines_above_it(log, monkeypatch):
-    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    with tqdm(total=4, desc="maps", mininterval=0) as bar:
+    with tqdm(total=4, desc="maps", mininterval=0, disable=False) as bar:
         bar.update()
         log.info("distil: IoU 0.5")
         bar.update()
@@ -69,6 +70,7 @@ def test_a_quiet_log_has_neither_bars_nor_lines(log, stream, monkeypatch):
 
 def test_libraries_are_heard_only_where_all_is_to_be_told(log, capsys):
     other = logging.getLogger("a library")
+    other.setLevel(logging.WARNING)
     other.addHandler(handler := logging.StreamHandler(sys.stderr))
 
     def talk():
