@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from compress import files
 from compress.errors import DataError
 
 FILE = "pictures.npz"
 PHOTO_PX = 480
+LARGEST_PX = 8192
 WORST = 8
 IGNORED = 255
 _IGNORED_COLOUR = (128, 128, 128)
@@ -87,21 +89,43 @@ def read_pictures(path: Path) -> list[Picture]:
     if not path.exists():
         return []
     try:
+        files.size_of(path)  # a FIFO has no end
         with np.load(path, allow_pickle=False) as stored:
             facts = json.loads(stored["facts"].tobytes())
             return [
                 Picture(
                     str(fact["name"]),
-                    stored[f"photo {place}"].tobytes(),
-                    stored[f"teacher {place}"],
-                    stored[f"student {place}"],
-                    stored.get(f"labels {place}"),
-                    float(fact["iou"]),
+                    _photo(stored[f"photo {place}"]),
+                    _mask(stored[f"teacher {place}"]),
+                    _mask(stored[f"student {place}"]),
+                    _mask(stored[f"labels {place}"]) if f"labels {place}" in stored else None,
+                    _share(fact["iou"]),
                 )
                 for place, fact in enumerate(facts)
             ]
     except Exception as error:  # numpy, zipfile and json raise a dozen unrelated kinds on other files
         raise DataError(f"{path}: not the pictures of a report ({error}); remove it, or run compress again") from None
+
+
+def _photo(stored: np.ndarray) -> bytes:
+    data = stored.tobytes()
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        if max(image.size) > LARGEST_PX:
+            raise ValueError(f"a photograph of {image.width}x{image.height}")
+        image.verify()
+    return data
+
+
+def _mask(stored: np.ndarray) -> np.ndarray:
+    if stored.dtype != np.uint8 or stored.ndim != 2 or not 0 < min(stored.shape) <= max(stored.shape) <= LARGEST_PX:
+        raise ValueError(f"a mask of {stored.dtype}, {'x'.join(map(str, stored.shape))}")
+    return stored
+
+
+def _share(value: object) -> float:
+    if not isinstance(value, float) or not 0 <= value <= 1:
+        raise ValueError(f"an IoU of {value!r}")
+    return value
 
 
 def size_of(photo: bytes) -> tuple[int, int]:
