@@ -68,7 +68,7 @@ def draft(path: Path, told: Told, trust_pickle: bool = False) -> Recipe:
     size = told.size or (input_size(path, kind, trust_pickle) if kind in CARRY_THEIR_GRAPH else None) or SIZE
     model: dict[str, Any] = {"architecture": told.arch, "input_size": size, "classes": ["a", "b"]}
     name = (
-        "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in path.stem).lstrip(".-") or "model"
+        "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in path.stem).strip(".-") or "model"
     )
     plain = validated(Recipe, {"name": name[:60], "model": model, "folder": told.folder}, str(path))
     module = read_module(path, plain, trust_pickle)
