@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 def _speak(level: int) -> None:
     """Let the log of this command be read on stderr; other packages' only where all is to be told."""
 
-    from compress.terminal.progress import Above
+    from compress.terminal.quiet import Above
 
     logging.basicConfig(format="%(message)s", handlers=[Above()])
     logging.getLogger("compress").setLevel(level)

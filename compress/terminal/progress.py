@@ -1,5 +1,4 @@
-"""How far a stage is: a bar where somebody watches, a line for each tenth where nobody does. And lines of the log,
-which stand above the bars."""
+"""How far a stage is: a bar where somebody watches, a line for each tenth where nobody does."""
 
 import io
 import logging
@@ -37,13 +36,3 @@ class Lines(library.tqdm):  # type: ignore[type-arg]
             self.tenth, self.said = tenth, self.clock()
             log.info("%s: %d %%", self.desc.removesuffix(": "), 10 * tenth)
         return True
-
-
-class Above(logging.Handler):
-    """Writes to stderr, above the bars that are there."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            library.tqdm.write(self.format(record), file=sys.stderr)
-        except Exception:
-            self.handleError(record)

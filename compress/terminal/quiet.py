@@ -1,7 +1,8 @@
-"""Libraries that talk where our own one line is to be read."""
+"""What is read on stderr: our own lines, above bars, and of libraries nothing unless it is asked for."""
 
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -22,3 +23,18 @@ def quietly() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+class Above(logging.Handler):
+    """Writes to stderr, above the bars that are there; where nothing has made one, tqdm is not imported for it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+            bars = sys.modules.get("tqdm")
+            if bars is None:
+                print(line, file=sys.stderr)
+            else:
+                bars.tqdm.write(line, file=sys.stderr)
+        except Exception:
+            self.handleError(record)

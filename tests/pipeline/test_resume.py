@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,11 +94,15 @@ def test_finished_stages_are_not_done_again(model, tiny_data, tmp_path, whole, c
     assert digests(out) == whole
 
 
-def test_other_images_or_another_model_are_no_reason_to_go_on(model, tiny_data, two_class_data, tmp_path, capsys):
-    out = tmp_path / "out"
+def test_other_images_or_another_model_are_no_reason_to_go_on(model, tiny_data, tmp_path, capsys):
+    out, other = tmp_path / "out", tmp_path / "data"
     killed(model, tiny_data, out, "repair")
     recipe = out / "checkpoints" / "run.json"
-    recipe.write_text(recipe.read_text().replace(str(tiny_data), str(two_class_data)))
+    shutil.copytree(tiny_data, other)
+    image = min((other / "train" / "images").iterdir())
+    image.unlink()
+    (other / "train" / "masks" / f"{image.stem}.png").unlink()
+    recipe.write_text(recipe.read_text().replace(str(tiny_data), str(other)))
     assert main(["run", "--resume", str(out), "--trust-code"]) == 2
     assert "start it anew, without --resume" in capsys.readouterr().err
 
@@ -301,7 +306,7 @@ def test_an_architecture_outside_the_recipes_folder_is_not_run(place, model, tmp
     recipe = (model.parent / "tiny.toml").read_text().replace("tiny.py:", f"{place}:")
     (tmp_path / "recipe.toml").write_text(recipe)
     assert main(["inspect", str(model), "--recipe", str(tmp_path / "recipe.toml")]) == 2
-    assert "outside the recipe's folder" in capsys.readouterr().err
+    assert "lies elsewhere; name a file in the recipe's folder" in capsys.readouterr().err
 
 
 def test_a_second_run_in_a_folder_is_refused_and_leaves_the_first_alone(model, tiny_data, tmp_path, capsys):

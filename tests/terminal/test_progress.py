@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from compress.terminal.progress import Above, Lines, tqdm
-from compress.terminal.quiet import quietly
+from compress.terminal.progress import Lines, tqdm
+from compress.terminal.quiet import Above, quietly
 
 
 class Terminal(io.StringIO):
