@@ -1,6 +1,7 @@
 # make demo               compress the real U²-Net with images from Debian's packages
 # make demo IMAGES=DIR    the same with your own photographs, without apt
 # make test, test-slow    quick tests; tests that take minutes
+# make test-zoo           sixty public architectures the whole way; writes docs/models.md
 # make clients           the libraries that apps load the files with, each in an environment of its own
 # make gate               every release under export/ against the budget beside it
 # make check              format, lint, types, import rules
@@ -12,7 +13,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --constraint constraints.txt
 RUN := $(BIN)/compress run models/u2net.pt --budget 4MB --minutes 2
 
-.PHONY: demo test test-slow clients gate check clean
+.PHONY: demo test test-slow test-zoo clients gate check clean
 
 demo: .venv/.installed
 	$(BIN)/python models/u2net.py
@@ -37,6 +38,20 @@ gate: .venv/.installed
 	@for folder in $(RELEASES); do \
 		test -f $$folder/compress.toml || { echo "$$folder has no compress.toml: commit its budget" >&2; exit 2; }; \
 		$(BIN)/compress gate $$folder || exit; done
+
+# Packages of architectures, beside the environment of the product: none of them is a dependency.
+ZOO := torchvision==0.28.0 timm==1.0.31 segmentation-models-pytorch==0.6.0 monai==1.6.1 transformers==5.18.0 \
+       huggingface_hub==1.33.0 tokenizers regex pyyaml einops requests httpx httpcore h11 idna certifi urllib3 \
+       charset-normalizer anyio sniffio typer click shellingham
+test-zoo: .venv-zoo/.installed
+	TQDM_DISABLE=1 PYTHONPATH=$(CURDIR) .venv-zoo/bin/python tests/zoo/zoo.py
+
+.venv-zoo/.installed: .venv/.installed-dev
+	@$(PYTHON) -m venv .venv-zoo
+	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > \
+		"$$(.venv-zoo/bin/python -c 'import site; print(site.getsitepackages()[0])')/product.pth"
+	@.venv-zoo/bin/pip install --quiet --disable-pip-version-check --no-deps $(ZOO)
+	@touch $@
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check

@@ -63,7 +63,7 @@ def draft(path: Path, told: Told, trust_pickle: bool = False) -> Recipe:
     if kind not in CARRY_THEIR_GRAPH and told.arch is None and not trust_pickle:
         raise RecipeError(
             f"{path}: holds weights alone, and there is no {path.with_suffix('.toml').name} beside it; name the code "
-            "that makes the module with --arch file.py:Name, or write a recipe (docs/your-model.md), or name it with --recipe"
+            "that makes the module with --arch file.py:Name, or a recipe with --recipe (docs/your-model.md)"
         )
     size = told.size or (input_size(path, kind, trust_pickle) if kind in CARRY_THEIR_GRAPH else None) or SIZE
     model: dict[str, Any] = {"architecture": told.arch, "input_size": size, "classes": ["a", "b"]}

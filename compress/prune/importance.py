@@ -36,6 +36,8 @@ def measure_damage(net: Network, channels: Channels, images: Sequence[Tensor]) -
     on it: the diagonal of the Fisher information (Molchanov et al. 2019, arXiv 1906.10771, use it for single
     channels), with labels drawn from the network's own output, so that no label is needed.
     """
+    if not channels.prunable():
+        return {}
     generator = torch.Generator().manual_seed(0)
     statistics = _Statistics(net, channels)
     for image in tqdm(images, desc="importance", unit="image", delay=1):

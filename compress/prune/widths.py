@@ -1,6 +1,7 @@
 """Which channels stay: the damage that each cut does, against the bytes that it saves."""
 
 import heapq
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,13 +25,34 @@ class PrunePlan:
 
 
 def check_budget(net: Network, channels: Channels, budget_bytes: int) -> None:
-    """Raises BudgetError, with the smallest size possible, for a budget that no width can meet."""
-    smallest = predicted_bytes(net, channels, _narrowest(channels))
+    """Raises BudgetError, with the smallest size possible and what holds the most of it, for a budget that no width can
+    meet."""
+    smallest = predicted_bytes(net, channels, narrowest(channels))
     if smallest > budget_bytes:
-        raise BudgetError(f"no student fits in {budget_bytes:,} bytes: the smallest possible has about {smallest:,}")
+        held = "; ".join(f"{reason}: {size:,}" for reason, size in list(held_bytes(net, channels).items())[:3])
+        raise BudgetError(
+            f"no student fits in {budget_bytes:,} bytes: the smallest possible has about {smallest:,}"
+            + (f", of which stay whole, by reason: {held}" if held else "")
+        )
 
 
-def _narrowest(channels: Channels) -> dict[str, int]:
+def held_bytes(net: Network, channels: Channels) -> dict[str, int]:
+    """Bytes of the weights that no plan cuts, by why their channels stay; the most first. The input's and the output's
+    channels, which every network has, are not among them."""
+    widths, held = narrowest(channels), Counter[str]()
+    for node in net.weighted():
+        reasons = {channels.groups[name].frozen for name in channels.segments[node.name]}
+        for reason in reasons - {"", "input image", "class map"}:
+            held[reason.partition(" by ")[0] + _what(reason)] += weight_bytes(net, channels, widths, node)
+    return dict(held.most_common())
+
+
+def _what(reason: str) -> str:
+    """Of "read by encoder.3.norm, a layer_norm" the kind alone, so that many are one."""
+    return f" by {reason.rpartition(', ')[2]}" if " by " in reason else ""
+
+
+def narrowest(channels: Channels) -> dict[str, int]:
     return {g.name: g.width if g.frozen else min(STEP, g.width) for g in channels.groups.values()}
 
 
@@ -66,7 +88,7 @@ def choose(
     widths = _exchanged(costs, damage, full, _Cost(budget_bytes, macs_share * costs.total(full).work))
     if latency:
         timed, limits = _Costs(workload, latency.model), _Cost(budget_bytes, latency.limit_ms)
-        if (fastest := timed.total(_narrowest(channels)).work) > limits.work:
+        if (fastest := timed.total(narrowest(channels)).work) > limits.work:
             raise BudgetError(
                 f"no student runs in {limits.work:g} ms: the fastest possible takes about {fastest:.2g} ms here"
             )

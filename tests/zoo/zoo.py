@@ -1,0 +1,79 @@
+"""Every public architecture the whole way, and the table of what became of each: docs/models.md.
+
+    python tests/zoo/zoo.py [PART OF A NAME ...]
+
+With parts of names, those alone are tried and no table is written. Exit code 1: one that goes the whole way by the table
+does not any more.
+"""
+
+import json
+import sys
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from architectures import ARCHITECTURES
+from whole_way import Outcome, whole_way
+
+ROOT = Path(__file__).parents[2]
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "zoo.json", ROOT / "docs" / "models.md"
+
+
+def main(parts: list[str]) -> int:
+    warnings.simplefilter("ignore")
+    known = (
+        {name: Outcome(**found) for name, found in json.loads(RESULTS.read_text()).items()} if RESULTS.exists() else {}
+    )
+    names = [name for name in ARCHITECTURES if not parts or any(part.lower() in name.lower() for part in parts)]
+    found = {}
+    for name in names:
+        make, size = ARCHITECTURES[name]
+        with TemporaryDirectory() as folder:
+            try:
+                found[name] = whole_way(make, size, Path(folder))
+            except Exception as error:  # of the package, or a fault of ours
+                found[name] = Outcome(reason=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        print(f"{name}: {'the whole way' if found[name].whole else found[name].reason}", flush=True)
+    lost = [name for name in names if name in known and known[name].whole and not found[name].whole]
+    print(f"{sum(each.loads for each in found.values())} of {len(found)} load, "
+          f"{sum(each.whole for each in found.values())} go the whole way")  # fmt: skip
+    if not parts:
+        RESULTS.write_text(json.dumps({name: asdict(each) for name, each in found.items()}, indent=1) + "\n")
+        PAGE.write_text(page(found))
+    for name in lost:
+        print(f"{name} went the whole way before", file=sys.stderr)
+    return 1 if lost else 0
+
+
+def page(found: dict[str, Outcome]) -> str:
+    rows = [
+        f"| {name} | {each.parameters:.1f} | {'yes' if each.loads else 'no'} | {_way(each)} |"
+        for name, each in found.items()
+    ]
+    loads, whole = sum(each.loads for each in found.values()), sum(each.whole for each in found.values())
+    return f"""# Architectures that were tried
+
+{len(found)} public architectures, at their packages' defaults and with the weights that they are born with. "Loads":
+the traced network gives what the module gives. "The whole way": planned to half the bytes, cut, trained for one step,
+quantized, written as ONNX and TFLite, each file read back and equal to the graph, and every layer of both run within
+one unit of the integers that it should give. {loads} load, {whole} go the whole way. Random weights say nothing of
+accuracy, so none is stated.
+
+`make test-zoo` tries them again and writes this page. A model of yours that is not
+here is read if it consists of [these operators](operators.md); `compress inspect` says.
+
+| architecture | million parameters | loads | the whole way |
+|---|---|---|---|
+{chr(10).join(rows)}
+"""
+
+
+def _way(each: Outcome) -> str:
+    if each.whole:
+        return f"{each.layers[0]} layers right, {each.bytes / 1e6:.2f} MB"
+    return each.reason.replace("|", "/")[:300]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
