@@ -1,5 +1,5 @@
-"""Public architectures at their packages' defaults, with the weights that they are born with: by name, what makes one, and
-the size of images to try it at."""
+"""Public architectures at their packages' defaults, with the weights that they are born with: by name, what makes one,
+and the size of images to try it at."""
 
 from collections.abc import Callable
 from typing import Any

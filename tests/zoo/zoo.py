@@ -2,8 +2,8 @@
 
     python tests/zoo/zoo.py [PART OF A NAME ...]
 
-With parts of names, those alone are tried and no table is written. Exit code 1: one that goes the whole way by the table
-does not any more.
+With parts of names, those alone are tried and no table is written. Exit code 1: one that goes the whole way by the
+table does not any more.
 """
 
 import json
