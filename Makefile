@@ -24,11 +24,13 @@ else
 	$(RUN) --data data/demo
 endif
 
+# A process for each core, of one thread: several threads in each would only wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist loadfile
 test: .venv/.installed-dev clients
-	$(BIN)/pytest -q
+	$(PYTEST)
 
 test-slow: .venv/.installed-dev
-	$(BIN)/pytest -q -m slow
+	$(PYTEST) -m slow
 
 # A release is a committed folder with manifest.json and compress.toml. Where one of the two is missing the gate fails,
 # and where there is no release at all it says so.
