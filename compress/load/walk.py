@@ -119,14 +119,19 @@ class Walk:
 
     def result(self) -> str:
         """The node that gives the output, after factors and offsets of channels (batch normalisation, say) have become
-        part of the convolution that they alone read. Raises ModelError where it is no map."""
+        part of the convolution that they alone read, or of all that read them. Raises ModelError where it is no map."""
         value = self.values[self.output]
         if isinstance(value, Tensor):
             raise ModelError("the deployed output is a constant of the model: it does not depend on the image")
         if not isinstance(value, View) or not value.is_map:
             raise ModelError("the deployed output is no map [1, classes, H, W]; set model.output in the recipe")
-        output = value.tensor
-        self.nodes = list(needed(self.nodes, output))
+        self.nodes = list(needed(self.nodes, value.tensor))
+        output = self._fold_into_what_is_read(value.tensor)
+        self._fold_into_readers(output)
+        return output
+
+    def _fold_into_what_is_read(self, output: str) -> str:
+        """The output's name then."""
         readers = Counter([output, *(name for node in self.nodes for name in node.inputs)])
         holder: dict[str, str] = {}  # by convolution, whose value it gives
         gone: set[str] = set()
@@ -149,6 +154,26 @@ class Walk:
         self.nodes = kept
         self.layers = {node: renamed.get(name, name) for node, name in self.layers.items() if name not in gone}
         return renamed.get(output, output)
+
+    def _fold_into_readers(self, output: str) -> None:
+        """Those that are left, behind a norm say, where all that reads them are convolutions that pad nothing. What
+        reads the image stays: how it is read is folded elsewhere."""
+        for node in [each for each in self.nodes if each.name not in (NORMALISE, output) and self._is_affine(each)]:
+            readers = [each for each in self.nodes if node.name in each.inputs]
+            if not all(r.kind is CONV and r.attrs.groups == 1 and r.attrs.padding == (0, 0) for r in readers):
+                continue
+            scale, shift = self.weights.pop(node.name)
+            for reader in readers:
+                weight, bias = self.weights[reader.name]
+                moved = (weight * shift.reshape(1, -1, 1, 1)).sum((1, 2, 3))
+                self.weights[reader.name] = weight * scale.reshape(1, -1, 1, 1), bias + moved
+            source = {node.name: node.inputs[0]}
+            self.nodes = [
+                replace(each, inputs=tuple(source.get(name, name) for name in each.inputs))
+                for each in self.nodes
+                if each is not node
+            ]
+            self.layers = {each: name for each, name in self.layers.items() if name != node.name}
 
     def _is_affine(self, node: Node) -> bool:
         if node.kind is not CONV:

@@ -45,6 +45,7 @@ UNARY = {
     ),
     "hardsigmoid": Unary(lambda x, a: np.clip(x + 3, 0, 6) / 6, {"": nn.Hardsigmoid()}, {"": {}}),
     "silu": Unary(lambda x, a: x / (1 + np.exp(-x)), {"": nn.SiLU(inplace=True)}, {"": {}}),
+    "mish": Unary(lambda x, a: x * np.tanh(np.log1p(np.exp(x))), {"": nn.Mish()}, {"": {}}),
     "gelu": Unary(
         _gelu,
         {"": nn.GELU(), "_tanh": nn.GELU("tanh")},

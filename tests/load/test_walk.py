@@ -144,6 +144,15 @@ def test_factors_behind_a_convolution_become_part_of_it():
     assert [node.name for node in net.nodes] == ["image", "normalise", "first", "last", "class_map"]
 
 
+def test_factors_behind_a_norm_become_part_of_the_linear_layers_that_read_them():
+    function, parts = FUNCTIONS["tokens"]
+    module = Net(function, parts)
+    nn.init.uniform_(module.norm.weight)
+    nn.init.uniform_(module.norm.bias)
+    ops = [node.op for node in checked(module).nodes]
+    assert ops == ["input", "conv", "conv", "layer_norm", "conv", "gelu", "conv", "conv", "softmax"]
+
+
 def test_what_the_output_does_not_need_is_not_read():
     def aside(m, x):
         m.kept = torch.fft.rfft(x)

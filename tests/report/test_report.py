@@ -254,6 +254,26 @@ def hostile(value):
     return f"{value}{text}" if isinstance(value, str) else value
 
 
+@pytest.mark.parametrize(
+    ("equal", "unread", "words", "not_said"),
+    [
+        (
+            ("model.onnx",),
+            ("model.ort",),
+            ["is the graph's: model.onnx.", "model.ort cannot be read back"],
+            "equal in every file",
+        ),
+        ((), ("model.ort",), ["model.ort cannot be read back"], "the graph's"),
+        ((), (), ["equal in every file"], "cannot be read back"),
+    ],
+)
+def test_what_was_read_back_is_said_of_these_files_alone(equal, unread, words, not_said):
+    end = EndParity("torch and onnx", 5, 0.1, 2, 0.999)
+    page = Page(render(replace(full_record(), parity=Parity((), (), (end,), (), equal, unread)), [])).words
+    assert all(each in page for each in words)
+    assert not_said not in page
+
+
 def test_no_text_of_a_report_becomes_markup(tmp_path):
     measured = full_record().measurements
     record = replace(

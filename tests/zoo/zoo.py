@@ -17,7 +17,7 @@ from architectures import ARCHITECTURES
 from whole_way import Outcome, whole_way
 
 ROOT = Path(__file__).parents[2]
-RESULTS, PAGE = ROOT / "benchmarks" / "results" / "zoo.json", ROOT / "docs" / "models.md"
+RESULTS, PAGE = Path(__file__).parent / "outcomes.json", ROOT / "docs" / "models.md"
 
 
 def main(parts: list[str]) -> int:

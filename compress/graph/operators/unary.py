@@ -296,6 +296,19 @@ SILU = _unary(
         TfliteForm("MUL", ("MulOptions", {}), reads=(-1, 0), in_float=True),
     ),
 )
+MISH = _unary(
+    "mish",
+    _functional("mish"),
+    _in_place_too("mish"),
+    onnx=lambda a: (OnnxForm("Softplus"), OnnxForm("Tanh"), OnnxForm("Mul", reads=(-1, 0))),
+    tflite=lambda a: (
+        TfliteForm("EXP", ("ExpOptions", {}), in_float=True),
+        TfliteForm("ADD", ("AddOptions", {}), reals=(1.0,), in_float=True),
+        TfliteForm("LOG", in_float=True),
+        TfliteForm("TANH", in_float=True),
+        TfliteForm("MUL", ("MulOptions", {}), reads=(-1, 0), in_float=True),
+    ),
+)
 GELU = _unary(
     "gelu",
     _functional("gelu", "approximate"),
@@ -344,6 +357,7 @@ UNARY = (
     HARDSWISH,
     HARDSIGMOID,
     SILU,
+    MISH,
     GELU,
     ELU,
     TANH,
