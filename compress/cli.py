@@ -143,7 +143,7 @@ def _goes_on(out: Path) -> Iterator[None]:
 
 
 def _finished(record: "RunRecord", out: Path, as_json: bool) -> int:
-    from compress.report.summary import ending
+    from compress.report.ending import ending
 
     print(ending(record, out), file=sys.stderr if as_json else sys.stdout)
     if as_json:

@@ -1,92 +1,13 @@
-"""The words of a result, and the plain text that ends a run."""
+"""The words of a result, and its table in plain text."""
 
 import math
-import shlex
 from pathlib import Path
 
-from compress.budget import Check, Metric, Verdict
+from compress.budget import Check, Verdict
 from compress.measure.values import Interval, Measurement
 from compress.report.record import RunRecord
 
 NOT_MEASURED = "not measured"
-
-_HELPS: dict[Metric, str] = {
-    "size": "allow more bytes, or leave fewer layers float",
-    "latency": "allow fewer bytes with --budget, or a smaller model.input_size in the recipe",
-    "iou": "more images (--unlabelled takes those without masks), or more bytes with --budget",
-    "iou_drop": "more images (--unlabelled takes those without masks), or more bytes with --budget",
-}
-"""What brings a student nearer to its limit."""
-
-
-def ending(record: RunRecord, out: Path) -> str:
-    """All that the terminal says of a finished run: its figures, what they mean, and what to do next."""
-    lines = [table(record, out / "report.html"), "", *map(_sentence, _gains(record))]
-    lines += [f"{check.name}: {_shortfall(check, record, out)}" for check in record.verdict.checks if not check.passed]
-    lines += [f"note: {warning}" for warning in record.warnings]
-    folder, limits = shlex.quote(str(out)), "".join(f" --budget {shlex.quote(text)}" for text in _limits(record))
-    next_steps = [
-        ("open the report, which shows the images that it does worst on", f"{out / 'report.html'}"),
-        ("check that the files are one network", f"compress verify {folder}"),
-        ("hold them to their budget in CI", f"compress gate {folder}{limits}"),
-    ]
-    return "\n".join([*lines, "next:", *(f"  {what}: {how}" for what, how in next_steps)])
-
-
-def _limits(record: RunRecord) -> list[str]:
-    return [str(limit) for limit in record.recipe.get("budget", ())]
-
-
-def _gains(record: RunRecord) -> list[tuple[str, Measurement, Measurement]]:
-    """Name of each exported file, its figures and the teacher's."""
-    teacher = record.measurements.get("teacher", Measurement())
-    found = ((each.path.name, record.measurements.get(each.format)) for each in record.artifacts)
-    return [(name, measured, teacher) for name, measured in found if measured]
-
-
-def _sentence(gain: tuple[str, Measurement, Measurement]) -> str:
-    """For example "model.tflite: 45.0 times smaller; 8.5 [8.3, 8.7] times faster; IoU 0.896 beside the teacher's 0.902:
-    0.006 [0.002, 0.010] lower"."""
-    name, ours, teacher = gain
-    parts = []
-    if ours.size_bytes and teacher.size_bytes:
-        parts.append(f"{teacher.size_bytes / ours.size_bytes:.1f} times smaller")
-    if ours.speedup:
-        parts.append(f"{interval(ours.speedup, 1)} times faster")
-    if ours.iou and teacher.iou:
-        parts.append(f"IoU {ours.iou.mean:.3f} beside the teacher's {teacher.iou.mean:.3f}{_drop(ours.iou_drop)}")
-    return f"{name}: {'; '.join(parts) or NOT_MEASURED}"
-
-
-def _drop(drop: Interval | None) -> str:
-    if drop is None or not math.isfinite(drop.mean):
-        return ""
-    if drop.mean >= 0:
-        return f": {interval(drop)} lower"
-    return f": {interval(Interval(-drop.mean, -drop.high, -drop.low))} higher"
-
-
-def _shortfall(check: Check, record: RunRecord, out: Path) -> str:
-    """By how much a limit was missed, and what would help."""
-    if check.measured is None:
-        return "not measured, so it cannot pass"
-    if check.undecided:
-        more = "a quieter machine, or more measure.seconds" if check.metric == "latency" else "more images in val/"
-        return f"the interval holds the limit; {more} would decide it"
-    apart = abs(check.measured - check.limit)
-    digits = 0 if check.unit == "bytes" else 2 if check.metric == "latency" else 3
-    longer = f"longer training ({_longer(record, out)}), " if check.metric in ("iou", "iou_drop") else ""
-    missed = _with_unit(f"{apart:,.{digits}f}", check.unit)
-    share = f" ({100 * apart / check.limit:.0f} %)" if check.limit else ""
-    where = "below" if check.at_least else "above"
-    return f"{missed}{share} {where} the limit; what helps: {longer}{_HELPS[check.metric]}"
-
-
-def _longer(record: RunRecord, out: Path) -> str:
-    """How a run is trained on: for twice the minutes, where the recipe counts minutes."""
-    train = record.recipe.get("train", {})
-    minutes = f"{2 * train['minutes']:g}" if train.get("minutes") else "N"
-    return f"compress run --resume {shlex.quote(str(out))} --minutes {minutes}"
 
 
 def table(record: RunRecord, report: Path | None = None) -> str:
@@ -138,7 +59,7 @@ def outcome(check: Check) -> str:
 def limit_of(check: Check) -> str:
     """For example "4,000,000 bytes" or "at least 0.86"."""
     limit = f"{check.limit:,.0f}" if check.unit == "bytes" else f"{check.limit:g}"
-    return f"{'at least ' if check.at_least else ''}{_with_unit(limit, check.unit)}"
+    return f"{'at least ' if check.at_least else ''}{with_unit(limit, check.unit)}"
 
 
 def measured_of(check: Check) -> str:
@@ -153,7 +74,7 @@ def measured_of(check: Check) -> str:
     return interval(Interval(check.measured, check.low, check.high), digits)
 
 
-def _with_unit(figure: str, unit: str) -> str:
+def with_unit(figure: str, unit: str) -> str:
     return f"{figure}{'' if unit == 'x' else ' '}{unit}".rstrip()
 
 

@@ -7,8 +7,8 @@ import pytest
 from compress.budget import Budget, judge
 from compress.formats.artifact import Artifact, IOSpec
 from compress.measure.values import Interval, Latency, Measurement
+from compress.report.ending import ending
 from compress.report.record import Data, Machine, RunRecord, Source
-from compress.report.summary import ending
 
 TEACHER = Measurement(90_000_000, Latency(200.0, 210.0, (), 2, "onnxruntime"), Interval(0.9, 0.88, 0.92))
 STUDENT = Measurement(
@@ -45,8 +45,8 @@ def finished(*limits: str, student: Measurement = STUDENT) -> list[str]:
 
 def test_it_says_what_was_gained_with_intervals_and_what_to_do_next():
     lines = finished("4MB", "iou>=0.8")
-    gained = "45.0 times smaller; 8.0 [7.5, 8.5] times faster; IoU 0.890 beside the teacher's 0.900"
-    assert f"model.tflite: {gained}: 0.010 [0.002, 0.018] lower" in lines
+    gained = "45× smaller, 8.0× faster [7.5, 8.5], 0.890 IoU beside 0.900, 0.010 less [0.002, 0.018]"
+    assert f"TFLite: {gained}" in lines
     assert "note: the machine is busy" in lines
     after = lines[lines.index("next:") :]
     assert any(line.endswith("a run/report.html") for line in after)
@@ -58,8 +58,9 @@ def test_it_says_what_was_gained_with_intervals_and_what_to_do_next():
 def test_a_student_that_does_better_is_said_to():
     better = Measurement(2_000_000, None, Interval(0.91, 0.9, 0.92), iou_drop=Interval(-0.01, -0.018, -0.002))
     lines = finished("4MB", student=better)
-    gained = "45.0 times smaller; IoU 0.910 beside the teacher's 0.900: 0.010 [0.002, 0.018] higher"
-    assert f"model.tflite: {gained}" in lines
+    (line,) = [line for line in lines if line.startswith("TFLite: ")]
+    assert line.startswith("TFLite: 45× smaller, ")
+    assert line.endswith("0.910 IoU beside 0.900, 0.010 more [0.002, 0.018]")
 
 
 @pytest.mark.parametrize(

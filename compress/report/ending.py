@@ -1,0 +1,61 @@
+"""The plain text that ends a run."""
+
+import shlex
+from pathlib import Path
+
+from compress.budget import Check, Metric
+from compress.report.record import RunRecord
+from compress.report.result import figures, lead, remarks
+from compress.report.summary import table, with_unit
+from compress.report.words import TITLES
+
+_HELPS: dict[Metric, str] = {
+    "size": "allow more bytes, or leave fewer layers float",
+    "latency": "allow fewer bytes with --budget, or a smaller model.input_size in the recipe",
+    "iou": "more images (--unlabelled takes those without masks), or more bytes with --budget",
+    "iou_drop": "more images (--unlabelled takes those without masks), or more bytes with --budget",
+}
+"""What brings a student nearer to its limit."""
+
+
+def ending(record: RunRecord, out: Path) -> str:
+    """All that the terminal says of a finished run: its figures, what they mean, and what to do next."""
+    title = TITLES.get(lead(record.measurements) or "", "")
+    told = [(title, ", ".join(figure.line for figure in figures(record))), *remarks(record)]
+    lines = [table(record, out / "report.html"), "", *(f"{what}: {words}" for what, words in told)]
+    lines += [f"{check.name}: {_shortfall(check, record, out)}" for check in record.verdict.checks if not check.passed]
+    lines += [f"note: {warning}" for warning in record.warnings]
+    folder, limits = shlex.quote(str(out)), "".join(f" --budget {shlex.quote(text)}" for text in _limits(record))
+    next_steps = [
+        ("open the report, which shows the images that it does worst on", f"{out / 'report.html'}"),
+        ("check that the files are one network", f"compress verify {folder}"),
+        ("hold them to their budget in CI", f"compress gate {folder}{limits}"),
+    ]
+    return "\n".join([*lines, "next:", *(f"  {what}: {how}" for what, how in next_steps)])
+
+
+def _limits(record: RunRecord) -> list[str]:
+    return [str(limit) for limit in record.recipe.get("budget", ())]
+
+
+def _shortfall(check: Check, record: RunRecord, out: Path) -> str:
+    """By how much a limit was missed, and what would help."""
+    if check.measured is None:
+        return "not measured, so it cannot pass"
+    if check.undecided:
+        more = "a quieter machine, or more measure.seconds" if check.metric == "latency" else "more images in val/"
+        return f"the interval holds the limit; {more} would decide it"
+    apart = abs(check.measured - check.limit)
+    digits = 0 if check.unit == "bytes" else 2 if check.metric == "latency" else 3
+    longer = f"longer training ({_longer(record, out)}), " if check.metric in ("iou", "iou_drop") else ""
+    missed = with_unit(f"{apart:,.{digits}f}", check.unit)
+    share = f" ({100 * apart / check.limit:.0f} %)" if check.limit else ""
+    where = "below" if check.at_least else "above"
+    return f"{missed}{share} {where} the limit; what helps: {longer}{_HELPS[check.metric]}"
+
+
+def _longer(record: RunRecord, out: Path) -> str:
+    """How a run is trained on: for twice the minutes, where the recipe counts minutes."""
+    train = record.recipe.get("train", {})
+    minutes = f"{2 * train['minutes']:g}" if train.get("minutes") else "N"
+    return f"compress run --resume {shlex.quote(str(out))} --minutes {minutes}"
