@@ -11,7 +11,12 @@ from tiny import ticking
 import compress.pipeline.student
 from compress.cli import main
 from compress.data.images import read_image
+from compress.formats.onnx import to_onnx
+from compress.load.model import load
+from compress.quantize.convert import float_graph
+from compress.recipe import read_recipe
 from compress.report.pictures import read_pictures
+from compress.report.read import read_record
 from compress.runtime.session import open_model
 from compress.train.loop import fit
 
@@ -165,3 +170,17 @@ def test_without_quantization_aware_training_all_steps_are_distillation(tiny_mod
     assert "qat" not in report["minutes"]
     assert report["history"][-1]["stage"] == "ptq"
     assert report["measurements"]["tflite"]["iou"]["mean"] > 0.8 * report["measurements"]["teacher"]["iou"]["mean"]
+
+
+def test_an_onnx_file_needs_no_recipe(tiny_model, tiny_data, tmp_path, monkeypatch):
+    """The size is the file's, classes are given, and how pixels are read is what does best on the labelled images."""
+    monkeypatch.chdir(tmp_path)
+    trained = load(tiny_model, read_recipe(tiny_model.with_suffix(".toml")))
+    to_onnx(float_graph(trained.network, "foreign"), tmp_path / "foreign.onnx")
+    arguments = ["--budget", "20KB", "--data", str(tiny_data), "--minutes", "0", "--classes", "background,disc,square"]
+    assert main(["run", "foreign.onnx", *arguments, "--mean", "0,0,0", "--out", "out"]) == 0
+    record = read_record(tmp_path / "out")
+    assert record.source.file == "foreign.onnx"
+    assert record.classes == ("background", "disc", "square")
+    assert record.measurements["teacher"].iou.mean > 0.8
+    assert record.parity.passed
