@@ -2,18 +2,20 @@
 
     python tests/zoo/zoo.py [PART OF A NAME ...]
 
-With parts of names, those alone are tried and no table is written. Exit code 1: one that goes the whole way by the
-table does not any more.
+With parts of names, those alone are tried anew; the table is written after each. Exit code 1: one that went the whole
+way before does not any more.
 """
 
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from architectures import ARCHITECTURES
+from torch import nn
 from whole_way import Outcome, whole_way
 
 ROOT = Path(__file__).parents[2]
@@ -22,28 +24,30 @@ RESULTS, PAGE = Path(__file__).parent / "outcomes.json", ROOT / "docs" / "models
 
 def main(parts: list[str]) -> int:
     warnings.simplefilter("ignore")
-    known = (
+    before = (
         {name: Outcome(**found) for name, found in json.loads(RESULTS.read_text()).items()} if RESULTS.exists() else {}
     )
-    names = [name for name in ARCHITECTURES if not parts or any(part.lower() in name.lower() for part in parts)]
-    found = {}
-    for name in names:
-        make, size = ARCHITECTURES[name]
-        with TemporaryDirectory() as folder:
-            try:
-                found[name] = whole_way(make, size, Path(folder))
-            except Exception as error:  # of the package, or a fault of ours
-                found[name] = Outcome(reason=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
-        print(f"{name}: {'the whole way' if found[name].whole else found[name].reason}", flush=True)
-    lost = [name for name in names if name in known and known[name].whole and not found[name].whole]
-    print(f"{sum(each.loads for each in found.values())} of {len(found)} load, "
-          f"{sum(each.whole for each in found.values())} go the whole way")  # fmt: skip
-    if not parts:
-        RESULTS.write_text(json.dumps({name: asdict(each) for name, each in found.items()}, indent=1) + "\n")
-        PAGE.write_text(page(found))
+    known, lost = dict(before), []
+    for name, (make, size) in ARCHITECTURES.items():
+        if parts and not any(part.lower() in name.lower() for part in parts):
+            continue
+        known[name] = tried(make, size)
+        print(f"{name}: {'the whole way' if known[name].whole else known[name].reason}", flush=True)
+        if name in before and before[name].whole and not known[name].whole:
+            lost.append(name)
+        RESULTS.write_text(json.dumps({key: asdict(each) for key, each in known.items()}, indent=1) + "\n")
+        PAGE.write_text(page({key: known[key] for key in ARCHITECTURES if key in known}))
     for name in lost:
         print(f"{name} went the whole way before", file=sys.stderr)
     return 1 if lost else 0
+
+
+def tried(make: Callable[[], nn.Module], size: int) -> Outcome:
+    with TemporaryDirectory() as folder:
+        try:
+            return whole_way(make, size, Path(folder))
+        except Exception as error:  # of the package, or a fault of ours
+            return Outcome(reason=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
 
 def page(found: dict[str, Outcome]) -> str:
