@@ -132,7 +132,10 @@ def _toml(value: Any) -> str:
     if isinstance(value, str):
         return json.dumps(value)
     if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
+        depth = 0  # of lists that hold nothing but a list, of which there may be more than Python recurses
+        while len(value) == 1 and isinstance(value[0], list):
+            value, depth = value[0], depth + 1
+        return "[" * depth + f"[{', '.join(map(_toml, value))}]" + "]" * depth
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_toml(key)} = {_toml(each)}" for key, each in value.items()) + "}"
     return str(value)
