@@ -106,7 +106,7 @@ def _read_onnx(path: Path) -> tuple[Path, ...]:
         (name for node in graph.node for name in node.input if name),
         (each.name for each in graph.output),
     )
-    outside = {_check_tensor(path, tensor) for tensor in _tensors(model)}
+    outside = {_check_tensor(path, tensor) for tensor in stored_tensors(model)}
     return tuple(sorted(each for each in outside if each is not None))
 
 
@@ -115,7 +115,7 @@ def _check_wiring(known: set[str], read: Iterator[str], given: Iterator[str]) ->
         _require(name in known, f"nothing makes {name!r}")
 
 
-def _tensors(message: Any) -> Iterator[Any]:
+def stored_tensors(message: Any) -> Iterator[Any]:
     """Every stored tensor, however deep: of branches, functions and attributes too."""
     for field, value in message.ListFields():
         if field.message_type is None:
@@ -124,7 +124,7 @@ def _tensors(message: Any) -> Iterator[Any]:
             if field.message_type.name == "TensorProto":
                 yield each
             else:
-                yield from _tensors(each)
+                yield from stored_tensors(each)
 
 
 def _check_tensor(path: Path, tensor: Any) -> Path | None:

@@ -4,13 +4,10 @@ import torch
 
 from compress.errors import ModelError
 from compress.graph.network import Network, Node
-from compress.graph.operators.conv import CONV, ConvAttributes
+from compress.graph.operators.conv import CONV, POINTWISE
 from compress.graph.operators.operator import OnSteps
 from compress.graph.operators.resize import RESIZE, ResizeAttributes
 from compress.graph.operators.unary import SIGMOID, SOFTMAX
-
-POINTWISE = ConvAttributes()
-"""Of a 1x1 convolution."""
 
 RESIZED = "resized_map"
 ENDS = (SIGMOID.name, SOFTMAX.name)

@@ -113,7 +113,8 @@ def _normalisation(net: Network, told: Told, classes: Sequence[str], path: Path)
         raise RecipeError(
             f"{path}: nothing says how it reads pixels, and there are no labelled images to try; {advice}"
         )
-    found = {name: _iou(net, told.data, classes, ways) for name, ways in NORMALISATIONS.items()}
+    labelled = _labelled(told.data, classes, net.traced_size)
+    found = {name: _iou(net, labelled, len(classes), ways) for name, ways in NORMALISATIONS.items()}
     first, second = sorted(found, key=found.__getitem__, reverse=True)[:2]
     figures = ", ".join(f"{name} {iou:.3f}" for name, iou in found.items())
     if found[first] - found[second] < CLEARLY:
@@ -122,16 +123,20 @@ def _normalisation(net: Network, told: Told, classes: Sequence[str], path: Path)
     return NORMALISATIONS[first]
 
 
-def _iou(net: Network, data: Path, classes: Sequence[str], ways: Normalisation) -> float:
-    """Mean over at most TRIED_ON labelled images."""
+def _labelled(data: Path, classes: Sequence[str], size: tuple[int, int]) -> list[tuple[Tensor, np.ndarray]]:
+    """At most TRIED_ON images, values pixel / 255 [1, 3, H, W] of `size`, with their masks, uint8 [H, W]."""
     dataset = open_labelled(data, classes)
-    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in ways)
-    ious = []
+    found = []
     for sample in dataset.val[:TRIED_ON]:
         assert sample.mask
-        pixels = torch.from_numpy(read_image(sample.image, net.traced_size).transpose(2, 0, 1)[None].copy())
-        with torch.no_grad():
-            map_ = net((pixels.float() / 255 - mean) / std)[0].numpy()
-        mask = read_mask(sample.mask, dataset.object_is_255, net.traced_size)
-        ious.append(image_iou(class_ids(map_), mask, len(classes)))
-    return float(np.mean(ious))
+        pixels = torch.from_numpy(read_image(sample.image, size).transpose(2, 0, 1)[None].copy())
+        found.append((pixels.float() / 255, read_mask(sample.mask, dataset.object_is_255, size)))
+    return found
+
+
+def _iou(net: Network, labelled: Sequence[tuple[Tensor, np.ndarray]], classes: int, ways: Normalisation) -> float:
+    """The mean of them."""
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in ways)
+    with torch.no_grad():
+        answers = [(net((pixels - mean) / std)[0].numpy(), mask) for pixels, mask in labelled]
+    return float(np.mean([image_iou(class_ids(answer), mask, classes) for answer, mask in answers]))

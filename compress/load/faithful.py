@@ -91,15 +91,9 @@ class Original:
     def _values(self, given: Tensor) -> dict[str, Tensor]:
         """What the exported program computes, by layer of the network, in the order in which it does."""
         program, layers = self.exported, self.layers
-        signature = program.graph_signature
-        stored = {
-            **signature.inputs_to_parameters,
-            **signature.inputs_to_buffers,
-            **signature.inputs_to_lifted_tensor_constants,
-        }
-        constants = {**program.state_dict, **program.constants}
+        paths, stored = paths_of(program), stored_in(program)
         placeholders = [node.name for node in program.graph.nodes if node.op == "placeholder"]
-        inputs = [_double(constants[stored[name]]) if name in stored else given for name in placeholders]
+        inputs = [_double(stored[paths[name]]) if name in paths else given for name in placeholders]
         values: dict[str, Tensor] = {}
 
         class Kept(torch.fx.Interpreter):
@@ -144,6 +138,21 @@ def made_up_pictures(size: tuple[int, int]) -> Tensor:
 
 def first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def paths_of(program: torch.export.ExportedProgram) -> dict[str, str]:
+    """By placeholder, the path of the parameter, buffer or constant that is given there."""
+    signature = program.graph_signature
+    return {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+
+
+def stored_in(program: torch.export.ExportedProgram) -> dict[str, Any]:
+    """By such a path, what is given."""
+    return {**program.state_dict, **program.constants}
 
 
 def layer_of(node: torch.fx.Node) -> str:

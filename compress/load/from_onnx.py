@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.errors import ModelError
+from compress.formats.whole import stored_tensors
 
 Value = Any
 """A Tensor that depends on the image, or a numpy array that does not; None for an input that is left out."""
@@ -47,7 +48,7 @@ def read_onnx(path: Path) -> "OnnxModule":
 
 
 def _check_external(model: onnx.ModelProto, path: Path) -> None:
-    for tensor in model.graph.initializer:
+    for tensor in stored_tensors(model):
         for entry in tensor.external_data:
             if entry.key == "location":
                 place = (path.parent / entry.value).resolve()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from compress.budget import Check, Metric
 from compress.report.record import RunRecord
-from compress.report.result import figures, lead, remarks
+from compress.report.result import figures, lead, limit_flags, remarks
 from compress.report.summary import table, with_unit
 from compress.report.words import TITLES
 
@@ -25,17 +25,13 @@ def ending(record: RunRecord, out: Path) -> str:
     lines = [table(record, out / "report.html"), "", *(f"{what}: {words}" for what, words in told)]
     lines += [f"{check.name}: {_shortfall(check, record, out)}" for check in record.verdict.checks if not check.passed]
     lines += [f"note: {warning}" for warning in record.warnings]
-    folder, limits = shlex.quote(str(out)), "".join(f" --budget {shlex.quote(text)}" for text in _limits(record))
+    folder = shlex.quote(str(out))
     next_steps = [
         ("open the report, which shows the images that it does worst on", f"{out / 'report.html'}"),
         ("check that the files are one network", f"compress verify {folder}"),
-        ("hold them to their budget in CI", f"compress gate {folder}{limits}"),
+        ("hold them to their budget in CI", f"compress gate {folder}{limit_flags(record)}"),
     ]
     return "\n".join([*lines, "next:", *(f"  {what}: {how}" for what, how in next_steps)])
-
-
-def _limits(record: RunRecord) -> list[str]:
-    return [str(limit) for limit in record.recipe.get("budget", ())]
 
 
 def _shortfall(check: Check, record: RunRecord, out: Path) -> str:

@@ -132,13 +132,13 @@ def next_steps(record: RunRecord) -> list[Step]:
         name = next((a.path.name for a in record.artifacts if a.format == lead(record.measurements)), "the file")
         return [
             Step(f"Put {name} into the app, and golden.npz into its test: it holds an image and the output for it."),
-            Step("Hold later files to the same limits in CI:", f"compress gate DIR{_limits(record)}"),
+            Step("Hold later files to the same limits in CI:", f"compress gate DIR{limit_flags(record)}"),
         ]
     return list(dict.fromkeys(_help(check) for check in checks if not check.passed))
 
 
-def _limits(record: RunRecord) -> str:
-    """As flags, as they were written."""
+def limit_flags(record: RunRecord) -> str:
+    """The budget as flags, as its limits were written."""
     limits = record.recipe.get("budget")
     return "".join(f" --budget {shlex.quote(str(limit))}" for limit in limits) if isinstance(limits, list) else ""
 

@@ -107,7 +107,6 @@ ATTENTION = Operator(
     scale=Scale.OWN,
     on_steps=OnSteps.REAL,
     work=Work.ATTENDING,
-    aten={},
     compute=_attention,
     onnx=_onnx,
     tflite=_tflite,

@@ -41,6 +41,10 @@ class ConvAttributes(Attributes):
     padding: Pair = (0, 0)
 
 
+POINTWISE = ConvAttributes()
+"""Of a 1x1 convolution."""
+
+
 @dataclass(frozen=True)
 class ConvTransposeAttributes(ConvAttributes):
     """The weight is [I, O / groups, kh, kw]."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compress.graph.operators.operator import (
+    IN_FLOAT,
     Attributes,
     Bounds,
-    Call,
     Channels,
     OnnxForm,
     OnSteps,
@@ -16,7 +16,6 @@ from compress.graph.operators.operator import (
     TfliteForm,
     Work,
     of_inputs,
-    plain,
     unbounded,
 )
 
@@ -24,16 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
-
-
-def _add_of(call: Call) -> Attributes | str:
-    alpha = call.arguments["alpha"]
-    return Attributes() if alpha == 1 else f"with alpha {alpha}"
-
-
-def _over_channels(call: Call) -> Attributes | str:
-    dim = call.arguments["dim"]
-    return Attributes() if dim in (1, -3) else f"along dimension {dim}"
 
 
 def _product(x: Sequence[Bounds], a: Attributes) -> Bounds:
@@ -56,7 +45,6 @@ ADD = Operator(
     scale=Scale.OWN,
     on_steps=OnSteps.LINEAR,
     work=Work.MOVING,
-    aten={"add.Tensor": _add_of, "add_.Tensor": _add_of},
     compute=lambda x, a: x[0] + x[1],
     onnx=lambda node, source, result: (OnnxForm("Add"),),
     tflite=lambda node, source, result: (
@@ -72,7 +60,6 @@ MUL = Operator(
     scale=Scale.OWN,
     on_steps=OnSteps.REAL,
     work=Work.MOVING,
-    aten={"mul.Tensor": plain, "mul_.Tensor": plain},
     compute=lambda x, a: x[0] * x[1],
     onnx=lambda node, source, result: (OnnxForm("Mul"),),
     tflite=lambda node, source, result: (
@@ -89,13 +76,12 @@ SUB = Operator(
     scale=Scale.OWN,
     on_steps=OnSteps.LINEAR,
     work=Work.MOVING,
-    aten={"sub.Tensor": _add_of, "sub_.Tensor": _add_of},
     compute=lambda x, a: x[0] - x[1],
     onnx=lambda node, source, result: (OnnxForm("Sub"),),
     tflite=lambda node, source, result: (
         TfliteForm("SUB", ("SubOptions", {"fusedActivationFunction": node.activation})),
     ),
-    onnx_float="onnxruntime has no integer kernel for it, so it runs in float between the same integers",
+    onnx_float=IN_FLOAT,
     fuses=True,
 )
 CONCAT = Operator(
@@ -106,7 +92,6 @@ CONCAT = Operator(
     scale=Scale.OF_INPUTS,
     on_steps=OnSteps.MOVES,
     work=Work.MOVING,
-    aten={"cat.default": _over_channels},
     compute=_concat,
     onnx=lambda node, source, result: (OnnxForm("Concat", {"axis": 1}),),
     tflite=lambda node, source, result: (TfliteForm("CONCATENATION", ("ConcatenationOptions", {"axis": 3})),),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress.graph.operators.operator import (
+    IN_FLOAT,
     Attributes,
     Channels,
     OnnxForm,
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compress.graph.quantized import QuantizedOperator, TensorSpec
-
-IN_FLOAT = "onnxruntime has no integer kernel for it, so it runs in float between the same integers"
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,6 @@ INSTANCE_NORM = Operator(
     scale=Scale.OWN,
     on_steps=OnSteps.REAL,
     work=Work.MOVING,
-    aten={},
     compute=lambda x, a: _standard(x[0], (2, 3), a.eps),
     onnx=lambda node, source, result: _onnx_forms(node.attrs.eps, (2, 3)),
     tflite=lambda node, source, result: _tflite_forms(source, node.attrs.eps, (1, 2)),
@@ -139,7 +137,6 @@ GROUP_NORM = Operator(
     scale=Scale.OWN,
     on_steps=OnSteps.REAL,
     work=Work.MOVING,
-    aten={},
     compute=_group_norm,
     onnx=_group_onnx,
     tflite=_group_tflite,
@@ -153,7 +150,6 @@ LAYER_NORM = Operator(
     scale=Scale.OWN,
     on_steps=OnSteps.REAL,
     work=Work.MOVING,
-    aten={},
     compute=lambda x, a: _standard(x[0], (1,), a.eps),
     onnx=lambda node, source, result: _onnx_forms(node.attrs.eps, (1,)),
     tflite=lambda node, source, result: _tflite_forms(source, node.attrs.eps, (3,)),

@@ -180,6 +180,9 @@ class TfliteForm(Form):
     in_float: bool = False
 
 
+IN_FLOAT = "onnxruntime has no integer kernel for it, so it runs in float between the same integers"
+"""Of an operator: why `Operator.onnx_float`."""
+
 ToOnnx = Callable[["QuantizedOperator", "TensorSpec", "TensorSpec"], tuple[OnnxForm, ...]]
 ToTflite = Callable[["QuantizedOperator", "TensorSpec", "TensorSpec"], tuple[TfliteForm, ...]]
 """A node with the specs of its first input and of its result -> the forms that compute it, one after the other. Raise
@@ -203,7 +206,8 @@ class Operator:
     attributes  the class of its nodes' attributes
     weights     None: it has none
     fixed       scale and int8 zero point of its result, where `scale` is FIXED
-    aten        by the name of each ATen operator that becomes this one, its attributes
+    aten        by the name of each ATen operator that becomes this one alone, its attributes; what is said of several
+                operators, of constants or of dimensions, `compress.load.calls` reads
     compute     inputs, attributes (and weight, bias where it has them) -> result, as torch tensors
     onnx_float  why onnxruntime has no integer kernel for it; empty where it has one
     rectifier   where the operator is one that others may have inside
@@ -221,10 +225,10 @@ class Operator:
     scale: Scale
     on_steps: OnSteps
     work: Work
-    aten: Mapping[str, FromAten]
     compute: Callable[..., Tensor]
     onnx: ToOnnx
     tflite: ToTflite
+    aten: Mapping[str, FromAten] = field(default_factory=dict)
     weights: Weights | None = None
     fixed: tuple[float, int] | None = None
     onnx_float: str = ""

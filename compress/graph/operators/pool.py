@@ -71,13 +71,6 @@ def _avg_pool_of(call: Call) -> PoolAttributes | str:
     return replace(_pool_of(call), counts_padding=counts)
 
 
-def _mean_of(call: Call) -> Attributes | str:
-    dims = call.arguments["dim"]
-    if sorted(d % 4 for d in dims) != [2, 3] or not call.arguments["keepdim"]:
-        return f"over dimensions {dims}"
-    return Attributes()
-
-
 def _to_one(call: Call) -> Attributes | str:
     return Attributes() if call.result[2:] == (1, 1) else f"to {call.result[2:]}"
 
@@ -218,7 +211,7 @@ MEAN = Operator(
     scale=Scale.OWN,
     on_steps=OnSteps.LINEAR,
     work=Work.MOVING,
-    aten={"mean.dim": _mean_of, "adaptive_avg_pool2d.default": _to_one},
+    aten={"adaptive_avg_pool2d.default": _to_one},
     compute=lambda x, a: x[0].mean((2, 3), keepdim=True),
     onnx=lambda node, source, result: (OnnxForm("GlobalAveragePool"),),
     tflite=lambda node, source, result: (TfliteForm("MEAN", ("ReducerOptions", {"keepDims": True}), after=((1, 2),)),),

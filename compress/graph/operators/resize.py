@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compress.graph.operators.operator import (
+    IN_FLOAT,
     Attributes,
     Call,
     Channels,
@@ -155,6 +156,6 @@ BICUBIC = Operator(
     compute=_compute,
     onnx=_onnx,
     tflite=_bicubic_tflite,
-    onnx_float="onnxruntime has no integer kernel for it, so it runs in float between the same integers",
+    onnx_float=IN_FLOAT,
     homogeneous=True,
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress.graph.operators.operator import (
+    IN_FLOAT,
     Attributes,
     Bounds,
     Call,
@@ -36,8 +37,6 @@ PROBABILITY = (1 / 256, -128)
 
 SIGNED_UNIT = (1 / 128, 0)
 """... and for tanh."""
-
-IN_FLOAT = "onnxruntime has no integer kernel for it, so it runs in float between the same integers"
 
 
 @dataclass(frozen=True)
@@ -112,11 +111,6 @@ def _rectifier_of(ceiling: float | None) -> FromAten:
 def _clamp_of(call: Call) -> ClampAttributes:
     low, high = _limits(call)
     return ClampAttributes(None if low is None else float(low), None if high is None else float(high))
-
-
-def _softmax_of(call: Call) -> Attributes | str:
-    dim = call.arguments["dim"]
-    return Attributes() if dim in (1, -3) else f"along dimension {dim}"
 
 
 def _elu_of(call: Call) -> Attributes | str:
@@ -245,7 +239,7 @@ SIGMOID = _unary(
 SOFTMAX = _unary(
     "softmax",
     _softmax,
-    {"softmax.int": _softmax_of},
+    {},
     onnx=lambda a: (OnnxForm("Softmax", {"axis": 1}),),
     tflite=lambda a: (TfliteForm("SOFTMAX", ("SoftmaxOptions", {"beta": 1.0})),),
     scale=Scale.FIXED,
