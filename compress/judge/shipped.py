@@ -56,21 +56,25 @@ def _of_folder(folder: Path, references: Collection[Path]) -> list[ShippedFile]:
     manifest = read_manifest(folder)
     _check_unchanged(changed_files(folder, manifest))
     _check_all_named(folder, manifest, references)
-    return [_shipped(folder / entry["file"], entry["sha256"], manifest, entry) for entry in manifest["files"]]
+    paths = [folder / entry["file"] for entry in manifest["files"]]
+    return [
+        _shipped(path, entry["sha256"], check_whole(path), manifest, entry)
+        for path, entry in zip(paths, manifest["files"], strict=True)
+    ]
 
 
 def _alone(path: Path) -> ShippedFile:
     """With what the manifest beside it knows, if that describes the very file."""
-    check_whole(path)  # first, since what is no model may have no end
+    outside = check_whole(path)  # first, since what is no model may have no end
     sha256 = sha256_of(path)
     if not os.path.lexists(path.parent / MANIFEST):
-        return _shipped(path, sha256, {}, {})
+        return _shipped(path, sha256, outside, {}, {})
     manifest = read_manifest(path.parent)
     for entry in manifest["files"]:
         if (entry["file"], entry["sha256"]) == (path.name, sha256):
             _check_unchanged([change(path.parent, entry)])
-            return _shipped(path, sha256, manifest, entry)
-    return _shipped(path, sha256, {"report": manifest.get("report", {})}, {})
+            return _shipped(path, sha256, outside, manifest, entry)
+    return _shipped(path, sha256, outside, {"report": manifest.get("report", {})}, {})
 
 
 def _check_unchanged(lines: Sequence[str | None]) -> None:
@@ -86,8 +90,9 @@ def _check_all_named(folder: Path, manifest: dict[str, Any], references: Collect
             raise MeasureError(f"{path}: ships, but {MANIFEST} does not name it; remove it, or run compress again")
 
 
-def _shipped(path: Path, sha256: str, manifest: dict[str, Any], entry: dict[str, Any]) -> ShippedFile:
-    outside = check_whole(path)
+def _shipped(
+    path: Path, sha256: str, outside: tuple[Path, ...], manifest: dict[str, Any], entry: dict[str, Any]
+) -> ShippedFile:
     if path.suffix == ".ort":
         from compress.runtime.local import describe_in_child
 
