@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from tiny import picture
+from safetensors.torch import save_file
+from tiny import TinyNet, picture
 
 from compress.cli import main
 from compress.formats.npz import read_graph
@@ -73,12 +75,27 @@ def write_corpus(folder: Path, model: Path) -> None:
     for name in ("tiny.pt", "tiny.py"):
         (folder / "model" / name).write_bytes((model / name).read_bytes())
     (folder / "model" / "tiny.toml").write_text(RECIPE)
+    _write_door(folder / "door", model)
     _write_images(folder / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPRESS_CACHE", str(folder / "cache"))
         arguments = ["--budget", "20KB", "--data", str(folder / "data"), "--out", str(folder / "run")]
         assert main(["run", str(folder / "model" / "tiny.pt"), *arguments]) == 0
     _write_files(folder)
+
+
+def _write_door(folder: Path, model: Path) -> None:
+    """The same model in each of the other kinds of file, a recipe beside each."""
+    folder.mkdir()
+    (folder / "tiny.py").write_bytes((model / "tiny.py").read_bytes())
+    module, image = TinyNet().eval(), torch.zeros(1, 3, 32, 32)
+    module.load_state_dict(torch.load(model / "tiny.pt", weights_only=True))
+    torch.jit.script(module).save(folder / "script.pt")
+    torch.export.save(torch.export.export(module, (image,)), folder / "tiny.pt2")
+    torch.onnx.export(module, (image,), folder / "tiny.onnx", dynamo=False)
+    save_file(module.state_dict(), folder / "tiny.safetensors")
+    for name in ("script", "tiny"):
+        (folder / f"{name}.toml").write_text(RECIPE)
 
 
 def _write_images(folder: Path) -> None:

@@ -390,6 +390,61 @@ def pt_zip(rng: random.Random, path: Path) -> str:
     return f"{path.name}: member {name} is {how}"
 
 
+def safetensors(rng: random.Random, path: Path) -> str:
+    """A header that says something else of the bytes behind it."""
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    how = rng.choice(["changed", "changed", "changed", "length", "deep", "no end"])
+    said = change(rng, header) if how == "changed" else how
+    text = b"{" * 200_000 if how == "deep" else json.dumps(header).encode()
+    size = rng.choice([0, 1, length - 1, length + 1, 2**31, 2**63, 2**64 - 1]) if how == "length" else len(text)
+    path.write_bytes(struct.pack("<Q", size) + text + (b"" if how == "no end" else data[8 + length :]))
+    return f"{path.name}: header {said}"
+
+
+def disguised(rng: random.Random, path: Path) -> str:
+    """Code under the name of a file that holds none, and weights that lie elsewhere."""
+    how = rng.choice(["a pickle", "an archive", "a member", "a bomb", "many members", "outside", "missing"])
+    if how == "a pickle":
+        path.write_bytes(pickle.dumps(_Code(path.parent / MARK)))
+    elif how == "an archive":
+        torch.save({"a": _Code(path.parent / MARK)}, path)
+    elif how in ("outside", "missing") and path.suffix == ".onnx":
+        model = onnx.load_model_from_string(path.read_bytes())
+        place = {"outside": "../../../../../../etc/hostname", "missing": "there-is-none.bin"}[how]
+        tensor = rng.choice(list(model.graph.initializer))
+        del tensor.external_data[:]
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=place)
+        path.write_bytes(model.SerializeToString())
+    else:
+        _rewritten(rng, path, how)
+    return f"{path.name} is {how}"
+
+
+def _rewritten(rng: random.Random, path: Path, how: str) -> None:
+    """The members of an archive, or none, with code in one, one of a gigabyte of zeros, or very many more."""
+    members = {"a/data.pkl": b""}
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as old:
+            members = {name: old.read(name) for name in old.namelist()}
+    name = rng.choice(sorted(members))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for each, content in members.items():
+            if each != name or how == "many members":
+                new.writestr(each, content)
+        if how == "a bomb":
+            with new.open(name, "w", force_zip64=True) as member:
+                for _ in range(1024):
+                    member.write(bytes(1 << 20))
+        elif how == "many members":
+            for number in range(20_000):
+                new.writestr(f"a/data/{number + 10_000}", b"")
+        else:
+            new.writestr(name, pickle.dumps(_Code(path.parent / MARK)))
+
+
 def npz(rng: random.Random, path: Path) -> str:
     with np.load(path) as old:
         arrays = dict(old)

@@ -213,6 +213,17 @@ def run_recipe(rng: random.Random, room: Room) -> Trial:
     return Trial(_run(room, model, data), said)
 
 
+def door(harm: Damage, name: str) -> Make:
+    """A look at one of the other kinds of file that hold a model."""
+
+    def make(rng: random.Random, room: Room) -> Trial:
+        folder = room.take("door")
+        said = harm(rng, folder / name)
+        return Trial(["inspect", str(folder / name)], said)
+
+    return make
+
+
 # --- run --resume
 
 
@@ -592,8 +603,18 @@ GROUPS = [
     Group("report-options", _options(["report", "RUN"], [], ["--out"], {}), 1, 6),
 ]
 
+DOOR = ("script.pt", "tiny.pt2", "tiny.onnx", "tiny.safetensors")
+GROUPS += [
+    *[Group(f"door-bytes-{name}", door(damage.bytes_, name), 2, 30) for name in DOOR],
+    *[Group(f"door-disguise-{name}", door(damage.disguised, name), 2, 20) for name in DOOR],
+    *[Group(f"door-archive-{name}", door(damage.pt_zip, name), 2, 25) for name in DOOR[:2]],
+    Group("door-fields", door(damage.onnx_fields, "tiny.onnx"), 4, 35),
+    Group("door-header", door(damage.safetensors, "tiny.safetensors"), 2, 25),
+]
+
 _UNWRITABLE = "cannot be written"
 GOOD = [
+    *[Good(f"good-door-{name}", door(damage.nothing, name)) for name in DOOR],
     Good("good-inspect", _model(damage.nothing, ".pt", "inspect")),
     Good("good-run", run_on(damage.nothing, "val"), 2, f"run.json: {_UNWRITABLE}"),
     Good("good-resume", resume(damage.nothing, "checkpoints"), 2, f"model.onnx: {_UNWRITABLE}"),
