@@ -117,6 +117,6 @@ def read_module(path: Path, recipe: Recipe, trust_pickle: bool = False) -> nn.Mo
         )
     else:
         module = made(recipe.folder, recipe.model.architecture).float()
-        fit_weights(content, module, path, recipe.model.architecture)
+        fit_weights(content, module, path, recipe.model.architecture, recipe.model.drop)
     check_finite(module, path)
     return module.eval()

@@ -4,7 +4,7 @@ import logging
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ LARGEST_RATIO, SMALL = 10, 10**8
 """Of what an archive unpacks to: torch.save does not compress."""
 
 NAMED = 3
+DIFFERING = 10
+"""Of the names in which a file and an architecture differ."""
+
 LONGEST = 60
 """Of a file's keys, in messages."""
 
@@ -31,24 +34,61 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 WANTED = "expected what torch.save(model.state_dict()) writes"
 
 
+class Skipped:
+    """Stands for an object of a class that is not torch's, such as a training script's settings. Whatever a pickle does
+    to it, nothing happens."""
+
+    def __init__(self, *given: Any, **named: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+    def append(self, value: Any) -> None: ...
+
+    def extend(self, values: Any) -> None: ...
+
+
 def read_content(path: Path, trust_pickle: bool = False) -> Any:
-    """What the file holds; no code in it is run unless `trust_pickle`. Raises ModelError."""
+    """What the file holds; no code in it is run unless `trust_pickle`, and what is no weights and of a class that is not
+    torch's is `Skipped`. Raises ModelError."""
     with path.open("rb") as file:
         is_pickle = file.read(1) == b"\x80"  # what torch.save wrote before 1.6
     if not is_pickle:
         _check_archive(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what torch deprecates in old files
-            return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+        return _loaded(path, trust_pickle)
     except pickle.UnpicklingError:
-        raise ModelError(
-            f"{path}: holds pickled code, not only weights; save model.state_dict() instead, "
-            "or pass --trust-pickle if you trust whoever made it"
-        ) from None
+        return _weights_beside_code(path)
     except Exception as error:
         reason = first_line(error).partition(". ")[0]
         raise ModelError(f"{path}: cannot be read as a torch file: {reason}") from None
+
+
+def _loaded(path: Path, trust_pickle: bool) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what torch deprecates in old files
+        return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+
+
+def _weights_beside_code(path: Path) -> Any:
+    """What a file holds beside objects of foreign classes. Raises ModelError, naming what it would import, where that is
+    no weights by name, or where it cannot be told apart."""
+    foreign: list[str] = []
+    try:
+        foreign = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+        with torch.serialization.safe_globals([(Skipped, name) for name in foreign]):
+            content = _loaded(path, trust_pickle=False)
+    except Exception:  # an older format, or something that torch never lets a pickle call
+        content = None
+    if next(_tables(content), None) is None:
+        imports = f" (it would import {_listed(foreign)})" if foreign else ""
+        raise ModelError(
+            f"{path}: holds pickled code, not only weights{imports}; save model.state_dict() instead, "
+            "or pass --trust-pickle if you trust whoever made it"
+        )
+    log.info("%s: %s beside the weights, skipped", path.name, _listed(foreign))
+    return content
 
 
 def read_safetensors(path: Path) -> State:
@@ -74,11 +114,14 @@ def _check_archive(path: Path) -> None:
         raise ModelError(f"{path}: unpacks to {unpacked:,} bytes, which is nothing that torch.save writes")
 
 
-def fit_weights(content: Any, module: nn.Module, path: Path, architecture: str) -> None:
+def fit_weights(
+    content: Any, module: nn.Module, path: Path, architecture: str, dropped: Sequence[str] = ()
+) -> None:
     """Give a module the weights in a file's content: those of a table, however deep, whose names are the module's, but
-    for what training scripts put before them. Raises ModelError, naming the file and the key."""
+    for what training scripts put before them, and for those that begin as one of `dropped`. Raises ModelError, naming
+    the file and the key."""
     own = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
-    found = list({id(table): (where, _state(table)) for where, table in _tables(content)}.values())
+    found = list({id(table): (where, _kept(_state(table), dropped)) for where, table in _tables(content)}.values())
     if not found:
         raise ModelError(f"{path}: holds no weights by name but {_described(content)}; {WANTED}")
     fitting = [(where, state, before) for where, state in found if (before := _prefix(state, own)) is not None]
@@ -122,6 +165,10 @@ def _state(table: Mapping[Any, Any]) -> State:
         for key, value in table.items()
         if isinstance(key, str) and isinstance(value, Tensor)
     }
+
+
+def _kept(state: State, dropped: Sequence[str]) -> State:
+    return {name: value for name, value in state.items() if not name.startswith(tuple(dropped))}
 
 
 def _prefix(state: State, own: State) -> str | None:
@@ -178,14 +225,17 @@ def _misfit(where: tuple[str, ...], state: State, own: State) -> str:
         f"it holds {len(state)} tensor{'s' * (len(state) != 1)}"
         + (f" under {_shown('.'.join(where))}" if where else "")
     ]
-    parts += [f"without {_listed(missing)}"] if missing else []
-    parts += [f"with {_listed(more)}, which the architecture has not"] if more else []
+    parts += [f"without {_listed(missing, DIFFERING)}"] if missing else []
+    parts += [f"with {_listed(more, DIFFERING)}, which the architecture has not"] if more else []
+    if more and not missing:
+        first = [_shown(name.partition(".")[0] + ".") for name in more]
+        parts[-1] += f"; to leave them out, write drop = {list(dict.fromkeys(first))[:NAMED]} under [model]"
     return ", ".join(parts)
 
 
-def _listed(names: list[Any]) -> str:
-    rest = len(names) - NAMED
-    return ", ".join(map(_shown, names[:NAMED])) + (f" and {rest} more" if rest > 0 else "")
+def _listed(names: list[Any], count: int = NAMED) -> str:
+    rest = len(names) - count
+    return ", ".join(map(_shown, names[:count])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _shown(name: Any) -> str:
@@ -201,10 +251,16 @@ def _checked(value: Tensor, own: Tensor, where: str) -> Tensor:
         raise ModelError(f"{where} is {kind}; expected plain float weights")
     if value.shape != own.shape:
         there, here = ("x".join(map(str, one.shape)) or "a single number" for one in (value, own))
-        raise ModelError(f"{where} is {there} in the file and {here} in the architecture")
+        count = "" if not _only_more_channels(value, own) else f"; was it trained for {value.shape[0]} classes?"
+        raise ModelError(f"{where} is {there} in the file and {here} in the architecture{count}")
     if own.is_floating_point() and value.dtype not in FLOATS:
         raise ModelError(f"{where} is {str(value.dtype).removeprefix('torch.')}; expected float weights")
     return value
+
+
+def _only_more_channels(value: Tensor, own: Tensor) -> bool:
+    """Whether all but the number of output channels is equal."""
+    return value.ndim == own.ndim > 1 and value.shape[1:] == own.shape[1:]
 
 
 def _described(content: Any) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import zipfile
+from pathlib import Path, PurePosixPath
 
 import pytest
 import torch
@@ -67,6 +68,42 @@ def test_weights_are_found_wherever_a_training_script_puts_them(way, tmp_path, c
     assert bool(caplog.text) == bool(named)
 
 
+class Settings:
+    """What a training script may keep beside the weights; it would leave a mark if it were made."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return touched, (self.mark,)
+
+
+def touched(mark):
+    Path(mark).touch()
+
+
+def test_settings_of_a_training_script_are_skipped_and_never_made(tmp_path, caplog):
+    mark = tmp_path / "mark"
+    content = {"state_dict": state(), "hyper_parameters": {"root": PurePosixPath("/data"), "more": Settings(str(mark))}}
+    with caplog.at_level(logging.INFO, "compress"):
+        found = fitted(tmp_path, content)
+    torch.testing.assert_close(found["2.bias"], state()["2.bias"])
+    assert "pathlib.PurePosixPath, test_weights.touched beside the weights, skipped" in caplog.text
+    assert not mark.exists()
+
+
+def test_a_whole_module_is_refused_by_what_it_would_import(tmp_path):
+    path = saved(tmp_path, {"epoch": 3, "model": module()})
+    with pytest.raises(ModelError, match=r"it would import .*torch\.nn\.modules\.container\.Sequential.*--trust-pickle"):
+        read_content(path)
+
+
+def test_heads_that_the_architecture_lacks_are_left_out_where_the_recipe_says_so(tmp_path):
+    path, net = saved(tmp_path, {**state(), "aux.weight": torch.ones(1)}), module()
+    fit_weights(read_content(path), net, path, "net.py:Net", ["aux."])
+    torch.testing.assert_close(net.state_dict()["2.bias"], state()["2.bias"])
+
+
 def without(name):
     return {key: value for key, value in state().items() if key != name}
 
@@ -81,7 +118,8 @@ MISFITS = {
     "a table within itself": (lambda: endless(), "a table with the keys inside"),
     "keys that are no names": (lambda: {1: torch.ones(2), None: torch.ones(2)}, "a table with the keys 1, None"),
     "one missing": (lambda: without("0.bias"), "it holds 8 tensors, without 0.bias$"),
-    "one more": (lambda: {**state(), "aux.weight": torch.ones(1)}, "with aux.weight, which the architecture has not"),
+    "one more": (lambda: {**state(), "aux.weight": torch.ones(1)}, r"with aux.weight, which the .*drop = \['aux.'\]"),
+    "other classes": (lambda: {**state(), "2.weight": torch.ones(7, 4, 1, 1)}, "was it trained for 7 classes"),
     "a line in a key": (lambda: {**state(), "a\nb": torch.ones(1)}, r"with 'a\\nb', which"),
     "other names": (lambda: {"ema": prefixed("net.x")}, "it holds 9 tensors under ema, without 0.weight, 0.bias, 1"),
     "two that fit": (lambda: {"a": state(), "b": module().state_dict()}, "fit under a and b"),
