@@ -70,8 +70,8 @@ class Training:
 class ModelSection(Section):
     """What the file holds. `architecture` is "file.py:Name", the file lying beside the recipe, or, by --arch alone,
     "package.module:Name"; Name(), or Name(key=value) as it is written there, must return the torch module that the
-    weights fit. Files that carry their graph need none. `drop`: weights whose names begin so are left out, such as those
-    of heads that are for training alone."""
+    weights fit. Files that carry their graph need none. `drop`: weights whose names begin so are left out, such as
+    those of heads that are for training alone."""
 
     architecture: Code | None = None
     drop: list[Line] = Field([], max_length=100)

@@ -15,7 +15,7 @@ from compress.load.architecture import made
 from compress.load.faithful import Original
 from compress.load.sources import CARRY_THEIR_GRAPH, WEIGHTS, kind_of, module_in
 from compress.load.trace import Shapes, fold_normalisation, trace_with_original
-from compress.load.weights import check_finite, fit_weights, read_content, read_safetensors
+from compress.load.weights import check_finite, fit_weights, read_content, read_safetensors, warn_of_untrained
 from compress.recipe import Recipe
 
 
@@ -119,4 +119,5 @@ def read_module(path: Path, recipe: Recipe, trust_pickle: bool = False) -> nn.Mo
         module = made(recipe.folder, recipe.model.architecture).float()
         fit_weights(content, module, path, recipe.model.architecture, recipe.model.drop)
     check_finite(module, path)
+    warn_of_untrained(module, path)
     return module.eval()

@@ -50,8 +50,8 @@ class Skipped:
 
 
 def read_content(path: Path, trust_pickle: bool = False) -> Any:
-    """What the file holds; no code in it is run unless `trust_pickle`, and what is no weights and of a class that is not
-    torch's is `Skipped`. Raises ModelError."""
+    """What the file holds; no code in it is run unless `trust_pickle`: an object of a class that is not torch's is
+    `Skipped`. Raises ModelError."""
     with path.open("rb") as file:
         is_pickle = file.read(1) == b"\x80"  # what torch.save wrote before 1.6
     if not is_pickle:
@@ -72,8 +72,8 @@ def _loaded(path: Path, trust_pickle: bool) -> Any:
 
 
 def _weights_beside_code(path: Path) -> Any:
-    """What a file holds beside objects of foreign classes. Raises ModelError, naming what it would import, where that is
-    no weights by name, or where it cannot be told apart."""
+    """What a file holds beside objects of foreign classes. Raises ModelError, naming what it would import, where that
+    is no weights by name, or where it cannot be told apart."""
     foreign: list[str] = []
     try:
         foreign = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
@@ -114,9 +114,7 @@ def _check_archive(path: Path) -> None:
         raise ModelError(f"{path}: unpacks to {unpacked:,} bytes, which is nothing that torch.save writes")
 
 
-def fit_weights(
-    content: Any, module: nn.Module, path: Path, architecture: str, dropped: Sequence[str] = ()
-) -> None:
+def fit_weights(content: Any, module: nn.Module, path: Path, architecture: str, dropped: Sequence[str] = ()) -> None:
     """Give a module the weights in a file's content: those of a table, however deep, whose names are the module's, but
     for what training scripts put before them, and for those that begin as one of `dropped`. Raises ModelError, naming
     the file and the key."""
@@ -143,6 +141,23 @@ def check_finite(module: nn.Module, path: Path) -> None:
         if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
             kind = "NaN" if bool(value.isnan().any()) else "infinite values"
             raise ModelError(f"{path}: {name} holds {kind}; take a checkpoint from before training went wrong")
+
+
+def warn_of_untrained(module: nn.Module, path: Path) -> None:
+    """Of batch normalisations whose statistics are those that they are born with."""
+    found = [
+        name
+        for name, each in module.named_modules()
+        if isinstance(each, nn.BatchNorm2d)
+        and each.running_mean is not None
+        and each.running_var is not None
+        and bool((each.running_mean == 0).all() and (each.running_var == 1).all())
+    ]
+    if found:
+        log.warning(
+            "%s: %s: batch normalisation without statistics of any image (mean 0, variance 1 in all channels): was it "
+            "trained, and are these its weights?", path.name, _listed(found),
+        )  # fmt: skip
 
 
 def _tables(content: Any, where: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:

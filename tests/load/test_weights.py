@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compress.errors import ModelError
-from compress.load.weights import check_finite, fit_weights, read_content
+from compress.load.weights import check_finite, fit_weights, read_content, warn_of_untrained
 
 
 def module():
@@ -94,7 +94,9 @@ def test_settings_of_a_training_script_are_skipped_and_never_made(tmp_path, capl
 
 def test_a_whole_module_is_refused_by_what_it_would_import(tmp_path):
     path = saved(tmp_path, {"epoch": 3, "model": module()})
-    with pytest.raises(ModelError, match=r"it would import .*torch\.nn\.modules\.container\.Sequential.*--trust-pickle"):
+    with pytest.raises(
+        ModelError, match=r"it would import .*torch\.nn\.modules\.container\.Sequential.*--trust-pickle"
+    ):
         read_content(path)
 
 
@@ -187,3 +189,13 @@ def test_a_damaged_file_is_said_to_be_one(change, message, tmp_path):
     change(path)
     with pytest.raises(ModelError, match=message):
         read_content(path)
+
+
+def test_a_norm_that_saw_no_image_is_warned_of(tmp_path, caplog):
+    net = module()
+    warn_of_untrained(net, tmp_path / "net.pt")
+    assert "net.pt: 1: batch normalisation without statistics" in caplog.text
+    caplog.clear()
+    net.load_state_dict(state())
+    warn_of_untrained(net, tmp_path / "net.pt")
+    assert not caplog.text
