@@ -100,7 +100,7 @@ def kept(on: Ground, name: str, train: Train, recipe: Recipe) -> dict[str, Any]:
         checkpoints, settings = on.checkpoints(name), StudentSettings.of(recipe, on.budget)
         graph = quantized_graph(train(settings, checkpoints), recipe.name)
         artifact = export(graph, settings.files.timed(), checkpoints.folder)[0]
-        masks = [read_mask(sample.mask, on.dataset.object_is_255) for sample in on.dataset.val if sample.mask]
+        masks = [read_mask(sample.mask, on.dataset.coding) for sample in on.dataset.val if sample.mask]
         found = evaluate(artifact, on.prepared.images, masks, len(recipe.model.classes))
         partial.write_text(json.dumps({"size_bytes": artifact.size_bytes, "iou": found.iou}))
 

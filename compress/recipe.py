@@ -1,6 +1,8 @@
 """The recipe: TOML beside the model plus flags, parsed once into typed values."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,9 +15,11 @@ from compress.settings import (
     Beside,
     Classes,
     Code,
+    Colour,
     Colours,
     Images,
     Line,
+    MaskValues,
     Mean,
     Minutes,
     Once,
@@ -30,6 +34,8 @@ from compress.settings import (
     Steps,
     Switch,
     Whole,
+    check_names,
+    number_of,
     read_toml,
     validated,
 )
@@ -90,7 +96,45 @@ class PreprocessSection(Section):
         return (255 * a, 255 * b, 255 * c), (255 * d, 255 * e, 255 * f)
 
 
-class DataSection(Section):
+class MasksSection(Section):
+    """What masks hold, where that is not the classes' own numbers: for each class by name, in `masks`, one value or
+    several, all of them numbers or all "#rrggbb"; in `ignore` those that count for nothing, which of numbers 255 does
+    unless it is named."""
+
+    masks: dict[str, MaskValues] = Field({}, max_length=255)
+    ignore: MaskValues = ()
+
+    @property
+    def of_colours(self) -> bool:
+        return any(isinstance(value, str) for value in (*self.ignore, *chain(*self.masks.values())))
+
+    def meanings(self, classes: Sequence[str]) -> dict[int, int | None]:
+        """The class id of every value, None where it counts for nothing, colours as 0xRRGGBB; none where the recipe
+        says nothing. Raises ValueError where it contradicts itself or does not fit the classes."""
+        if not self.masks and not self.ignore:
+            return {}
+        check_names("data.masks", self.masks, classes)
+        if self.masks and (missing := [name for name in classes if name not in self.masks]):
+            raise ValueError(f"data.masks: {missing[0]} is missing; write what masks hold for it, [] for nothing")
+        named = self.masks or {name: (id,) for id, name in enumerate(classes)}
+        claims: list[tuple[int | str, int | None]] = [(value, None) for value in self.ignore]
+        claims += [(value, id) for id, name in enumerate(classes) for value in named[name]]
+        if len({type(value) for value, _ in claims}) > 1:
+            raise ValueError("data.masks, data.ignore: both numbers and colours; write one kind for all")
+        self._check_once(claims, classes)
+        return ({} if self.of_colours else {255: None}) | {number_of(value): id for value, id in claims}
+
+    def _check_once(self, claims: Sequence[tuple[int | str, int | None]], classes: Sequence[str]) -> None:
+        owners: dict[int | str, str] = {}
+        for value, id in claims:
+            name = "ignore" if id is None else classes[id]
+            if value in owners:
+                numbered = "" if self.masks else "; classes are numbered from 0 unless masks says what each one is"
+                raise ValueError(f"data: {value} is named for {owners[value]} and for {name}{numbered}")
+            owners[value] = name
+
+
+class DataSection(MasksSection):
     """Folders as `compress.data` expects them. `folder` has train/ and val/; `unlabelled` holds images alone.
     Without `folder`, a part of `unlabelled` is measured on, against the teacher's masks."""
 
@@ -186,17 +230,20 @@ class BudgetSection(Section):
 
 
 class GateFile(Section):
-    """compress.toml. `preprocess`: what a float32 file reads that no manifest describes."""
+    """compress.toml. `preprocess`: what a float32 file reads that no manifest describes; `data`: what masks hold."""
 
     budget: BudgetSection
     preprocess: PreprocessSection | None = None
+    data: MasksSection = MasksSection()
 
 
 class ReportSection(Section):
     """`pictures`: a folder of photographs that the report and the golden input use instead of validation images, so
-    that both can be published."""
+    that both can be published. `palette`: the colour of each class by name; others have that of `data.masks`, or one of
+    the report's own."""
 
     pictures: Place | None = None
+    palette: dict[str, Colour] = Field({}, max_length=255)
 
 
 class Recipe(Section):
@@ -228,6 +275,13 @@ class Recipe(Section):
     sensitivity: Switch = False
     seed: Seed = 0
     folder: Path = Field(Path("."), exclude=True)
+
+    @model_validator(mode="after")
+    def _of_the_classes(self) -> "Recipe":
+        """What is said class by class fits the classes."""
+        self.data.meanings(self.model.classes)
+        check_names("report.palette", self.report.palette, self.model.classes)
+        return self
 
     @model_validator(mode="after")
     def _sizes(self) -> "Recipe":

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.data.coding import Coding
 from compress.data.folders import Dataset, open_labelled
 from compress.data.images import Size
 from compress.data.packed import pack_images
@@ -191,7 +192,9 @@ def _open_images(
     """The labelled images, where there are any, and what makes figures on them less certain."""
     if options.data is None:
         return None, []
-    dataset = open_labelled(options.data, _classes(artifacts, originals, options.recipe))
+    recipe = options.recipe
+    coding = Coding.of(recipe.data, recipe.model.classes) if recipe else None
+    dataset = open_labelled(options.data, _classes(artifacts, originals, recipe), coding)
     if options.folds and options.folds > len(dataset.val):
         raise RecipeError(f"--folds {options.folds}: there are {len(dataset.val)} images")
     return dataset, [*dataset.warnings, *_cautions(artifacts, options), *few_images(len(dataset.val))]

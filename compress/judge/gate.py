@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.budget import Budget, Limit, Subject, Verdict, check, measured_in_run
-from compress.errors import BudgetError, MeasureError
+from compress.errors import BudgetError, MeasureError, RecipeError
 from compress.judge.figures import Figures, Report, read_figures, report_beside
 from compress.judge.gate_text import GateResult
 from compress.judge.shipped import Colours, ShippedFile, shipped
@@ -21,9 +21,11 @@ from compress.machine import busy
 from compress.measure.values import Interval, Latency
 
 if TYPE_CHECKING:
+    from compress.data.coding import Coding
     from compress.data.folders import Dataset
     from compress.formats.artifact import Artifact
     from compress.measure.evaluate import Evaluation, LabelledImages
+    from compress.recipe import MasksSection
 
 CONFIG = "compress.toml"
 SECONDS = 60.0
@@ -35,12 +37,14 @@ TakeTurns = Callable[..., dict[str, Latency]]
 
 @dataclass(frozen=True)
 class Rules:
-    """What to gate by. `mean` and `std` are of the 0 to 255 pixels that a float32 input without a manifest reads."""
+    """What to gate by. `mean` and `std` are of the 0 to 255 pixels that a float32 input without a manifest reads;
+    `masks`: what the masks of labelled images hold."""
 
     limits: tuple[str, ...] = ()
     folder: Path = Path()  # that the references are named from
     mean: Colours | None = None
     std: Colours | None = None
+    masks: "MasksSection | None" = None
 
 
 def read_rules(target: Path) -> Rules | None:
@@ -56,9 +60,8 @@ def read_rules(target: Path) -> Rules | None:
     from compress.settings import read_toml, validated
 
     read = validated(GateFile, read_toml(path, "write one"), str(path))
-    if read.preprocess is None:
-        return Rules(tuple(read.budget.limits), path.parent)
-    return Rules(tuple(read.budget.limits), path.parent, *read.preprocess.of_pixels())
+    mean, std = read.preprocess.of_pixels() if read.preprocess else (None, None)
+    return Rules(tuple(read.budget.limits), path.parent, mean, std, read.data)
 
 
 def gate(
@@ -240,10 +243,20 @@ def _evaluations(
             raise MeasureError(
                 f"{artifact.path}: {channels} classes, others have {len(classes)}; compare files of one task"
             )
-    dataset = open_labelled(folder, classes)
+    dataset = open_labelled(folder, classes, _coding(rules, classes))
     found = evaluate_each(artifacts, _to_measure_on(dataset))
     notes = [f"IoU is of {len(dataset.val)} images in {folder}", *dataset.warnings, *few_images(len(dataset.val))]
     return {Path(path): evaluation for path, evaluation in found.items()}, notes
+
+
+def _coding(rules: Rules, classes: Sequence[str]) -> "Coding | None":
+    """What masks hold, where the rules say so. Raises RecipeError where that does not fit the files' classes."""
+    from compress.data.coding import Coding
+
+    try:
+        return Coding.of(rules.masks, classes) if rules.masks else None
+    except ValueError as error:
+        raise RecipeError(f"{CONFIG}: {error}") from None
 
 
 def _artifact(file: ShippedFile, rules: Rules) -> "Artifact":

@@ -50,7 +50,7 @@ class LabelledImages:
         """The images to measure on of a set, whose pixels the caller reads in its own way."""
 
         def masks() -> Iterable[np.ndarray]:
-            return (read_mask(sample.mask, dataset.object_is_255) for sample in dataset.val if sample.mask)
+            return (read_mask(sample.mask, dataset.coding) for sample in dataset.val if sample.mask)
 
         return cls(dataset.classes, pixels, masks if dataset.reference == "labels" else None)
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage, special
 
-from compress.data.images import VOID
+from compress.data.coding import VOID
 
 DILATION = 0.02
 """Depth of an outline as a share of the image's diagonal, as the paper on boundary IoU has it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from compress.data.coding import Coding
 from compress.data.folders import Dataset, open_dataset, open_unlabelled
 from compress.data.images import read_image
 from compress.data.packed import Packed, pack_images, pack_masks
@@ -48,7 +49,7 @@ class Prepared:
 def open_data(data: DataSection, classes: Sequence[str], seed: int) -> Dataset:
     """Raises DataError."""
     if data.folder:
-        return open_dataset(data.folder, classes, data.unlabelled)
+        return open_dataset(data.folder, classes, data.unlabelled, Coding.of(data, classes))
     if data.unlabelled:
         return open_unlabelled(data.unlabelled, classes, seed)
     raise DataError("no images: give --data DIR with train/ and val/, or --unlabelled DIR with photographs")
@@ -78,7 +79,7 @@ def prepare(
     size, samples = teachers[0].network.traced_size, [*dataset.train, *dataset.unlabelled]
     packed = pack_images([sample.image for sample in samples], size, cache)
     masks = [sample.mask for sample in dataset.train if sample.mask]
-    labels = pack_masks(masks, size, cache, dataset.object_is_255)
+    labels = pack_masks(masks, size, cache, dataset.coding)
     val = pack_images([sample.image for sample in dataset.val], size, cache)
     names = [teacher.identity for teacher in teachers]
     nets = [teacher.network for teacher in teachers]

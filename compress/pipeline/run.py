@@ -389,7 +389,7 @@ def _layers(heavy: Network, student: Network) -> tuple[LayerSize, ...]:
 def _public(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe as it went into the run; folders by name alone, since a report travels."""
     named = {
-        section: {key: Path(value).name if value else None for key, value in recipe[section].items()}
+        section: {key: Path(value).name if isinstance(value, str) else value for key, value in recipe[section].items()}
         for section in ("data", "report")
     }
     return recipe | named
