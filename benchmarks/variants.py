@@ -75,7 +75,8 @@ def ground(model: Path, recipe: Recipe, out: Path) -> Ground:
     heavy = load(model, recipe)
     dataset, teachers = open_data(recipe.data, heavy.classes, recipe.seed), load_teachers(recipe.teacher, heavy)
     live = recipe.train.live_teacher
-    prepared = prepare(teachers, dataset, cache_folder(), recipe.teacher.tta, live, recipe.seed)
+    weights = recipe.train.class_weights
+    prepared = prepare(teachers, dataset, cache_folder(), recipe.teacher.tta, live, recipe.seed, weights)
     return Ground(recipe, Budget.parse(recipe.budget), model, heavy, dataset, prepared, out)
 
 

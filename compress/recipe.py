@@ -14,6 +14,7 @@ from compress.settings import (
     Batch,
     Beside,
     Classes,
+    ClassWeights,
     Code,
     Colour,
     Colours,
@@ -184,7 +185,8 @@ class TrainSection(Section):
     `steps`, which gives the same result whatever the machine's speed. `qat_share` of either is quantization-aware. A
     learning rate is about the share of its standard deviation by which a step moves an output of a layer. `features`:
     views of which the heavy model's are computed once. With `live_teacher` it looks at every view itself instead,
-    features included unless `features` is 0: where there is a GPU."""
+    features included unless `features` is 0: where there is a GPU. `class_weights`: how much a pixel of each class
+    weighs in any training, that of [tune] too; "balanced" by the median of the classes' frequencies."""
 
     minutes: Minutes = 6.0
     steps: Steps | None = None
@@ -195,6 +197,7 @@ class TrainSection(Section):
     live_teacher: Switch = False
     qat_share: Share = 0.4
     qat_learning_rate: Rate = 2e-3
+    class_weights: ClassWeights = None
 
 
 class RepairSection(Section):
@@ -281,6 +284,11 @@ class Recipe(Section):
         """What is said class by class fits the classes."""
         self.data.meanings(self.model.classes)
         check_names("report.palette", self.report.palette, self.model.classes)
+        weights = self.train.class_weights
+        if isinstance(weights, tuple) and len(weights) != len(self.model.classes):
+            raise ValueError(
+                f"train.class_weights: {len(weights)} for {len(self.model.classes)} classes; write one each"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,11 +1,12 @@
 """What users write: the values that a TOML section is made of, and one line for each mistake."""
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -83,6 +84,15 @@ def _colour(given: Any) -> str:
     return given.lower()
 
 
+def _class_weights(given: Any) -> Any:
+    numbers = isinstance(given, list | tuple) and all(
+        type(each) in (int, float) and 0 < each < math.inf for each in given
+    )
+    if given is not None and given != "balanced" and not numbers:
+        raise ValueError(f'"balanced", or a list of one number above 0 for each class, not {_shown(given)}')
+    return tuple(map(float, given)) if numbers else given
+
+
 def number_of(value: int | str) -> int:
     """A value of `MaskValues` as masks are compared with it: a colour as 0xRRGGBB."""
     return int(value[1:], 16) if isinstance(value, str) else value
@@ -119,6 +129,8 @@ Classes = Annotated[
 """By id; 255 is void in a mask."""
 MaskValues = Annotated[tuple[int | str, ...], BeforeValidator(_mask_values)]
 """One or several that a mask holds: numbers, or "#rrggbb"."""
+ClassWeights = Annotated[Literal["balanced"] | tuple[float, ...] | None, BeforeValidator(_class_weights)]
+"""By the frequency of each class, or one for each; None: 1."""
 Colour = Annotated[str, BeforeValidator(_colour)]
 """"#rrggbb"."""
 Colours = tuple[float, float, float]

@@ -220,6 +220,9 @@ def test_a_void_number_alone_leaves_the_classes_their_own_numbers(path):
         ("masks = { road = 1.5, sky = 8, car = 9 }", "data.masks.road: whole numbers, or colours such as #804080"),
         ("masks = { road = true, sky = 8, car = 9 }", "data.masks.road: whole numbers, or colours such as #804080"),
         ('ignore = ["black"]', "data.ignore: whole numbers, or colours such as #804080, not 'black'"),
+        ("[train]\nclass_weights = [1, 2]", "train.class_weights: 2 for 3 classes; write one each"),
+        ("[train]\nclass_weights = [1, 0, 2]", 'train.class_weights: "balanced", or a list of one number above 0'),
+        ('[train]\nclass_weights = "median"', 'train.class_weights: "balanced", or a list of one number above 0'),
         ('[report]\npalette = { raod = "#000000" }', "report.palette: 'raod' is no class; did you mean road?"),
         ('[report]\npalette = { road = "grey" }', "report.palette.road: a colour such as #804080, not 'grey'"),
     ],
@@ -232,9 +235,16 @@ def test_masks_and_palettes_that_do_not_fit_the_classes_are_one_line(path, text,
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(("text", "weights"), [('"balanced"', "balanced"), ("[1, 2.5, 3]", (1.0, 2.5, 3.0))])
+def test_class_weights_are_a_word_or_a_list(path, text, weights):
+    path.write_text(f"{STREET}[train]\nclass_weights = {text}\n")
+    assert read_recipe(path).train.class_weights == weights
+
+
 def test_what_masks_hold_comes_back_from_the_record_of_a_run(path):
     path.write_text(
         STREET + 'masks = { road = 7, sky = [23, 10], car = 26 }\n[report]\npalette = { sky = "#4682B4" }\n'
+        "[train]\nclass_weights = [1, 2, 3]\n"
     )
     recipe = read_recipe(path)
     assert restored_recipe(json.loads(recipe.model_dump_json()), recipe.folder, "run.json") == recipe
