@@ -287,6 +287,7 @@ def _with_details(
         "IoU": figures.measurement.iou_drop,
         "boundary IoU": figures.measurement.boundary_iou_drop,
         "IoU of the worst tenth": figures.measurement.worst_decile_iou_drop,
+        "mIoU": figures.measurement.miou_drop if figures.measurement.by_class else None,
     }
     ranked = np.argsort(ours.iou, kind="stable")[: -(-len(ours.iou) // 10)]
     return replace(

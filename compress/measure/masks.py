@@ -50,6 +50,14 @@ def overlap(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = 
     return both, either - both
 
 
+def confusion(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID) -> np.ndarray:
+    """Pixels of each class of the mask, by row, that are predicted as each class, by column, int64
+    [classes, classes]."""
+    counted = (mask < classes) & (mask != void) & (prediction < classes)
+    pairs = mask[counted].astype(np.int64) * classes + prediction[counted]
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
 def image_iou(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID) -> float:
     """Mean intersection over union of the foreground classes (ids from 1) that occur in prediction or mask; 1 where
     none does."""
