@@ -331,6 +331,11 @@ class Recipe(Section):
         steps = None if self.train.steps is None else round(share * self.train.steps)
         return Schedule(share * self.train.minutes, steps)
 
+    def colours(self) -> dict[str, str]:
+        """Those of classes that are named, for pictures: by the palette, or else by what masks hold."""
+        held = {name: values[0] for name, values in self.data.masks.items() if values}
+        return {name: value for name, value in held.items() if isinstance(value, str)} | self.report.palette
+
     def pruned_at_random(self) -> "Recipe":
         """The same with channels drawn by lot in one cut, and without a repair."""
         plan = self.plan.model_copy(update={"method": "random", "cuts": 1})

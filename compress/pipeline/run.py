@@ -43,6 +43,7 @@ from compress.recipe import Recipe, restored_recipe
 from compress.release.export import FileSettings, export
 from compress.release.golden import write_golden
 from compress.report.doubts import about_teacher, doubts
+from compress.report.palette import palette_of
 from compress.report.pictures import Picture
 from compress.report.read import earlier_runs
 from compress.report.record import Data, LayerSize, Machine, RunRecord, Source
@@ -174,6 +175,7 @@ def _run(
         warnings=(*warnings, *cautions, *doubtful),
         minutes=checkpoints.minutes,
         earlier=earlier_runs(out, source.sha256),
+        palette=palette_of(source.classes, recipe.colours()),
     )
     write_report(record, pictures, out)
     return record
