@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from compress.data.coding import Coding
 from compress.data.folders import Sample, open_dataset
 from compress.data.images import read_image, read_mask
 from compress.measure.masks import class_ids, image_iou
@@ -94,11 +95,11 @@ def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 class Pool:
     """Every labelled image in memory, at the student's size."""
 
-    def __init__(self, samples: Sequence[Sample], object_is_255: bool):
+    def __init__(self, samples: Sequence[Sample], coding: Coding):
         size = (SIZE, SIZE)
         self.samples = samples
         images = [read_image(sample.image, size) for sample in tqdm(samples, desc="reading", delay=1)]
-        masks = [read_mask(sample.mask, object_is_255, size) for sample in samples if sample.mask]
+        masks = [read_mask(sample.mask, coding, size) for sample in samples if sample.mask]
         self.images = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         self.masks = torch.from_numpy(np.stack(masks))[:, None]
 
@@ -173,8 +174,8 @@ def mined(
 def main(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     data = open_dataset(Path(os.environ["COMPRESS_DATA"]), ("background", "object"))
-    pool, val = Pool(data.train[: options.pool], data.object_is_255), Pool(data.val, data.object_is_255)
-    masks = [read_mask(sample.mask, data.object_is_255) for sample in data.val if sample.mask]
+    pool, val = Pool(data.train[: options.pool], data.coding), Pool(data.val, data.coding)
+    masks = [read_mask(sample.mask, data.coding) for sample in data.val if sample.mask]
     gains, rows = [], []
     for seed in range(options.seeds):
         rng = random.Random(seed)

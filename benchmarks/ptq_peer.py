@@ -83,7 +83,7 @@ def main(run: Path, data: Path, images: int, calibration: int, size: int | None)
     def each_iou(model: Model, samples: Sequence[Sample]) -> list[float]:
         found = []
         for sample in tqdm(samples, desc="IoU", unit="image", delay=1):
-            mask = read_mask(sample.mask, dataset.object_is_255, shape)
+            mask = read_mask(sample.mask, dataset.coding, shape)
             with torch.no_grad():
                 found.append(image_iou(class_ids(model(read(sample))[0].numpy()), mask, classes))
         return found

@@ -75,7 +75,8 @@ def ground(model: Path, recipe: Recipe, out: Path) -> Ground:
     heavy = load(model, recipe)
     dataset, teachers = open_data(recipe.data, heavy.classes, recipe.seed), load_teachers(recipe.teacher, heavy)
     live = recipe.train.live_teacher
-    prepared = prepare(teachers, dataset, cache_folder(), recipe.teacher.tta, live, recipe.seed)
+    weights = recipe.train.class_weights
+    prepared = prepare(teachers, dataset, cache_folder(), recipe.teacher.tta, live, recipe.seed, weights)
     return Ground(recipe, Budget.parse(recipe.budget), model, heavy, dataset, prepared, out)
 
 
@@ -100,7 +101,7 @@ def kept(on: Ground, name: str, train: Train, recipe: Recipe) -> dict[str, Any]:
         checkpoints, settings = on.checkpoints(name), StudentSettings.of(recipe, on.budget)
         graph = quantized_graph(train(settings, checkpoints), recipe.name)
         artifact = export(graph, settings.files.timed(), checkpoints.folder)[0]
-        masks = [read_mask(sample.mask, on.dataset.object_is_255) for sample in on.dataset.val if sample.mask]
+        masks = [read_mask(sample.mask, on.dataset.coding) for sample in on.dataset.val if sample.mask]
         found = evaluate(artifact, on.prepared.images, masks, len(recipe.model.classes))
         partial.write_text(json.dumps({"size_bytes": artifact.size_bytes, "iou": found.iou}))
 

@@ -5,6 +5,7 @@
     latency<=0.12x teacher.onnx     the same, as a share of another file's, measured in turns with it
     iou>=0.86                       mean IoU of every exported file
     iou_drop<=0.01 [teacher.onnx]   how much lower that is than another file's, paired by image
+    miou>=0.6, miou_drop<=0.01      the same of mIoU: the mean over classes of IoU over all images together
 
 This module starts in milliseconds: a gate on sizes needs no more.
 """
@@ -14,7 +15,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any, Final, Literal, cast
 
 from compress.errors import BudgetError
 from compress.measure.values import Interval, Measurement
@@ -32,7 +33,10 @@ _STRICT = re.compile(r"\s*([a-z_]+)\s*(<|>|=|==|=<|=>|≤|≥)\s*([^<>=\s].*)", 
 _DROP = re.compile(rf"\s*{_NUMBER}(?:\s+(\S.*?))?\s*")
 _IOU = re.compile(rf"\s*{_NUMBER}\s*")
 
-Metric = Literal["size", "latency", "iou", "iou_drop"]
+Metric = Literal["size", "latency", "iou", "iou_drop", "miou", "miou_drop"]
+AT_LEAST: Final = ("iou", "miou")
+"""Metrics that more is better of."""
+DROPS: Final = ("iou_drop", "miou_drop")
 Subject = tuple[str, Metric, str | None]
 """What is limited: the format of a file, the metric, and the file that it is taken against, if any."""
 EXAMPLES = {
@@ -40,6 +44,8 @@ EXAMPLES = {
     "latency": "latency<=20ms or latency<=0.12x teacher.onnx",
     "iou": "iou>=0.86",
     "iou_drop": "iou_drop<=0.01",
+    "miou": "miou>=0.6",
+    "miou_drop": "miou_drop<=0.01",
 }
 
 
@@ -51,7 +57,7 @@ class _Limited:
 
     @property
     def at_least(self) -> bool:
-        return self.metric == "iou"
+        return self.metric in AT_LEAST
 
     @property
     def unit(self) -> str:
@@ -107,16 +113,16 @@ def parse_limit(text: str) -> Limit:
                 return Limit("latency", float(found[1]), text)
             if (found := _RATIO.fullmatch(rest)) and float(found[1]) > 0:
                 return Limit("latency", float(found[1]), text, found[2])
-        if name == "iou" and sign == ">=" and (found := _IOU.fullmatch(rest)) and 0 < float(found[1]) <= 1:
-            return Limit("iou", float(found[1]), text)
-        if name == "iou_drop" and sign == "<=" and (found := _DROP.fullmatch(rest)) and float(found[1]) < 1:
-            return Limit("iou_drop", float(found[1]), text, found[2])
+        if name in AT_LEAST and sign == ">=" and (found := _IOU.fullmatch(rest)) and 0 < float(found[1]) <= 1:
+            return Limit(cast(Metric, name), float(found[1]), text)
+        if name in DROPS and sign == "<=" and (found := _DROP.fullmatch(rest)) and float(found[1]) < 1:
+            return Limit(cast(Metric, name), float(found[1]), text, found[2])
         example = EXAMPLES.get(name)
         if example is None:
             raise BudgetError(f"budget {text!r}: {name!r} is not measured; limit {', '.join(EXAMPLES)}")
         raise BudgetError(f"budget {text!r} makes no sense: write it like {example}")
     if (found := _STRICT.fullmatch(text)) and (name := found[1].lower()) in EXAMPLES:
-        meant = f"{name}{'>=' if name == 'iou' else '<='}{found[3]}"
+        meant = f"{name}{'>=' if name in AT_LEAST else '<='}{found[3]}"
         raise BudgetError(f"budget {text!r}: write {meant}")
     if (found := _MILLISECONDS.fullmatch(text)) and float(found[1]) > 0:
         return Limit("latency", float(found[1]), text)
@@ -253,12 +259,12 @@ def measured_in_run(limit: Limit, found: Measurement) -> Interval | None:
     """What a run measured, in the limit's unit; None: nothing, or against another file than its heavy model."""
     if limit.metric == "size":
         return None if found.size_bytes is None else _exactly(found.size_bytes)
-    if limit.metric == "iou":
-        return found.iou
+    if limit.metric in AT_LEAST:
+        return found.iou if limit.metric == "iou" else found.miou
     if limit.reference and PurePath(limit.reference).name != TEACHER:
         return None
-    if limit.metric == "iou_drop":
-        return found.iou_drop
+    if limit.metric in DROPS:
+        return found.iou_drop if limit.metric == "iou_drop" else found.miou_drop
     if limit.reference:
         faster = found.speedup
         return None if faster is None else Interval(1 / faster.mean, 1 / faster.high, 1 / faster.low)

@@ -1,6 +1,8 @@
 """The recipe: TOML beside the model plus flags, parsed once into typed values."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,10 +14,13 @@ from compress.settings import (
     Batch,
     Beside,
     Classes,
+    ClassWeights,
     Code,
+    Colour,
     Colours,
     Images,
     Line,
+    MaskValues,
     Mean,
     Minutes,
     Once,
@@ -30,6 +35,8 @@ from compress.settings import (
     Steps,
     Switch,
     Whole,
+    check_names,
+    number_of,
     read_toml,
     validated,
 )
@@ -92,7 +99,45 @@ class PreprocessSection(Section):
         return (255 * a, 255 * b, 255 * c), (255 * d, 255 * e, 255 * f)
 
 
-class DataSection(Section):
+class MasksSection(Section):
+    """What masks hold, where that is not the classes' own numbers: for each class by name, in `masks`, one value or
+    several, all of them numbers or all "#rrggbb"; in `ignore` those that count for nothing, which of numbers 255 does
+    unless it is named."""
+
+    masks: dict[str, MaskValues] = Field({}, max_length=255)
+    ignore: MaskValues = ()
+
+    @property
+    def of_colours(self) -> bool:
+        return any(isinstance(value, str) for value in (*self.ignore, *chain(*self.masks.values())))
+
+    def meanings(self, classes: Sequence[str]) -> dict[int, int | None]:
+        """The class id of every value, None where it counts for nothing, colours as 0xRRGGBB; none where the recipe
+        says nothing. Raises ValueError where it contradicts itself or does not fit the classes."""
+        if not self.masks and not self.ignore:
+            return {}
+        check_names("data.masks", self.masks, classes)
+        if self.masks and (missing := [name for name in classes if name not in self.masks]):
+            raise ValueError(f"data.masks: {missing[0]} is missing; write what masks hold for it, [] for nothing")
+        named = self.masks or {name: (id,) for id, name in enumerate(classes)}
+        claims: list[tuple[int | str, int | None]] = [(value, None) for value in self.ignore]
+        claims += [(value, id) for id, name in enumerate(classes) for value in named[name]]
+        if len({type(value) for value, _ in claims}) > 1:
+            raise ValueError("data.masks, data.ignore: both numbers and colours; write one kind for all")
+        self._check_once(claims, classes)
+        return ({} if self.of_colours else {255: None}) | {number_of(value): id for value, id in claims}
+
+    def _check_once(self, claims: Sequence[tuple[int | str, int | None]], classes: Sequence[str]) -> None:
+        owners: dict[int | str, str] = {}
+        for value, id in claims:
+            name = "ignore" if id is None else classes[id]
+            if value in owners:
+                numbered = "" if self.masks else "; classes are numbered from 0 unless masks says what each one is"
+                raise ValueError(f"data: {value} is named for {owners[value]} and for {name}{numbered}")
+            owners[value] = name
+
+
+class DataSection(MasksSection):
     """Folders as `compress.data` expects them. `folder` has train/ and val/; `unlabelled` holds images alone.
     Without `folder`, a part of `unlabelled` is measured on, against the teacher's masks."""
 
@@ -142,7 +187,8 @@ class TrainSection(Section):
     `steps`, which gives the same result whatever the machine's speed. `qat_share` of either is quantization-aware. A
     learning rate is about the share of its standard deviation by which a step moves an output of a layer. `features`:
     views of which the heavy model's are computed once. With `live_teacher` it looks at every view itself instead,
-    features included unless `features` is 0: where there is a GPU."""
+    features included unless `features` is 0: where there is a GPU. `class_weights`: how much a pixel of each class
+    weighs in any training, that of [tune] too; "balanced" by the median of the classes' frequencies."""
 
     minutes: Minutes = 6.0
     steps: Steps | None = None
@@ -153,6 +199,7 @@ class TrainSection(Section):
     live_teacher: Switch = False
     qat_share: Share = 0.4
     qat_learning_rate: Rate = 2e-3
+    class_weights: ClassWeights = None
 
 
 class RepairSection(Section):
@@ -188,17 +235,20 @@ class BudgetSection(Section):
 
 
 class GateFile(Section):
-    """compress.toml. `preprocess`: what a float32 file reads that no manifest describes."""
+    """compress.toml. `preprocess`: what a float32 file reads that no manifest describes; `data`: what masks hold."""
 
     budget: BudgetSection
     preprocess: PreprocessSection | None = None
+    data: MasksSection = MasksSection()
 
 
 class ReportSection(Section):
     """`pictures`: a folder of photographs that the report and the golden input use instead of validation images, so
-    that both can be published."""
+    that both can be published. `palette`: the colour of each class by name; others have that of `data.masks`, or one of
+    the report's own."""
 
     pictures: Place | None = None
+    palette: dict[str, Colour] = Field({}, max_length=255)
 
 
 class Recipe(Section):
@@ -230,6 +280,18 @@ class Recipe(Section):
     sensitivity: Switch = False
     seed: Seed = 0
     folder: Path = Field(Path("."), exclude=True)
+
+    @model_validator(mode="after")
+    def _of_the_classes(self) -> "Recipe":
+        """What is said class by class fits the classes."""
+        self.data.meanings(self.model.classes)
+        check_names("report.palette", self.report.palette, self.model.classes)
+        weights = self.train.class_weights
+        if isinstance(weights, tuple) and len(weights) != len(self.model.classes):
+            raise ValueError(
+                f"train.class_weights: {len(weights)} for {len(self.model.classes)} classes; write one each"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sizes(self) -> "Recipe":
@@ -270,6 +332,11 @@ class Recipe(Section):
         share = {"qat": qat, "between": (1 - qat) * self.plan.between, "distil": (1 - qat) * (1 - before)}[stage]
         steps = None if self.train.steps is None else round(share * self.train.steps)
         return Schedule(share * self.train.minutes, steps)
+
+    def colours(self) -> dict[str, str]:
+        """Those of classes that are named, for pictures: by the palette, or else by what masks hold."""
+        held = {name: values[0] for name, values in self.data.masks.items() if values}
+        return {name: value for name, value in held.items() if isinstance(value, str)} | self.report.palette
 
     def pruned_at_random(self) -> "Recipe":
         """The same with channels drawn by lot in one cut, and without a repair."""

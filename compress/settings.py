@@ -1,10 +1,12 @@
 """What users write: the values that a TOML section is made of, and one line for each mistake."""
 
 import difflib
+import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -13,6 +15,7 @@ from compress.errors import RecipeError
 _LONGEST = 1_000_000  # bytes of a TOML file
 _LEAST_STD = 1e-5
 _SHOWN = 60  # characters of a value in an error
+_COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
 
 class Section(BaseModel):
@@ -63,6 +66,47 @@ def _possible_std(std: Any) -> Any:
     return std
 
 
+def _mask_values(given: Any) -> tuple[int | str, ...]:
+    values = tuple(given) if isinstance(given, list | tuple) else (given,)
+    for value in values:
+        if not (_is_number(value) or isinstance(value, str) and _COLOUR.fullmatch(value)):
+            raise ValueError(f"whole numbers, or colours such as #804080, not {_shown(value)}")
+    return tuple(value.lower() if isinstance(value, str) else value for value in values)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and -(2**31) <= value < 2**31
+
+
+def _colour(given: Any) -> str:
+    if not isinstance(given, str) or not _COLOUR.fullmatch(given):
+        raise ValueError(f"a colour such as #804080, not {_shown(given)}")
+    return given.lower()
+
+
+def _class_weights(given: Any) -> Any:
+    numbers = isinstance(given, list | tuple) and all(
+        type(each) in (int, float) and 0 < each < math.inf for each in given
+    )
+    if given is not None and given != "balanced" and not numbers:
+        raise ValueError(f'"balanced", or a list of one number above 0 for each class, not {_shown(given)}')
+    return tuple(map(float, given)) if numbers else given
+
+
+def number_of(value: int | str) -> int:
+    """A value of `MaskValues` as masks are compared with it: a colour as 0xRRGGBB."""
+    return int(value[1:], 16) if isinstance(value, str) else value
+
+
+def check_names(key: str, named: Iterable[str], classes: Sequence[str]) -> None:
+    """Raises ValueError for one that is no class."""
+    for name in named:
+        if name not in classes:
+            close = difflib.get_close_matches(name, classes, 1)
+            meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(classes)}"
+            raise ValueError(f"{key}: {name!r:.60} is no class; {meant}")
+
+
 def _unit(values: Any) -> str:
     return "; divide values of 0 to 255 by 255" if max(values) > 1 else ""
 
@@ -83,6 +127,12 @@ Classes = Annotated[
     Once,
 ]
 """By id; 255 is void in a mask."""
+MaskValues = Annotated[tuple[int | str, ...], BeforeValidator(_mask_values)]
+"""One or several that a mask holds: numbers, or "#rrggbb"."""
+ClassWeights = Annotated[Literal["balanced"] | tuple[float, ...] | None, BeforeValidator(_class_weights)]
+"""By the frequency of each class, or one for each; None: 1."""
+Colour = Annotated[str, BeforeValidator(_colour)]
+""""#rrggbb"."""
 Colours = tuple[float, float, float]
 """Of red, green and blue."""
 _Reals = Annotated[tuple[Real, Real, Real], BeforeValidator(_three)]

@@ -34,6 +34,8 @@ def test_what_is_no_size_is_named(text):
         ("IoU >= 1", "iou", 1, None, ""),
         ("iou_drop<=0.01", "iou_drop", 0.01, None, ""),
         ("iou_drop<=0 teacher.onnx", "iou_drop", 0, "teacher.onnx", ""),
+        ("miou>=0.6", "miou", 0.6, None, ""),
+        ("mIoU_drop <= 0.015 teacher.onnx", "miou_drop", 0.015, "teacher.onnx", ""),
     ],
 )
 def test_limits(text, metric, value, reference, unit):
@@ -61,6 +63,8 @@ def test_limits(text, metric, value, reference, unit):
         ("iou>=nan", "iou>=0.86"),
         ("iou_drop>=0.01", "iou_drop<=0.01"),
         ("iou_drop<=1", "iou_drop<=0.01"),
+        ("miou<=0.6", "miou>=0.6"),
+        ("miou_drop>=0.6", "miou_drop<=0.01"),
         ("memory<=20MB", "size, latency, iou, iou_drop"),
     ],
 )
@@ -198,3 +202,15 @@ def test_another_sign_is_answered_with_the_one_that_is_meant(text, meant):
     with pytest.raises(BudgetError, match=f"write {meant}$"):
         parse_limit(text)
     assert parse_limit(meant).value > 0
+
+
+def test_mean_iou_over_classes_is_judged_apart_from_iou():
+    measured = Measurement(
+        iou=Interval(0.9, 0.88, 0.92), miou=Interval(0.6, 0.58, 0.62), miou_drop=Interval(0.01, 0, 0.02)
+    )
+    budget = Budget.parse(["iou>=0.8", "miou>=0.59", "miou>=0.63", "miou_drop<=0.02"])
+    iou, miou, drop = judge({"onnx": measured}, budget).checks
+    assert (iou.passed, iou.measured) == (True, 0.9)
+    assert (miou.name, miou.limit, miou.measured, miou.passed, miou.undecided) == ("onnx mIoU", 0.63, 0.6, False, False)
+    assert (drop.name, drop.measured, drop.passed) == ("onnx mIoU drop", 0.01, True)
+    assert fields_of_name(drop.name) == {"format": "onnx", "metric": "miou_drop", "reference": None}

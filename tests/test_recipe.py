@@ -1,5 +1,6 @@
 """Recipes: typed once, and every mistake named with its place."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from compress.errors import RecipeError
 from compress.flags import RUN_FLAGS
-from compress.recipe import read_recipe
+from compress.recipe import read_recipe, restored_recipe
 
 GOOD = """
 name = "mine"
@@ -187,3 +188,63 @@ def test_malformed_toml_has_its_line(path):
     path.write_text("name = \n")
     with pytest.raises(RecipeError, match="line 1"):
         read_recipe(path)
+
+
+STREET = GOOD.replace('["background", "object"]', '["road", "sky", "car"]')
+
+
+def test_what_masks_hold_is_named_by_class_as_numbers_or_as_colours(path):
+    path.write_text(STREET + "masks = { road = 7, sky = [23, 10], car = 26 }\nignore = [0, 3]\n")
+    recipe = read_recipe(path)
+    assert recipe.data.meanings(recipe.model.classes) == {255: None, 7: 0, 23: 1, 10: 1, 26: 2, 0: None, 3: None}
+    path.write_text(STREET + 'masks = { road = "#804080", sky = ["#4682B4"], car = [] }\nignore = "#000001"\n')
+    recipe = read_recipe(path)
+    assert recipe.data.meanings(recipe.model.classes) == {0x804080: 0, 0x4682B4: 1, 1: None}
+
+
+def test_a_void_number_alone_leaves_the_classes_their_own_numbers(path):
+    path.write_text(STREET + "ignore = 3\n")
+    recipe = read_recipe(path)
+    assert recipe.data.meanings(recipe.model.classes) == {255: None, 0: 0, 1: 1, 2: 2, 3: None}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("masks = { road = 7, sky = 8 }", "data.masks: car is missing; write what masks hold for it, [] for nothing"),
+        ("masks = { raod = 7, sky = 8, car = 9 }", "data.masks: 'raod' is no class; did you mean road?"),
+        ("masks = { road = 7, sky = 8, car = 7 }", "data: 7 is named for road and for car"),
+        ("ignore = 0", "data: 0 is named for ignore and for road; classes are numbered from 0 unless masks says"),
+        ('ignore = "#000000"', "data.masks, data.ignore: both numbers and colours"),
+        ('masks = { road = 7, sky = "#000000", car = 9 }', "data.masks, data.ignore: both numbers and colours"),
+        ("masks = { road = 1.5, sky = 8, car = 9 }", "data.masks.road: whole numbers, or colours such as #804080"),
+        ("masks = { road = true, sky = 8, car = 9 }", "data.masks.road: whole numbers, or colours such as #804080"),
+        ('ignore = ["black"]', "data.ignore: whole numbers, or colours such as #804080, not 'black'"),
+        ("[train]\nclass_weights = [1, 2]", "train.class_weights: 2 for 3 classes; write one each"),
+        ("[train]\nclass_weights = [1, 0, 2]", 'train.class_weights: "balanced", or a list of one number above 0'),
+        ('[train]\nclass_weights = "median"', 'train.class_weights: "balanced", or a list of one number above 0'),
+        ('[report]\npalette = { raod = "#000000" }', "report.palette: 'raod' is no class; did you mean road?"),
+        ('[report]\npalette = { road = "grey" }', "report.palette.road: a colour such as #804080, not 'grey'"),
+    ],
+)
+def test_masks_and_palettes_that_do_not_fit_the_classes_are_one_line(path, text, message):
+    path.write_text(f"{STREET}{text}\n")
+    with pytest.raises(RecipeError) as raised:
+        read_recipe(path)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("text", "weights"), [('"balanced"', "balanced"), ("[1, 2.5, 3]", (1.0, 2.5, 3.0))])
+def test_class_weights_are_a_word_or_a_list(path, text, weights):
+    path.write_text(f"{STREET}[train]\nclass_weights = {text}\n")
+    assert read_recipe(path).train.class_weights == weights
+
+
+def test_what_masks_hold_comes_back_from_the_record_of_a_run(path):
+    path.write_text(
+        STREET + 'masks = { road = 7, sky = [23, 10], car = 26 }\n[report]\npalette = { sky = "#4682B4" }\n'
+        "[train]\nclass_weights = [1, 2, 3]\n"
+    )
+    recipe = read_recipe(path)
+    assert restored_recipe(json.loads(recipe.model_dump_json()), recipe.folder, "run.json") == recipe

@@ -1,7 +1,7 @@
 """A folder of images and masks -> Dataset. Every file is decoded once here, so that no later stage meets a broken one.
 
 train/images/*.jpg   train/masks/*.png    the same stem; class ids as `read_mask` reads them, 255 is void
-val/images/*.jpg     val/masks/*.png      any format of `SUFFIXES`
+val/images/*.jpg     val/masks/*.png      any format of `SUFFIXES`; labels/ is another name for masks/
 unlabelled/**/*.jpg                       optional: images alone
 
 To measure on, a folder that has images/ and masks/ itself will do. Files that are not used are told in `warnings`.
@@ -18,10 +18,11 @@ from typing import Literal
 
 import numpy as np
 
+from compress.data.coding import CLASS_IDS, Coding
 from compress.data.duplicates import duplicates
 from compress.data.images import UnreadableError, checked, read_all
-from compress.data.labels import Values, check_ids, check_measurable, is_object_255, oddities, values_of
-from compress.data.listing import folders_in, pictures_in, pictures_under, what_is_in
+from compress.data.labels import Values, check_ids, check_measurable, found_coding, oddities, values_of
+from compress.data.listing import MASKS, folders_in, pictures_in, pictures_under, what_is_in
 from compress.errors import DataError
 
 _UNREADABLE_LIMIT = 0.01
@@ -39,9 +40,7 @@ class Sample:
 class Dataset:
     """What there is to learn from and to measure on. Samples of `train` and `val` have masks, those
     of `unlabelled` have none; with reference "teacher" those of `val` have none either, and IoU is
-    agreement with the teacher.
-
-    `object_is_255`: a two-class set that writes the object as 255, as `read_mask` needs to know.
+    agreement with the teacher. `coding`: what values in masks mean, as `read_mask` needs to know.
     """
 
     train: tuple[Sample, ...]
@@ -49,7 +48,7 @@ class Dataset:
     unlabelled: tuple[Sample, ...]
     classes: tuple[str, ...]
     reference: Literal["labels", "teacher"]
-    object_is_255: bool = False
+    coding: Coding = CLASS_IDS
     warnings: tuple[str, ...] = ()
 
 
@@ -58,12 +57,9 @@ class _Part:
     """What a folder with images/ and masks/ holds."""
 
     folder: Path
+    masks: Path
     samples: tuple[Sample, ...]
     left_out: tuple[str, ...]
-
-    @property
-    def masks(self) -> Path:
-        return self.folder / "masks"
 
 
 @dataclass(frozen=True)
@@ -79,8 +75,10 @@ class _Read:
         return {sample.mask: self.values[sample.mask] for sample in part.samples if sample.mask in self.values}
 
 
-def open_dataset(folder: Path, classes: Sequence[str], unlabelled: Path | None = None) -> Dataset:
-    """The dataset in `folder`, with the images under `unlabelled` added to its own.
+def open_dataset(
+    folder: Path, classes: Sequence[str], unlabelled: Path | None = None, coding: Coding | None = None
+) -> Dataset:
+    """The dataset in `folder`, with the images under `unlabelled` added to its own. `coding` None: found out.
 
     Train images without a mask count as unlabelled. A picture that is in `val` too is left out of what is
     learnt from, with a warning: `val` must tell of images that were not seen. Raises DataError, naming the file,
@@ -94,8 +92,8 @@ def open_dataset(folder: Path, classes: Sequence[str], unlabelled: Path | None =
     images = [image for found in alone for image in found.pictures]
     new = {image.resolve(): Sample(image) for image in images if image.resolve() not in known}
 
-    read = _read([*train.samples, *val.samples, *new.values()])
-    object_is_255, odd = _coding(classes, read, [train, val], measured=val)
+    read = _read([*train.samples, *val.samples, *new.values()], coding)
+    coding, odd = _coding(coding, classes, read, [train, val], measured=val)
     maskless = sum(1 for sample in train.samples if not sample.mask)
     if 0 < maskless < len(train.samples):
         odd.append(f"{train.folder}: {maskless} of {len(train.samples)} images have no mask; they count as unlabelled")
@@ -107,22 +105,23 @@ def open_dataset(folder: Path, classes: Sequence[str], unlabelled: Path | None =
         unlabelled=tuple(sample for sample in fresh if not sample.mask),
         classes=tuple(classes),
         reference="labels",
-        object_is_255=object_is_255,
+        coding=coding,
         warnings=(*left_out, *read.warnings, *odd, *copies),
     )
     return _with_something_to_learn_from(_with_something_to_measure_on(dataset, val), folder, copies)
 
 
-def open_labelled(folder: Path, classes: Sequence[str]) -> Dataset:
-    """What there is to measure on alone, as `val`: that of `folder`, or `folder` itself where it has images/.
+def open_labelled(folder: Path, classes: Sequence[str], coding: Coding | None = None) -> Dataset:
+    """What there is to measure on alone, as `val`: that of `folder`, or `folder` itself where it has images/. `coding`
+    None: found out.
 
     Raises DataError as `open_dataset` does.
     """
     part = _with_all_masks(_part(folder if os.path.isdir(_existing(folder) / "images") else folder / "val"))
-    read = _read(part.samples)
-    object_is_255, odd = _coding(classes, read, [part], measured=part)
+    read = _read(part.samples, coding)
+    coding, odd = _coding(coding, classes, read, [part], measured=part)
     warnings = (*part.left_out, *read.warnings, *odd)
-    dataset = Dataset((), tuple(read.thumbnails), (), tuple(classes), "labels", object_is_255, warnings)
+    dataset = Dataset((), tuple(read.thumbnails), (), tuple(classes), "labels", coding, warnings)
     return _with_something_to_measure_on(dataset, part)
 
 
@@ -185,15 +184,17 @@ def _with_all_masks(part: _Part) -> _Part:
     return part
 
 
-def _coding(classes: Sequence[str], read: _Read, parts: Sequence[_Part], measured: _Part) -> tuple[bool, list[str]]:
-    """Whether the set writes its object as 255, and what looks mis-coded in each part. Raises DataError for ids that
-    are no classes, and where the part to measure on has none."""
+def _coding(
+    named: Coding | None, classes: Sequence[str], read: _Read, parts: Sequence[_Part], measured: _Part
+) -> tuple[Coding, list[str]]:
+    """What values mean, and what looks mis-coded in each part. Raises DataError for ids that are no classes, and where
+    the part to measure on has none."""
     check_ids(classes, read.values)
-    object_is_255 = is_object_255(classes, read.values)
+    coding = named or found_coding(classes, read.values)
     if found := read.masks_of(measured):
-        check_measurable(measured.masks, classes, found, object_is_255)
-    lines = (oddities(part.masks, classes, read.masks_of(part), object_is_255) for part in parts)
-    return object_is_255, [line for part in lines for line in part]
+        check_measurable(measured.masks, classes, found, coding)
+    lines = (oddities(part.masks, classes, read.masks_of(part), coding) for part in parts)
+    return coding, [line for part in lines for line in part]
 
 
 def _with_something_to_measure_on(dataset: Dataset, part: _Part) -> Dataset:
@@ -234,14 +235,16 @@ def _without_copies(thumbnails: Mapping[Sample, np.ndarray], val: Sequence[Sampl
 
 
 def _part(folder: Path) -> _Part:
-    """Images with the mask of the same name, where there is one."""
-    images, masks, others = pictures_in(folder / "images"), pictures_in(folder / "masks"), folders_in(folder)
+    """Images with the mask of the same name, where there is one, in the first of `MASKS` that is there."""
+    others = folders_in(folder)
+    place = folder / next((name for name in MASKS if name in others), MASKS[0])
+    images, masks = pictures_in(folder / "images"), pictures_in(place)
     by_stem = _by_stem(images.pictures, "one mask for two images")
     mask_of = _matched(by_stem, _by_stem(masks.pictures, "two masks for one image"))
     samples = tuple(Sample(image, mask_of.get(stem)) for stem, image in by_stem.items())
-    named = ", ".join(f"{name}/" for name in others if name not in ("images", "masks", *_OPENED))
-    unread = (f"{folder}: left out: {named}; images lie in images/ and masks in masks/",) if named else ()
-    return _Part(folder, samples, unread + images.left_out + masks.left_out)
+    named = ", ".join(f"{name}/" for name in others if name not in ("images", place.name, *_OPENED))
+    unread = (f"{folder}: left out: {named}; images lie in images/ and masks in masks/ or labels/",) if named else ()
+    return _Part(folder, place, samples, unread + images.left_out + masks.left_out)
 
 
 def _by_stem(paths: Sequence[Path], clash: str) -> dict[str, Path]:
@@ -277,13 +280,13 @@ def _images_beside(mask: Path) -> Path:
     return mask.parent.with_name("images")
 
 
-def _read(samples: Sequence[Sample]) -> _Read:
+def _read(samples: Sequence[Sample], coding: Coding | None = None) -> _Read:
     """Decodes every file. Raises DataError where 1 % of the samples and more do not decode."""
 
     def check(sample: Sample) -> tuple[np.ndarray, Values | None] | UnreadableError:
         try:
             size, thumbnail = checked(sample.image)
-            return thumbnail, values_of(sample.mask, size) if sample.mask else None
+            return thumbnail, values_of(sample.mask, size, coding or CLASS_IDS) if sample.mask else None
         except UnreadableError as error:
             return error
 

@@ -9,13 +9,13 @@ from typing import TypeVar
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from compress.data.coding import CLASS_IDS, OBJECT_255, Coding
 from compress.errors import DataError
 from compress.machine import cores
 from compress.terminal.progress import tqdm
 
 Size = tuple[int, int]  # height, width
 THUMBNAIL = 32  # height and width, of what `checked` gives
-VOID = 255  # the class id of mask pixels that count for nothing
 SUFFIXES = (
     *(".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm"),
     *(".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
@@ -29,6 +29,7 @@ _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Those of `SUFFIXES`. Pillow's others are never tried, whatever a file is called: some start programs."""
 _LOSSY = ("JPEG", "MPO", "WEBP")
 _WHITE = 128  # what is lighter in a mask of a lossy format is the object
+LOSSY_MASK = "JPEG and WebP do not keep class ids; save masks as PNG"
 
 
 class UnreadableError(DataError):
@@ -50,30 +51,29 @@ def read_image(path: Path, size: Size | None = None) -> np.ndarray:
         return np.asarray(rgb)
 
 
-def read_mask(path: Path, object_is_255: bool = False, size: Size | None = None) -> np.ndarray:
+def read_mask(path: Path, coding: Coding = CLASS_IDS, size: Size | None = None) -> np.ndarray:
     """Class ids, uint8 [H, W], with 255 for void pixels; nearest pixel where resized to `size`.
 
-    Ids are grey values, as a viewer shows them; of a palette with colours the indices, since colours are no ids. JPEG
-    and WebP change values: what is lighter than a middle grey is class 1 there, everything else 0.
+    What is named in the coding are grey values, as a viewer shows them, and of a palette with colours the indices; or
+    else colours, of whatever kind of picture. JPEG and WebP change values: what is lighter than a middle grey is class
+    1 there, everything else 0.
 
-    `object_is_255`: the set writes class 1 as 255 (see `Dataset`). Raises UnreadableError, or
-    DataError for a picture of colours.
+    Raises UnreadableError, or DataError for a value that is not in the coding, for a picture of colours where numbers
+    are, and for one in JPEG or WebP where they are named.
     """
     with _opened(path) as image:
         _turn_upright(image)
-        grey = _one_channel(image, path)
-        if size and grey.size != (size[1], size[0]):
-            grey = grey.resize((size[1], size[0]), Image.Resampling.NEAREST)
-        ids = np.asarray(grey)
+        picture = _as_colours(image, path) if coding.colours else _one_channel(image, path)
+        if size and picture.size != (size[1], size[0]):
+            picture = picture.resize((size[1], size[0]), Image.Resampling.NEAREST)
+        values = np.asarray(picture)
+        if image.format in _LOSSY and coding in (CLASS_IDS, OBJECT_255):
+            return (values >= _WHITE).astype(np.uint8)
         if image.format in _LOSSY:
-            return (ids >= _WHITE).astype(np.uint8)
-    wrong = ids.max(initial=0) if ids.max(initial=0) > VOID else ids.min(initial=0)
-    if not 0 <= wrong <= VOID:
-        raise DataError(f"{path}: class id {wrong} is more than a mask can hold; ids go from 0 to {VOID - 1}")
-    ids = ids.astype(np.uint8)
-    if object_is_255:
-        ids[ids == 255] = 1
-    return ids
+            raise DataError(f"{path}: {LOSSY_MASK}")
+    if coding.colours:
+        values = values.astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    return coding.ids(values, path)
 
 
 def is_lossy(path: Path) -> bool:
@@ -153,6 +153,15 @@ def _one_channel(image: Image.Image, path: Path) -> Image.Image:
     if (rgba[..., :3] != rgba[..., :1]).any() or (rgba[..., 3] != 255).any():
         raise DataError(f"{path}: a mask holds one channel of class ids, this is {image.mode}; save it greyscale")
     return Image.fromarray(rgba[..., 0])
+
+
+def _as_colours(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise DataError(f"{path}: masks under [data] names colours, and this is {image.mode}; save it as RGB")
+    rgba = np.asarray(image.convert("RGBA"))
+    if (rgba[..., 3] != 255).any():
+        raise DataError(f"{path}: a mask in colours lets nothing shine through; save it as RGB")
+    return Image.fromarray(rgba[..., :3])
 
 
 def _of_palette(image: Image.Image) -> Image.Image:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.data.images import VOID, Size, is_lossy, read_mask
+from compress.data.coding import CLASS_IDS, OBJECT_255, VOID, Coding
+from compress.data.images import LOSSY_MASK, Size, is_lossy, read_mask
 from compress.errors import DataError
 
 _NAMED = 3
@@ -26,10 +27,10 @@ class Values:
     edge: float
 
 
-def values_of(mask: Path, image_size: Size) -> Values:
-    """Of a mask whose image has that height and width. Raises DataError for a mask of another size, of colours, or
-    unreadable."""
-    ids = read_mask(mask)
+def values_of(mask: Path, image_size: Size, coding: Coding = CLASS_IDS) -> Values:
+    """Of a mask whose image has that height and width. Raises DataError for a mask of another size, of values that the
+    coding does not name, or unreadable."""
+    ids = read_mask(mask, coding)
     if ids.shape != image_size:
         raise DataError(
             f"{mask}: {ids.shape[1]}x{ids.shape[0]} pixels, its image {image_size[1]}x{image_size[0]}; "
@@ -41,10 +42,10 @@ def values_of(mask: Path, image_size: Size) -> Values:
     return Values(found, is_lossy(mask), float(marked.mean()), float(edge.mean()))
 
 
-def is_object_255(classes: Sequence[str], masks: Mapping[Path, Values]) -> bool:
-    """Whether a set of two classes writes the object as 255."""
+def found_coding(classes: Sequence[str], masks: Mapping[Path, Values]) -> Coding:
+    """What values mean that no recipe names: class ids, or, of two classes, the object as 255 where no mask holds 1."""
     exact = _union(values for values in masks.values() if not values.lossy)
-    return len(classes) == 2 and VOID in exact and 1 not in exact
+    return OBJECT_255 if len(classes) == 2 and VOID in exact and 1 not in exact else CLASS_IDS
 
 
 def check_ids(classes: Sequence[str], masks: Mapping[Path, Values]) -> None:
@@ -52,38 +53,38 @@ def check_ids(classes: Sequence[str], masks: Mapping[Path, Values]) -> None:
     count, ids = len(classes), _union(masks.values())
     for mask, values in masks.items():
         if values.lossy and count != 2:
-            raise DataError(f"{mask}: JPEG and WebP do not keep class ids; save masks as PNG")
+            raise DataError(f"{mask}: {LOSSY_MASK}")
         wrong = sorted(id for id in values.ids if count <= id != VOID)
         if wrong:
             raise DataError(
-                f"{mask}: class id {wrong[0]}, but there are {count} classes (0 to {count - 1}); the masks hold "
-                f"{_listed(ids)}: {_advice(ids - {VOID}, count)}"
+                f"{mask}: class id {wrong[0]} in {_pixels(mask, wrong[0])}, but there are {count} classes (0 to "
+                f"{count - 1}); the masks hold {_listed(ids)}: {_advice(ids - {VOID}, count)}"
             )
 
 
-def check_measurable(folder: Path, classes: Sequence[str], masks: Mapping[Path, Values], object_is_255: bool) -> None:
+def check_measurable(folder: Path, classes: Sequence[str], masks: Mapping[Path, Values], coding: Coding) -> None:
     """Raises DataError where the masks in `folder` hold no class, so that nothing can be measured on them."""
-    if not _shown(masks, object_is_255) - {0}:
+    if not _shown(masks, coding) - {0}:
         raise DataError(_nothing(folder, classes, masks))
 
 
-def oddities(folder: Path, classes: Sequence[str], masks: Mapping[Path, Values], object_is_255: bool) -> list[str]:
+def oddities(folder: Path, classes: Sequence[str], masks: Mapping[Path, Values], coding: Coding) -> list[str]:
     """What looks mis-coded in the masks in `folder`, a line each."""
     if not masks:
         return []
-    shown = _shown(masks, object_is_255)
+    shown = _shown(masks, coding)
     if not shown - {0}:
         return [_nothing(folder, classes, masks)]
     found = [_absent(folder, classes, shown), _converted(folder, masks)]
     if len(classes) == 2:
-        found += [_mixed(folder, masks, object_is_255), _inverted(folder, classes, masks)]
+        found += [_mixed(folder, masks, coding), _inverted(folder, classes, masks)]
     return [line for line in found if line]
 
 
-def _shown(masks: Mapping[Path, Values], object_is_255: bool) -> frozenset[int]:
+def _shown(masks: Mapping[Path, Values], coding: Coding) -> frozenset[int]:
     """The classes that occur."""
     ids = _union(masks.values())
-    return ids - {VOID} | ({1} if object_is_255 and VOID in ids else set())
+    return ids - {VOID} | ({1} if coding == OBJECT_255 and VOID in ids else set())
 
 
 def _nothing(folder: Path, classes: Sequence[str], masks: Mapping[Path, Values]) -> str:
@@ -109,12 +110,12 @@ def _converted(folder: Path, masks: Mapping[Path, Values]) -> str:
     )
 
 
-def _mixed(folder: Path, masks: Mapping[Path, Values], object_is_255: bool) -> str:
+def _mixed(folder: Path, masks: Mapping[Path, Values], coding: Coding) -> str:
     count = sum(VOID in values.ids and 1 not in values.ids for values in masks.values())
     return (
         f"{folder}: {count} of {len(masks)} masks hold 255 and no 1, which counts for nothing, since others hold 1; "
         "write the object alike in all"
-        if count and not object_is_255
+        if count and coding == CLASS_IDS
         else ""
     )
 
@@ -130,12 +131,20 @@ def _inverted(folder: Path, classes: Sequence[str], masks: Mapping[Path, Values]
     )
 
 
+def _pixels(mask: Path, id: int) -> str:
+    count = int(np.count_nonzero(read_mask(mask) == id))
+    return f"{count:,} pixel{'s' * (count != 1)}"
+
+
 def _advice(ids: frozenset[int], count: int) -> str:
     if min(ids) == 1 and max(ids) == count:
         return "write them from 0, not from 1"
     if len(ids) > 2 * count and len(ids) > _VALUES:
         return "are they photographs, or smoothed? write one id for each class"
-    return f"write ids from 0 to {count - 1}, or 255 where none counts, or name more classes"
+    return (
+        f"write ids from 0 to {count - 1}, or 255 where none counts, or name more classes, or say in "
+        "the recipe what these mean, by masks and ignore under [data]"
+    )
 
 
 def _union(masks: Iterable[Values]) -> frozenset[int]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from compress.data.images import SUFFIXES
 from compress.errors import DataError
 
+MASKS = ("masks", "labels")
+"""What folders of masks are called."""
 _NAMED = 4
 
 
@@ -37,7 +39,7 @@ def pictures_under(folder: Path) -> Listing:
         place = (here.stat().st_dev, here.stat().st_ino)
         for path in sorted(_entries(here)) if place not in seen else ():
             if path.is_dir() and not path.name.startswith("."):
-                if path.name != "masks":
+                if path.name not in MASKS:
                     waiting.insert(0 if path.is_symlink() else len(waiting), path)  # what is linked is read last
             elif _is_picture(path, others):
                 found.append(path)

@@ -1,15 +1,16 @@
 """Decoded and resized images in one file, so that each is read once whatever the number of epochs and runs."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from compress.data.coding import CLASS_IDS, Coding
 from compress.data.images import Size, read_all, read_image, read_mask
 from compress.files import cached, content_hash, identity
 
-_VERSIONS = {"images": 1, "masks": 2, "masks-255": 2}
+_VERSIONS = {"images": 1, "masks": 2}
 """Raised whenever reading or resizing gives other pixels, so that older entries are not met."""
 
 
@@ -27,17 +28,21 @@ def pack_images(paths: Sequence[Path], size: Size, cache: Path) -> Packed:
     return _pack("images", paths, (*size, 3), lambda path: read_image(path, size), cache)
 
 
-def pack_masks(paths: Sequence[Path], size: Size, cache: Path, object_is_255: bool = False) -> Packed:
+def pack_masks(paths: Sequence[Path], size: Size, cache: Path, coding: Coding = CLASS_IDS) -> Packed:
     """uint8 [N, H, W], class ids and 255 for void, in the order of `paths`. Raises as `pack_images` does."""
-    kind = "masks-255" if object_is_255 else "masks"
-    return _pack(kind, paths, size, lambda path: read_mask(path, object_is_255, size), cache)
+    return _pack("masks", paths, size, lambda path: read_mask(path, coding, size), cache, coding=asdict(coding))
 
 
 def _pack(
-    kind: str, paths: Sequence[Path], shape: tuple[int, ...], read: Callable[[Path], np.ndarray], cache: Path
+    kind: str,
+    paths: Sequence[Path],
+    shape: tuple[int, ...],
+    read: Callable[[Path], np.ndarray],
+    cache: Path,
+    **more: object,
 ) -> Packed:
     hashes = list(read_all(content_hash, paths, f"hashing {kind}"))
-    key = identity(kind, _VERSIONS[kind], shape=shape, images=hashes)
+    key = identity(kind, _VERSIONS[kind], shape=shape, images=hashes, **more)
     if not paths:
         return Packed(np.zeros((0, *shape), np.uint8), key)
     whole = (len(paths), *shape)

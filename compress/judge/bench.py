@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.data.coding import Coding
 from compress.data.folders import Dataset, open_labelled
 from compress.data.images import Size
 from compress.data.packed import pack_images
@@ -191,7 +192,9 @@ def _open_images(
     """The labelled images, where there are any, and what makes figures on them less certain."""
     if options.data is None:
         return None, []
-    dataset = open_labelled(options.data, _classes(artifacts, originals, options.recipe))
+    recipe = options.recipe
+    coding = Coding.of(recipe.data, recipe.model.classes) if recipe else None
+    dataset = open_labelled(options.data, _classes(artifacts, originals, recipe), coding)
     if options.folds and options.folds > len(dataset.val):
         raise RecipeError(f"--folds {options.folds}: there are {len(dataset.val)} images")
     return dataset, [*dataset.warnings, *_cautions(artifacts, options), *few_images(len(dataset.val))]
@@ -284,6 +287,7 @@ def _with_details(
         "IoU": figures.measurement.iou_drop,
         "boundary IoU": figures.measurement.boundary_iou_drop,
         "IoU of the worst tenth": figures.measurement.worst_decile_iou_drop,
+        "mIoU": figures.measurement.miou_drop if figures.measurement.by_class else None,
     }
     ranked = np.argsort(ours.iou, kind="stable")[: -(-len(ours.iou) // 10)]
     return replace(

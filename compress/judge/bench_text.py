@@ -9,7 +9,7 @@ import numpy as np
 
 from compress.measure.values import Change, Cold, Interval, Measurement
 from compress.report.record import plain
-from compress.report.summary import interval, megabytes
+from compress.report.summary import confused, interval, megabytes
 from compress.runtime.kernels import Kernels
 
 OUTSIDE = 8  # operators that are named
@@ -80,6 +80,9 @@ def _rows(record: BenchRecord) -> dict[str, Callable[[Bench], str]]:
         "operators": lambda each: "" if each.kernels is None else str(sum(each.kernels.counts.values())),
         "  outside the delegate": lambda each: "" if each.kernels is None else str(len(each.kernels.outside)),
         f"IoU, mean of {record.images} images": lambda each: _maybe(each.measurement.iou),
+        f"mIoU of {len(classes)} classes": lambda each: _maybe(
+            each.measurement.miou if each.measurement.by_class else None
+        ),
         **{f"  {name}, all pixels": _class_cell(name) for name in classes},
         "boundary IoU": lambda each: _maybe(each.measurement.boundary_iou),
         "IoU of the worst tenth": lambda each: _maybe(each.measurement.worst_decile_iou),
@@ -110,6 +113,7 @@ def _sentences(each: Bench, record: BenchRecord) -> list[str]:
         "IoU": each.measurement.iou_drop,
         "boundary IoU": each.measurement.boundary_iou_drop,
         "IoU of the worst tenth": each.measurement.worst_decile_iou_drop,
+        "mIoU": each.measurement.miou_drop if each.measurement.by_class else None,
     }
     for name, drop in drops.items():
         if drop is not None and record.against is not None:
@@ -121,6 +125,8 @@ def _sentences(each: Bench, record: BenchRecord) -> list[str]:
     if each.folds and record.against and each.file != record.files[record.against].file:
         lower = sum(ours < theirs for ours, theirs in zip(each.folds, record.files[record.against].folds))
         found.append(f"IoU lower than that of {record.against} in {lower} of {len(each.folds)} folds")
+    if words := confused(each.measurement):
+        found.append(words)
     if each.worst_images:
         found.append(f"worst images: {', '.join(each.worst_images[:OUTSIDE])}")
     if each.kernels is not None and each.kernels.outside:

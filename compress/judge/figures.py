@@ -125,6 +125,8 @@ def _measurement(document: Any, where: str) -> Measurement:
         per_image_iou=tuple(_needed({str(i): iou for i, iou in enumerate(images)}, f"{where}.per_image_iou")),
         speedup=_interval(document, "speedup", where),
         iou_drop=_interval(document, "iou_drop", where),
+        miou=_interval(document, "miou", where),
+        miou_drop=_interval(document, "miou_drop", where),
     )
     if reason := impossible(measured):
         raise _NoReportError(f"{where}.{reason}")

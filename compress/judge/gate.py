@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.budget import Budget, Limit, Subject, Verdict, check, measured_in_run
-from compress.errors import BudgetError, MeasureError
+from compress.budget import AT_LEAST, DROPS, Budget, Limit, Subject, Verdict, check, measured_in_run
+from compress.errors import BudgetError, MeasureError, RecipeError
 from compress.judge.figures import Figures, Report, read_figures, report_beside
 from compress.judge.gate_text import GateResult
 from compress.judge.shipped import Colours, ShippedFile, shipped
@@ -21,9 +21,11 @@ from compress.machine import busy
 from compress.measure.values import Interval, Latency
 
 if TYPE_CHECKING:
+    from compress.data.coding import Coding
     from compress.data.folders import Dataset
     from compress.formats.artifact import Artifact
     from compress.measure.evaluate import Evaluation, LabelledImages
+    from compress.recipe import MasksSection
 
 CONFIG = "compress.toml"
 SECONDS = 60.0
@@ -35,12 +37,14 @@ TakeTurns = Callable[..., dict[str, Latency]]
 
 @dataclass(frozen=True)
 class Rules:
-    """What to gate by. `mean` and `std` are of the 0 to 255 pixels that a float32 input without a manifest reads."""
+    """What to gate by. `mean` and `std` are of the 0 to 255 pixels that a float32 input without a manifest reads;
+    `masks`: what the masks of labelled images hold."""
 
     limits: tuple[str, ...] = ()
     folder: Path = Path()  # that the references are named from
     mean: Colours | None = None
     std: Colours | None = None
+    masks: "MasksSection | None" = None
 
 
 def read_rules(target: Path) -> Rules | None:
@@ -56,9 +60,8 @@ def read_rules(target: Path) -> Rules | None:
     from compress.settings import read_toml, validated
 
     read = validated(GateFile, read_toml(path, "write one"), str(path))
-    if read.preprocess is None:
-        return Rules(tuple(read.budget.limits), path.parent)
-    return Rules(tuple(read.budget.limits), path.parent, *read.preprocess.of_pixels())
+    mean, std = read.preprocess.of_pixels() if read.preprocess else (None, None)
+    return Rules(tuple(read.budget.limits), path.parent, mean, std, read.data)
 
 
 def gate(
@@ -101,7 +104,7 @@ def gate(
             ]
     named = sorted({limit.reference for _, limit in wanted if limit.reference})
     references = {name: _reference(places[name]) for name in named}
-    accuracy = {key: file for key, file in wanted.items() if key[1].metric in ("iou", "iou_drop")}
+    accuracy = {key: file for key, file in wanted.items() if key[1].metric in (*AT_LEAST, *DROPS)}
     if accuracy:
         measured, said = _accuracy(accuracy, references, rules, report or report_beside(target, files), data)
         found |= measured
@@ -183,11 +186,11 @@ def _accuracy(
     notes = []
     for (name, limit), file in wanted.items():
         if run[name, limit]:
-            found[name, limit] = _interval([evaluations[one.path] for one in run[name, limit]])
+            found[name, limit] = _interval(limit, [evaluations[one.path] for one in run[name, limit]])
             continue
         figure = measured_in_run(limit, report.of(file).measured) if report else None
         if report is None or figure is None or not report.describes(file):
-            missing = "give --data DIR" if data is None else "name a file to compare with: iou_drop<=0.01 FILE"
+            missing = "give --data DIR" if data is None else f"name a file to compare with: {limit.metric}<=0.01 FILE"
             why = f"{report.path} describes another file" if report and figure else "it is not measured"
             raise MeasureError(f"{limit.text}: IoU of {file.path.name} is not known, since {why}; {missing}")
         found[name, limit] = figure
@@ -207,19 +210,22 @@ def _accuracy(
 def _to_run(limit: Limit, file: ShippedFile, references: Mapping[str, ShippedFile]) -> tuple[ShippedFile, ...]:
     """The files whose answers tell the figure. A drop is against the file that its limit names, or the only one that
     any limit names; where there is none, nothing tells it."""
-    if limit.metric == "iou":
+    if limit.metric in AT_LEAST:
         return (file,)
     if limit.reference:
         return file, references[limit.reference]
     return (file, *references.values()) if len(references) == 1 else ()
 
 
-def _interval(evaluations: Sequence["Evaluation"]) -> Interval:
-    """IoU of one file, or how much lower it is than that of the second."""
+def _interval(limit: Limit, evaluations: Sequence["Evaluation"]) -> Interval:
+    """IoU or mIoU of one file, or how much lower it is than that of the second."""
+    from compress.measure.evaluate import miou, miou_drop
     from compress.measure.statistics import SHARE, bootstrap_mean, paired_difference
 
-    ours, *base = [evaluation.iou for evaluation in evaluations]
-    return paired_difference(base[0], ours) if base else bootstrap_mean(ours, within=SHARE)
+    ours, *base = evaluations
+    if limit.metric in ("miou", "miou_drop"):
+        return miou_drop(base[0], ours) if base else miou(ours)
+    return paired_difference(base[0].iou, ours.iou) if base else bootstrap_mean(ours.iou, within=SHARE)
 
 
 def _evaluations(
@@ -240,10 +246,20 @@ def _evaluations(
             raise MeasureError(
                 f"{artifact.path}: {channels} classes, others have {len(classes)}; compare files of one task"
             )
-    dataset = open_labelled(folder, classes)
+    dataset = open_labelled(folder, classes, _coding(rules, classes))
     found = evaluate_each(artifacts, _to_measure_on(dataset))
     notes = [f"IoU is of {len(dataset.val)} images in {folder}", *dataset.warnings, *few_images(len(dataset.val))]
     return {Path(path): evaluation for path, evaluation in found.items()}, notes
+
+
+def _coding(rules: Rules, classes: Sequence[str]) -> "Coding | None":
+    """What masks hold, where the rules say so. Raises RecipeError where that does not fit the files' classes."""
+    from compress.data.coding import Coding
+
+    try:
+        return Coding.of(rules.masks, classes) if rules.masks else None
+    except ValueError as error:
+        raise RecipeError(f"{CONFIG}: {error}") from None
 
 
 def _artifact(file: ShippedFile, rules: Rules) -> "Artifact":

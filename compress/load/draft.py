@@ -130,7 +130,7 @@ def _labelled(data: Path, classes: Sequence[str], size: tuple[int, int]) -> list
     for sample in dataset.val[:TRIED_ON]:
         assert sample.mask
         pixels = torch.from_numpy(read_image(sample.image, size).transpose(2, 0, 1)[None].copy())
-        found.append((pixels.float() / 255, read_mask(sample.mask, dataset.object_is_255, size)))
+        found.append((pixels.float() / 255, read_mask(sample.mask, dataset.coding, size)))
     return found
 
 

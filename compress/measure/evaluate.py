@@ -14,23 +14,41 @@ from compress.data.images import Size, read_mask
 from compress.formats.artifact import LOGITS, Artifact
 from compress.machine import THREADS
 from compress.measure.latency import take_turns
-from compress.measure.masks import boundary_image_iou, class_ids, image_iou, overlap, small_objects_found
+from compress.measure.masks import (
+    boundary_image_iou,
+    class_ids,
+    confusion,
+    image_iou,
+    overlap,
+    small_objects_found,
+)
 from compress.measure.stability import Stability, stability
 from compress.measure.statistics import (
+    DIFFERENCE,
     SHARE,
     bootstrap,
     bootstrap_mean,
+    bootstrap_sums,
+    mean_over_classes,
+    mean_over_classes_lost,
     paired_difference,
+    ratio,
     speedup,
     tail_difference,
     worst_decile,
 )
-from compress.measure.values import Interval, Measurement
+from compress.measure.values import ClassFigures, Interval, Measurement
 from compress.runtime.local import Child
 from compress.terminal.progress import tqdm
 
 if TYPE_CHECKING:
     from compress.measure.known import Known
+
+
+MANY = 2
+"""Of more classes each is told of on its own."""
+CONFUSED = 3
+"""Other classes that are named."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +68,7 @@ class LabelledImages:
         """The images to measure on of a set, whose pixels the caller reads in its own way."""
 
         def masks() -> Iterable[np.ndarray]:
-            return (read_mask(sample.mask, dataset.object_is_255) for sample in dataset.val if sample.mask)
+            return (read_mask(sample.mask, dataset.coding) for sample in dataset.val if sample.mask)
 
         return cls(dataset.classes, pixels, masks if dataset.reference == "labels" else None)
 
@@ -58,7 +76,8 @@ class LabelledImages:
 @dataclass(frozen=True)
 class Evaluation:
     """What a file answers on some images. `intersections` and `unions` are pixels of each class, background too, int64
-    [N, classes]. `small_found` has, for each image, a value for each small object in its mask."""
+    [N, classes]; `confusion` those of all images, int64 [classes, classes], by the class of the mask and by what is
+    predicted. `small_found` has, for each image, a value for each small object in its mask."""
 
     iou: tuple[float, ...]
     predictions: np.ndarray  # class ids at the network's output size, uint8 [N, h, w]
@@ -66,6 +85,7 @@ class Evaluation:
     intersections: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     unions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     small_found: tuple[tuple[bool, ...], ...] = ()
+    confusion: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
 
 
 @dataclass(frozen=True)
@@ -101,7 +121,7 @@ def measure(
             pixels = images.pixels(artifact.size)
             make = partial(stability, artifact, pixels, threads=threads)
             stable = known[name].stability(artifact, pixels, make) if name in known else make()
-            measurement = accuracy(evaluations[name], evaluations[base] if base else None, stable)
+            measurement = accuracy(evaluations[name], evaluations[base] if base else None, stable, images.classes)
         measurement = replace(
             measurement,
             size_bytes=artifact.size_bytes,
@@ -160,6 +180,7 @@ def evaluate(
     reference (IoU 1). Raises MeasureError.
     """
     iou, predictions, outlines, pixels, small = [], [], [], [], []
+    confused = np.zeros((classes, classes), np.int64)
     logits = artifact.output.activation == LOGITS
     references = [None] * len(images) if masks is None else masks
     with open_child(artifact.path, threads) as child:
@@ -173,8 +194,9 @@ def evaluate(
             outlines.append(boundary_image_iou(prediction, mask, classes))
             pixels.append(overlap(prediction, mask, classes))
             small.append(small_objects_found(prediction, mask, classes))
+            confused += confusion(prediction, mask, classes)
     intersections, unions = np.array(pixels).transpose(1, 0, 2)
-    return Evaluation(tuple(iou), np.stack(predictions), tuple(outlines), intersections, unions, tuple(small))
+    return Evaluation(tuple(iou), np.stack(predictions), tuple(outlines), intersections, unions, tuple(small), confused)
 
 
 def agreement(a: Evaluation, b: Evaluation) -> float:
@@ -192,7 +214,12 @@ def image_agreements(a: Evaluation, b: Evaluation) -> list[float]:
     return [float(np.mean(ours == np.asarray(other))) for ours, other in zip(a.predictions, theirs, strict=True)]
 
 
-def accuracy(evaluation: Evaluation, base: Evaluation | None = None, stable: Stability | None = None) -> Measurement:
+def accuracy(
+    evaluation: Evaluation,
+    base: Evaluation | None = None,
+    stable: Stability | None = None,
+    classes: Sequence[str] = (),
+) -> Measurement:
     """Everything in a Measurement that images tell. `base` is the reference's evaluation of the same images, from which
     the drops are taken, paired; None: there are none."""
     return Measurement(
@@ -207,7 +234,41 @@ def accuracy(evaluation: Evaluation, base: Evaluation | None = None, stable: Sta
         small_objects=sum(map(len, evaluation.small_found)),
         shift_flips=bootstrap_mean(stable.shift, within=SHARE) if stable else None,
         jpeg_flips=bootstrap_mean(stable.jpeg, within=SHARE) if stable else None,
+        miou=miou(evaluation) if evaluation.unions.any() else None,
+        miou_drop=miou_drop(base, evaluation) if base and evaluation.unions.any() else None,
+        by_class=class_figures(evaluation, classes) if len(classes) > MANY else (),
     )
+
+
+def miou(evaluation: Evaluation) -> Interval:
+    """Mean over the classes that occur, background too, of their IoU over the pixels of all images together, as mIoU is
+    in the field. Images are drawn whole."""
+    return bootstrap_sums(mean_over_classes, _pixels(evaluation), SHARE)
+
+
+def miou_drop(base: Evaluation, evaluation: Evaluation) -> Interval:
+    """How much lower it is than that of `base`, paired by image."""
+    return bootstrap_sums(mean_over_classes_lost, np.stack([_pixels(base), _pixels(evaluation)], 1), DIFFERENCE)
+
+
+def _pixels(evaluation: Evaluation) -> np.ndarray:
+    """Intersections and unions, int64 [N, classes, 2]."""
+    return np.stack([evaluation.intersections, evaluation.unions], -1)
+
+
+def class_figures(evaluation: Evaluation, classes: Sequence[str]) -> tuple[ClassFigures, ...]:
+    """Every class by its id."""
+    iou, labelled = class_iou(evaluation, classes), evaluation.confusion.sum(1)
+    shares = labelled / max(1, int(labelled.sum()))
+    return tuple(
+        ClassFigures(name, iou[name], float(shares[id]), _taken_for(evaluation.confusion[id], id, classes))
+        for id, name in enumerate(classes)
+    )
+
+
+def _taken_for(predicted: np.ndarray, id: int, classes: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    others = [int(other) for other in np.argsort(-predicted, kind="stable") if other != id and predicted[other]]
+    return tuple((classes[other], float(predicted[other] / predicted.sum())) for other in others[:CONFUSED])
 
 
 def class_iou(evaluation: Evaluation, classes: Sequence[str]) -> dict[str, Interval | None]:
@@ -219,16 +280,11 @@ def class_iou(evaluation: Evaluation, classes: Sequence[str]) -> dict[str, Inter
     for id, name in enumerate(classes):
         rows = np.column_stack([evaluation.intersections[:, id], evaluation.unions[:, id]])
         rows = rows[rows[:, 1] > 0]
-        found[name] = bootstrap(_ratio, rows, within=SHARE) if len(rows) else None
+        found[name] = bootstrap_sums(ratio, rows, SHARE) if len(rows) else None
     return found
 
 
 def _recall(evaluation: Evaluation) -> Interval | None:
     """Of all small objects together; images are drawn whole, since the objects of one image are alike."""
     rows = np.array([(sum(found), len(found)) for found in evaluation.small_found if found])
-    return bootstrap(_ratio, rows, within=SHARE) if len(rows) else None
-
-
-def _ratio(rows: np.ndarray) -> float:
-    part, whole = rows.sum(0)
-    return float(part / whole)
+    return bootstrap_sums(ratio, rows, SHARE) if len(rows) else None

@@ -15,7 +15,7 @@ from compress.formats.artifact import Artifact
 from compress.measure.evaluate import Evaluation
 from compress.measure.stability import Stability
 
-_VERSION = 1  # raised whenever the same file is measured otherwise on the same images
+_VERSION = 2  # raised whenever the same file is measured otherwise on the same images
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Known:
                 kept["intersections"],
                 kept["unions"],
                 tuple(map(tuple, json.loads(kept["small_found"].tobytes()))),
+                kept["confusion"],
             )
 
     def stability(self, artifact: Artifact, images: np.ndarray, make: Callable[[], Stability]) -> Stability:
@@ -73,6 +74,7 @@ def _arrays(evaluation: Evaluation) -> dict[str, Any]:
         "intersections": evaluation.intersections,
         "unions": evaluation.unions,
         "small_found": np.frombuffer(ragged, np.uint8),
+        "confusion": evaluation.confusion,
     }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage, special
 
-from compress.data.images import VOID
+from compress.data.coding import VOID
 
 DILATION = 0.02
 """Depth of an outline as a share of the image's diagonal, as the paper on boundary IoU has it."""
@@ -48,6 +48,14 @@ def overlap(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = 
     both = np.bincount(labelled[predicted == labelled], minlength=classes)[:classes]
     either = np.bincount(predicted, minlength=classes)[:classes] + np.bincount(labelled, minlength=classes)[:classes]
     return both, either - both
+
+
+def confusion(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID) -> np.ndarray:
+    """Pixels of each class of the mask, by row, that are predicted as each class, by column, int64
+    [classes, classes]."""
+    counted = (mask < classes) & (mask != void) & (prediction < classes)
+    pairs = mask[counted].astype(np.int64) * classes + prediction[counted]
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
 def image_iou(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID) -> float:

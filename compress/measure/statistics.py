@@ -18,6 +18,8 @@ DIFFERENCE: Range = (-1.0, 1.0)
 ANY: Range = (-math.inf, math.inf)
 FEW = 10
 """Of fewer values the bootstrap promises 95 % and keeps about 50 (of two) to 89 (of eight)."""
+_AT_ONCE = 1_000_000
+"""Numbers of images that are drawn at once."""
 ROUGH = 20
 """Intervals of fewer images are said to be rough."""
 
@@ -60,6 +62,52 @@ def bootstrap(
     found = [statistic(array[rng.integers(0, count, count)]) for _ in range(resamples)]
     low, high = np.percentile(found, [2.5, 97.5])
     return Interval(float(statistic(array)), float(low), float(high))
+
+
+def bootstrap_sums(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    rows: ArrayLike,
+    within: Range = ANY,
+    seed: int = 0,
+    resamples: int = 10_000,
+) -> Interval:
+    """What `bootstrap` gives, to the same bits, of a statistic of sums over the images, as of pixels: `rows` are whole
+    numbers, [N, ...], and `statistic` makes figures, [B], of sums of them, [B, ...]. It is a hundred times as fast: how
+    often each image is drawn is counted, and many draws are summed at once."""
+    array = np.asarray(rows)
+    count = len(array)
+    if count < FEW:
+        return _of_few(lambda some: float(statistic(some.sum(0)[None])[0]), array, within)
+    flat, rng = array.reshape(count, -1).astype(float), np.random.default_rng(seed)
+    found = []
+    for size in _parts(resamples, max(1, _AT_ONCE // count)):
+        draws = rng.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
+        times = np.bincount(draws.ravel(), minlength=size * count).reshape(size, count)
+        found.append(statistic((times @ flat).reshape(size, *array.shape[1:])))
+    low, high = np.percentile(np.concatenate(found), [2.5, 97.5])
+    return Interval(float(statistic(array.sum(0)[None])[0]), float(low), float(high))
+
+
+def _parts(whole: int, largest: int) -> list[int]:
+    return [min(largest, whole - start) for start in range(0, whole, largest)]
+
+
+def ratio(sums: np.ndarray) -> np.ndarray:
+    """Of a part and the whole, [..., 2], which is more than nothing."""
+    return sums[..., 0] / sums[..., 1]
+
+
+def mean_over_classes(sums: np.ndarray) -> np.ndarray:
+    """Of intersections and unions of classes, [..., classes, 2]: the mean IoU of those that occur, in the masks or in
+    what is predicted; 0 where none does."""
+    occurs = sums[..., 1] > 0
+    found = np.divide(sums[..., 0], sums[..., 1], out=np.zeros(occurs.shape), where=occurs)
+    return found.sum(-1) / np.maximum(occurs.sum(-1), 1)
+
+
+def mean_over_classes_lost(sums: np.ndarray) -> np.ndarray:
+    """How much lower that of the second file is than that of the first, [..., 2, classes, 2]."""
+    return mean_over_classes(sums[..., 0, :, :]) - mean_over_classes(sums[..., 1, :, :])
 
 
 def _of_few(statistic: Callable[[np.ndarray], float], rows: np.ndarray, within: Range) -> Interval:

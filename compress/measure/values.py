@@ -48,6 +48,18 @@ class Cold:
 
 
 @dataclass(frozen=True)
+class ClassFigures:
+    """One class, background too, over the pixels of all images together. `iou` None: it is neither in a mask nor
+    predicted. `share`: of all labelled pixels, those of this class. `taken_for`: the other classes that most of its
+    pixels are predicted as, the most first, each with the share of its pixels."""
+
+    name: str
+    iou: Interval | None
+    share: float
+    taken_for: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What one exported file does: read from the file alone. None: not measured."""
 
@@ -65,14 +77,18 @@ class Measurement:
     small_objects: int | None = None  # how many those are
     shift_flips: Interval | None = None  # share of mask pixels that change class when the picture moves by one pixel
     jpeg_flips: Interval | None = None  # ... when it is compressed as JPEG once more
+    miou: Interval | None = None  # mean over the classes of their IoU over the pixels of all images together
+    miou_drop: Interval | None = None  # as iou_drop
+    by_class: tuple[ClassFigures, ...] = ()  # of more than two classes
 
 
 _ROUNDING = 1e-6
 _BOUNDS = {"speedup": (0.0, math.inf)} | {
-    f"{name}_drop": (-1.0, 1.0) for name in ("iou", "boundary_iou", "worst_decile_iou")
+    f"{name}_drop": (-1.0, 1.0) for name in ("iou", "boundary_iou", "worst_decile_iou", "miou")
 }
-_BIASED = ("worst_decile_iou", "worst_decile_iou_drop")
-"""Whose estimate can lie outside of its interval: a tail of resampled images is not centred on the images' own."""
+_BIASED = ("worst_decile_iou", "worst_decile_iou_drop", "miou", "miou_drop")
+"""Whose estimate can lie outside of its interval: a tail of resampled images is not centred on the images' own, and a
+class that one image alone shows is in few of their draws."""
 
 
 def impossible(found: Measurement) -> str | None:
@@ -90,6 +106,8 @@ def _impossible(found: Measurement) -> Iterator[str]:
     for index, iou in enumerate(found.per_image_iou):
         if not 0 <= iou <= 1:
             yield f"per_image_iou.{index}: {iou} is not within 0 to 1"
+    for index, each in enumerate(found.by_class):
+        yield from _no_class(f"by_class.{index}", each)
     if found.latency:
         yield from _no_latency(found.latency)
 
@@ -104,6 +122,14 @@ def _outside(name: str, value: Interval) -> Iterator[str]:
         yield f"{name}.low: {value.low} is above high, {value.high}"
     if name not in _BIASED and not value.low - _ROUNDING <= value.mean <= value.high + _ROUNDING:
         yield f"{name}.mean: {value.mean} is not within low and high, {value.low} to {value.high}"
+
+
+def _no_class(where: str, found: ClassFigures) -> Iterator[str]:
+    if found.iou:
+        yield from _outside(f"{where}.iou", found.iou)
+    for share in (found.share, *(share for _, share in found.taken_for)):
+        if not 0 <= share <= 1:
+            yield f"{where}: {share} is no share"
 
 
 def _no_latency(found: Latency) -> Iterator[str]:

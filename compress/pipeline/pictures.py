@@ -58,7 +58,7 @@ def pictures_of_validation(dataset: Dataset, teacher: Evaluation, student: Evalu
     for index in pick(student.iou, PICTURES):
         sample = dataset.val[index]
         mask = teacher.predictions[index]
-        reference = read_mask(sample.mask, dataset.object_is_255, mask.shape) if sample.mask else None
+        reference = read_mask(sample.mask, dataset.coding, mask.shape) if sample.mask else None
         photo = photo_of(read_image(sample.image))
         pictures.append(
             Picture(sample.image.name, photo, mask, student.predictions[index], reference, student.iou[index])

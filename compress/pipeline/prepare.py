@@ -1,5 +1,6 @@
 """Folders of images and the teachers -> what the student learns from and is measured on."""
 
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from compress.data.coding import Coding
 from compress.data.folders import Dataset, open_dataset, open_unlabelled
 from compress.data.images import read_image
 from compress.data.packed import Packed, pack_images, pack_masks
@@ -17,9 +19,12 @@ from compress.graph.network import Network
 from compress.load.model import Segmenter, Trained, load
 from compress.prune.widths import PrunePlan
 from compress.recipe import DataSection, TeacherSection, recipe_of
-from compress.train.examples import Examples, hopeless, references_of
+from compress.settings import ClassWeights
+from compress.train.examples import Examples, balanced, hopeless, references_of
 from compress.train.teacher import LiveTeacher, StoredTeacher, Teacher, teacher_features, teacher_maps
 from compress.train.views import random_view, shrink
+
+log = logging.getLogger("compress")
 
 HELD_OUT = 48
 DEVIATION = 32
@@ -48,7 +53,7 @@ class Prepared:
 def open_data(data: DataSection, classes: Sequence[str], seed: int) -> Dataset:
     """Raises DataError."""
     if data.folder:
-        return open_dataset(data.folder, classes, data.unlabelled)
+        return open_dataset(data.folder, classes, data.unlabelled, Coding.of(data, classes))
     if data.unlabelled:
         return open_unlabelled(data.unlabelled, classes, seed)
     raise DataError("no images: give --data DIR with train/ and val/, or --unlabelled DIR with photographs")
@@ -71,14 +76,20 @@ def real_pictures(paths: Sequence[Path], net: Network) -> torch.Tensor:
 
 
 def prepare(
-    teachers: Sequence[Segmenter], dataset: Dataset, cache: Path, tta: Sequence[str], live: bool, seed: int
+    teachers: Sequence[Segmenter],
+    dataset: Dataset,
+    cache: Path,
+    tta: Sequence[str],
+    live: bool,
+    seed: int,
+    class_weights: ClassWeights = None,
 ) -> Prepared:
     """Images, labels and the teachers' maps, from the cache where they are there. `live`: whether the teachers look at
     every view themselves. Raises DataError."""
     size, samples = teachers[0].network.traced_size, [*dataset.train, *dataset.unlabelled]
     packed = pack_images([sample.image for sample in samples], size, cache)
     masks = [sample.mask for sample in dataset.train if sample.mask]
-    labels = pack_masks(masks, size, cache, dataset.object_is_255)
+    labels = pack_masks(masks, size, cache, dataset.coding)
     val = pack_images([sample.image for sample in dataset.val], size, cache)
     names = [teacher.identity for teacher in teachers]
     nets = [teacher.network for teacher in teachers]
@@ -95,7 +106,19 @@ def prepare(
         hopeless(stored.maps, stored.uncertainty, len(masks)),
     )
     key = identity("data", 1, images=packed.key, labels=labels.key, val=val.key, teachers=names, tta=sorted(tta))
+    examples = replace(examples, weights=_weights(class_weights, examples))
     return Prepared(packed, examples, stored, LiveTeacher.of(nets) if live else stored, val.array, key)
+
+
+def _weights(wanted: ClassWeights, examples: Examples) -> tuple[float, ...]:
+    if wanted != "balanced":
+        return wanted or ()
+    counted = [index for index in examples.trained_on() if index < len(examples.labels)]
+    if not counted:
+        raise DataError("train.class_weights: no image to learn from has a label to count; write a list of weights")
+    found = balanced(examples.labels[counted], examples.classes)
+    log.info("class weights: %s", ", ".join(f"{weight:.3g}" for weight in found))
+    return found
 
 
 def with_teacher(teacher: Segmenter, before: Prepared, cache: Path) -> Prepared:

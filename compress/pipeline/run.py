@@ -43,6 +43,7 @@ from compress.recipe import Recipe, restored_recipe
 from compress.release.export import FileSettings, export
 from compress.release.golden import write_golden
 from compress.report.doubts import about_teacher, doubts
+from compress.report.palette import palette_of
 from compress.report.pictures import Picture
 from compress.report.read import earlier_runs
 from compress.report.record import Data, LayerSize, Machine, RunRecord, Source
@@ -117,7 +118,8 @@ def _run(
     log.info("%s", checkpoints.forecast.describe())
 
     with checkpoints.stage("teacher"):
-        prepared = prepare(teachers, dataset, cache, recipe.teacher.tta, recipe.train.live_teacher, recipe.seed)
+        how = (recipe.teacher.tta, recipe.train.live_teacher, recipe.seed, recipe.train.class_weights)
+        prepared = prepare(teachers, dataset, cache, *how)
         _warn(about_teacher(teacher_iou(prepared.examples, prepared.stored)))
     checkpoints.open(_identity(start.recipe, budget, source, small, prepared))
     start.remember()
@@ -173,6 +175,7 @@ def _run(
         warnings=(*warnings, *cautions, *doubtful),
         minutes=checkpoints.minutes,
         earlier=earlier_runs(out, source.sha256),
+        palette=palette_of(source.classes, recipe.colours()),
     )
     write_report(record, pictures, out)
     return record
@@ -389,7 +392,7 @@ def _layers(heavy: Network, student: Network) -> tuple[LayerSize, ...]:
 def _public(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe as it went into the run; folders by name alone, since a report travels."""
     named = {
-        section: {key: Path(value).name if value else None for key, value in recipe[section].items()}
+        section: {key: Path(value).name if isinstance(value, str) else value for key, value in recipe[section].items()}
         for section in ("data", "report")
     }
     return recipe | named

@@ -64,7 +64,7 @@ def render_comparison(runs: Mapping[str, RunRecord], pictures: Mapping[str, Sequ
     """The page as text; the first run is what the others are compared with."""
     first = next(iter(runs.values()))
     dots = _dots(runs)
-    sets = side_by_side(pictures)
+    sets = side_by_side(pictures, {name: run.colours for name, run in runs.items()})
     return (
         environment()
         .get_template("comparison.html")

@@ -3,17 +3,18 @@
 import shlex
 from pathlib import Path
 
-from compress.budget import Check, Metric
+from compress.budget import AT_LEAST, DROPS, Check, Metric
 from compress.report.record import RunRecord
 from compress.report.result import figures, lead, limit_flags, remarks
-from compress.report.summary import table, with_unit
+from compress.report.summary import confused, table, with_unit
 from compress.report.words import TITLES
 
 _HELPS: dict[Metric, str] = {
     "size": "allow more bytes, or leave fewer layers float",
     "latency": "allow fewer bytes with --budget, or a smaller model.input_size in the recipe",
-    "iou": "more images (--unlabelled takes those without masks), or more bytes with --budget",
-    "iou_drop": "more images (--unlabelled takes those without masks), or more bytes with --budget",
+    **dict.fromkeys(
+        (*AT_LEAST, *DROPS), "more images (--unlabelled takes those without masks), or more bytes with --budget"
+    ),
 }
 """What brings a student nearer to its limit."""
 
@@ -23,6 +24,8 @@ def ending(record: RunRecord, out: Path) -> str:
     title = TITLES.get(lead(record.measurements) or "", "")
     told = [(title, ", ".join(figure.line for figure in figures(record))), *remarks(record)]
     lines = [table(record, out / "report.html"), "", *(f"{what}: {words}" for what, words in told)]
+    first = lead(record.measurements)
+    lines += [words] if first and (words := confused(record.measurements[first])) else []
     lines += [f"{check.name}: {_shortfall(check, record, out)}" for check in record.verdict.checks if not check.passed]
     lines += [f"note: {warning}" for warning in record.warnings]
     folder = shlex.quote(str(out))
@@ -43,7 +46,7 @@ def _shortfall(check: Check, record: RunRecord, out: Path) -> str:
         return f"the interval holds the limit; {more} would decide it"
     apart = abs(check.measured - check.limit)
     digits = 0 if check.unit == "bytes" else 2 if check.metric == "latency" else 3
-    longer = f"longer training ({_longer(record, out)}), " if check.metric in ("iou", "iou_drop") else ""
+    longer = f"longer training ({_longer(record, out)}), " if check.metric in (*AT_LEAST, *DROPS) else ""
     missed = with_unit(f"{apart:,.{digits}f}", check.unit)
     share = f" ({100 * apart / check.limit:.0f} %)" if check.limit else ""
     where = "below" if check.at_least else "above"

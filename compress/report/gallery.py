@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.report.pictures import IGNORED, WORST, Picture, colour_of, mask_uri, photo_uri, size_of
+from compress.report.pictures import IGNORED, IGNORED_COLOUR, WORST, Picture, mask_uri, photo_uri, size_of
 
 COMPARED = 4
 
@@ -61,7 +61,7 @@ class Gallery:
         return [layer for shown in self.shown for layer in shown.layers]
 
 
-def gallery(pictures: Sequence[Picture], per_image_iou: Sequence[float]) -> Gallery:
+def gallery(pictures: Sequence[Picture], per_image_iou: Sequence[float], palette: Sequence[str]) -> Gallery:
     """`per_image_iou`: of all the images that were measured on, of which the pictures may be some."""
     ranked = sorted(pictures, key=lambda picture: picture.student_iou)
     if not ranked:
@@ -70,7 +70,7 @@ def gallery(pictures: Sequence[Picture], per_image_iou: Sequence[float]) -> Gall
     part = set(own) <= set(per_image_iou)
     level = median(per_image_iou) if part else own[(len(own) - 1) // 2]
     middle = min(range(len(own)), key=lambda rank: abs(own[rank] - level))
-    shown = [_shown(picture, rank) for rank, picture in enumerate(ranked)]
+    shown = [_shown(picture, rank, palette) for rank, picture in enumerate(ranked)]
     basis = (
         f"nearest to the median of {len(per_image_iou)} images" if part else f"the middle one of {len(own)} pictures"
     )
@@ -78,7 +78,7 @@ def gallery(pictures: Sequence[Picture], per_image_iou: Sequence[float]) -> Gall
     return Gallery(shown[middle], basis, shown[:end], shown[end:])
 
 
-def _shown(picture: Picture, rank: int) -> Shown:
+def _shown(picture: Picture, rank: int, palette: Sequence[str]) -> Shown:
     labelled = picture.reference is not None
     width, height = size_of(picture.photo)
     masks = {"teacher": picture.teacher, "student": picture.student}
@@ -90,7 +90,7 @@ def _shown(picture: Picture, rank: int) -> Shown:
         f"{picture.student_iou:.3f}",
         rank,
         Layer(f"photo-{rank}", photo_uri(picture.photo), width, height),
-        {side: Layer(f"{side}-{rank}", mask_uri(mask), width, height) for side, mask in masks.items()},
+        {side: Layer(f"{side}-{rank}", mask_uri(mask, palette), width, height) for side, mask in masks.items()},
     )
 
 
@@ -99,18 +99,17 @@ def sides(shown: Sequence[Shown]) -> list[str]:
     return ["teacher", *(["labels"] if any(picture.labelled for picture in shown) else []), "photo"]
 
 
-def legend(classes: Sequence[str], pictures: Sequence[Picture]) -> list[tuple[str, str]]:
+def legend(classes: Sequence[str], pictures: Sequence[Picture], palette: Sequence[str]) -> list[tuple[str, str]]:
     """Every class label with the CSS colour of its paint; what is of none is paler."""
     found = [
-        (label, "rgb({}, {}, {})".format(*colour_of(number))) if number else (f"{label} (paler)", "")
-        for number, label in enumerate(classes)
+        (label, colour) if colour else (f"{label} (paler)", "") for label, colour in zip(classes, palette, strict=True)
     ]
     if any(picture.reference is not None and (picture.reference == IGNORED).any() for picture in pictures):
-        found.append(("ignored in the labels", "rgb({}, {}, {})".format(*colour_of(IGNORED))))
+        found.append(("ignored in the labels", IGNORED_COLOUR))
     return found
 
 
-def side_by_side(runs: Mapping[str, Sequence[Picture]]) -> list[dict[str, Any]]:
+def side_by_side(runs: Mapping[str, Sequence[Picture]], palettes: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
     """The pictures that all the runs kept: the one of the median IoU in the first run, then those on which another one
     differs most."""
     (name, first), *others = runs.items()
@@ -125,14 +124,14 @@ def side_by_side(runs: Mapping[str, Sequence[Picture]]) -> list[dict[str, Any]]:
         return []
     typical = rows.pop((len(rows) - 1) // 2)
     apart = sorted(rows, key=lambda row: -np.ptp([picture.student_iou for picture in row.values()]))
-    return [_row(place, row) for place, row in enumerate([typical, *apart[: COMPARED - 1]])]
+    return [_row(place, row, palettes) for place, row in enumerate([typical, *apart[: COMPARED - 1]])]
 
 
 def _identity(picture: Picture) -> tuple[str, str]:
     return picture.name, hashlib.sha256(picture.photo).hexdigest()
 
 
-def _row(place: int, row: Mapping[str, Picture]) -> dict[str, Any]:
+def _row(place: int, row: Mapping[str, Picture], palettes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     first = next(iter(row.values()))
     width, height = size_of(first.photo)
     return {
@@ -142,7 +141,7 @@ def _row(place: int, row: Mapping[str, Picture]) -> dict[str, Any]:
             (
                 run,
                 f"{picture.student_iou:.3f}",
-                Layer(f"mask-{place}-{number}", mask_uri(picture.student), width, height),
+                Layer(f"mask-{place}-{number}", mask_uri(picture.student, palettes[run]), width, height),
             )
             for number, (run, picture) in enumerate(row.items())
         ],

@@ -17,7 +17,17 @@ from compress.report.pictures import Picture
 from compress.report.record import Data, Earlier, Machine, RunRecord, Source
 from compress.report.result import figures, lead, next_steps, remarks
 from compress.report.summary import NOT_MEASURED, columns, headline, verdict_line
-from compress.report.tables import Row, budget_rows, iou_cell, measured_rows, median_cell, size_cell, speed_cell
+from compress.report.tables import (
+    Row,
+    budget_rows,
+    class_rows,
+    confused_rows,
+    iou_cell,
+    measured_rows,
+    median_cell,
+    size_cell,
+    speed_cell,
+)
 from compress.report.trade_off import Dot, dot_of, trade_off
 from compress.report.words import TITLES
 
@@ -37,7 +47,7 @@ def render(record: RunRecord, pictures: Sequence[Picture]) -> str:
     """The page as text."""
     measured = columns(record)
     first = lead(record.measurements)
-    shown = gallery(pictures, record.measurements[first].per_image_iou if first else ())
+    shown = gallery(pictures, record.measurements[first].per_image_iou if first else (), record.colours)
     dots = dots_of(record)
     profiled = {format: charts.times_by_layer(layers) for format, layers in record.layer_times.items()}
     timed = [(TITLES.get(format, format), chart) for format, chart in profiled.items() if chart]
@@ -63,6 +73,9 @@ def render(record: RunRecord, pictures: Sequence[Picture]) -> str:
             columns=[TITLES.get(name, name) for name in measured],
             rows=measured_rows(measured),
             budget_rows=budget_rows(record, list(measured)),
+            class_titles=("Share of pixels", *(f"IoU, {TITLES.get(name, name)}" for name in measured)),
+            classes=class_rows(record, measured),
+            confused=confused_rows(measured, first),
             iou_images=max((len(each.per_image_iou) for each in measured.values()), default=0),
             predicted=_predicted(record),
             dots=dots,
@@ -71,7 +84,7 @@ def render(record: RunRecord, pictures: Sequence[Picture]) -> str:
             other_titles=("Size", "Latency", "Speedup", "Mean IoU"),
             gallery=shown,
             sides=sides(shown.shown),
-            legend=legend(record.classes, pictures),
+            legend=legend(record.classes, pictures, record.colours),
             curve=charts.curve(record.history, measured["teacher"]),
             layers=charts.sizes_by_layer(record.layers),
             layer_times=timed,
@@ -90,6 +103,7 @@ def _sections(record: RunRecord, *, pulls: bool, plot: bool, timed: Sequence[str
         (pulls, "contradictions", "Contradictions"),
         (count > 0, "warnings", f"{count} warning{'' if count == 1 else 's'}"),
         (True, "figures", "All figures"),
+        (any(each.by_class for each in record.measurements.values()), "classes", "Class by class"),
         (True, "pictures", "Pictures"),
         (plot, "trade-off", "Trade-off"),
         (True, "training", "Training"),

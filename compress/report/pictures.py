@@ -12,23 +12,15 @@ from PIL import Image
 
 from compress import files
 from compress.errors import DataError
+from compress.report.palette import rgb_of
 
 FILE = "pictures.npz"
 PHOTO_PX = 480
 LARGEST_PX = 8192
 WORST = 8
 IGNORED = 255
-_IGNORED_COLOUR = (128, 128, 128)
-# After Okabe and Ito (2008), whom colour-blind readers can follow; magenta first, the rarest in photographs.
-_COLOURS = (
-    (208, 28, 139),
-    (0, 114, 178),
-    (230, 159, 0),
-    (0, 158, 115),
-    (240, 228, 66),
-    (86, 180, 233),
-    (213, 94, 0),
-)
+IGNORED_COLOUR = "#808080"
+_WHITE = "#ffffff"
 _PALE, _TINT, _SOLID = 115, 153, 255  # alpha of white where no class is, of a class's colour, of its outline
 
 
@@ -137,31 +129,21 @@ def photo_uri(photo: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(photo).decode("ascii")
 
 
-def mask_uri(labels: np.ndarray) -> str:
+def mask_uri(labels: np.ndarray, palette: Sequence[str]) -> str:
     """PNG data URI of class ids (uint8 [H, W]), to be laid over the photograph."""
     buffer = io.BytesIO()
-    Image.fromarray(paint(labels)).save(buffer, "PNG", optimize=True)
+    Image.fromarray(paint(labels, palette)).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def colour_of(label: int) -> tuple[int, int, int]:
-    """RGB of a class id above 0; beyond seven classes the colours repeat, darker each time."""
-    if label == IGNORED:
-        return _IGNORED_COLOUR
-    turn, place = divmod(label - 1, len(_COLOURS))
-    red, green, blue = _COLOURS[place]
-    return red >> turn, green >> turn, blue >> turn
-
-
-def paint(labels: np.ndarray) -> np.ndarray:
-    """Class ids (uint8 [H, W]) as a layer, uint8 RGBA [H, W, 4]: every class but 0 tinted and outlined, the rest
-    paler."""
-    layer = np.full((*labels.shape, 4), (255, 255, 255, _PALE), np.uint8)
-    edge = _edges(labels)
-    for label in np.unique(labels[labels > 0]):
-        here = labels == label
-        layer[here] = (*colour_of(int(label)), _TINT)
-        layer[here & edge] = (*colour_of(int(label)), _SOLID)
+def paint(labels: np.ndarray, palette: Sequence[str]) -> np.ndarray:
+    """Class ids (uint8 [H, W]) as a layer, uint8 RGBA [H, W, 4]: every class tinted and outlined in its colour, paler
+    where it has none, and as what is ignored where there is no such class."""
+    colours = np.full((256, 4), (*rgb_of(IGNORED_COLOUR), _TINT), np.uint8)
+    for id, colour in enumerate(palette):
+        colours[id] = (*rgb_of(colour or _WHITE), _TINT if colour else _PALE)
+    layer = colours[labels]
+    layer[_edges(labels) & (layer[..., 3] == _TINT), 3] = _SOLID
     return layer
 
 

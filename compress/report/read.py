@@ -11,6 +11,7 @@ from compress.budget import fields_of_name
 from compress.errors import DataError
 from compress.files import read_json
 from compress.measure.values import Measurement, impossible
+from compress.report.palette import is_palette
 from compress.report.record import Earlier, RunRecord
 
 FILE = "report.json"
@@ -54,6 +55,8 @@ def _impossible(record: RunRecord) -> Iterator[str]:
         for name, measurement in measurements.items():
             if reason := impossible(measurement):
                 yield f"{where}.{name}.{reason}"
+    if record.palette and not is_palette(record.palette, record.classes):
+        yield "palette: a colour such as #804080 for each class is expected"
     for index, point in enumerate(record.history):
         if point.minutes < 0 or not 0 <= point.iou <= 1:
             yield f"history.{index}: {point.minutes} minutes, IoU {point.iou}: cannot be"

@@ -9,6 +9,7 @@ from compress.budget import Verdict
 from compress.formats.artifact import Artifact
 from compress.measure.parity import Parity
 from compress.measure.values import Measurement
+from compress.report.palette import palette_of
 from compress.runtime.kernels import Kernels
 from compress.runtime.layers import LayerTime
 
@@ -124,6 +125,11 @@ class RunRecord:
     layer_times: dict[str, tuple[LayerTime, ...]] = field(default_factory=dict)  # by format: onnx or ort
     controls: dict[str, Measurement] = field(default_factory=dict)  # by name: what else was made of the same teacher
     earlier: tuple[Earlier, ...] = ()  # oldest first
+    palette: tuple[str, ...] = ()  # "#rrggbb" of each class, "" of one that is only paler; older reports have none
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        return self.palette or palette_of(self.classes, {})
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for report.json."""

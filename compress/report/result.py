@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from compress.budget import Check
+from compress.budget import AT_LEAST, DROPS, Check
 from compress.measure.values import Interval, Measurement
 from compress.report.contradictions import FLOAT, SAME_SIZE, iou_gain, relative_speed
 from compress.report.record import RunRecord
@@ -49,7 +49,7 @@ def figures(record: RunRecord) -> list[Figure]:
     name = lead(record.measurements)
     ours = record.measurements[name] if name else Measurement()
     theirs = record.measurements.get("teacher", Measurement())
-    return [_size(ours, theirs), _speed(ours, theirs, ours.speedup), _iou(ours, theirs, ours.iou_drop, record)]
+    return [_size(ours, theirs), _speed(ours, theirs, ours.speedup), _iou(ours, theirs, _drop(ours), record)]
 
 
 def remarks(record: RunRecord) -> list[tuple[str, str]]:
@@ -64,7 +64,7 @@ def remarks(record: RunRecord) -> list[tuple[str, str]]:
     ]
     if first and "source" in record.measurements:
         ours = record.measurements[first]
-        gain = iou_gain(source, ours)
+        gain = None if ours.by_class else iou_gain(source, ours)
         speed = relative_speed(ours, source)
         against = [_size(ours, source), _speed(ours, source, speed), _iou(ours, source, gain, record)]
         lines.append((f"{TITLES.get(first, first)} against the network that was compressed", against))
@@ -102,12 +102,12 @@ def _brackets(ratio: Interval) -> str:
 
 
 def _iou(ours: Measurement, theirs: Measurement, drop: Interval | None, record: RunRecord) -> Figure:
-    alone = _iou_alone(ours)
+    alone, base = _iou_alone(ours), _mean(theirs)
     if record.data.reference == "teacher":
-        return Figure(alone.value, "agreement with the teacher, IoU", alone.interval)
-    if ours.iou is None or theirs.iou is None:
+        return Figure(alone.value, f"agreement with the teacher, {alone.words}", alone.interval)
+    if _mean(ours) is None or base is None:
         return alone
-    words = f"IoU beside {theirs.iou.mean:.3f}"
+    words = f"{alone.words} beside {base.mean:.3f}"
     if drop is None:
         return Figure(alone.value, words, alone.interval)
     sign = -1 if drop.mean < 0 else 1
@@ -118,9 +118,19 @@ def _iou(ours: Measurement, theirs: Measurement, drop: Interval | None, record: 
 
 
 def _iou_alone(ours: Measurement) -> Figure:
-    if ours.iou is None:
-        return Figure(NOT_MEASURED, "IoU")
-    return Figure(f"{ours.iou.mean:.3f}", "IoU", f"[{ours.iou.low:.3f}, {ours.iou.high:.3f}]")
+    words, found = "mIoU" if ours.by_class else "IoU", _mean(ours)
+    if found is None:
+        return Figure(NOT_MEASURED, words)
+    return Figure(f"{found.mean:.3f}", words, f"[{found.low:.3f}, {found.high:.3f}]")
+
+
+def _mean(each: Measurement) -> Interval | None:
+    """What a file's accuracy is told by: of more than two classes mIoU, as the field has it."""
+    return each.miou if each.by_class else each.iou
+
+
+def _drop(each: Measurement) -> Interval | None:
+    return each.miou_drop if each.by_class else each.iou_drop
 
 
 def next_steps(record: RunRecord) -> list[Step]:
@@ -144,7 +154,7 @@ def limit_flags(record: RunRecord) -> str:
 
 
 def _help(check: Check) -> Step:
-    data = " --data DATA" if check.metric.startswith("iou") else ""
+    data = " --data DATA" if check.metric in (*AT_LEAST, *DROPS) else ""
     if check.measured is None:
         return Step(f"Have the {check.kind} measured:", f"compress gate DIR{data}")
     if check.undecided and data:

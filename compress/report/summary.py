@@ -4,17 +4,24 @@ import math
 from pathlib import Path
 
 from compress.budget import Check, Verdict
-from compress.measure.values import Interval, Measurement
+from compress.measure.values import ClassFigures, Interval, Measurement
 from compress.report.record import RunRecord
 
 NOT_MEASURED = "not measured"
+_WORST = 3
+"""Classes that are named."""
+_SEEN = 0.005
+"""Share of a class's pixels from which what they are taken for is told."""
 
 
 def table(record: RunRecord, report: Path | None = None) -> str:
     """Teacher and every exported file, one line each, then one line per check and the path of the report."""
-    rows = [["", "size", "latency p50", "speedup", "IoU [95 % interval]"]]
-    for name, measured in columns(record).items():
-        rows.append([name, _size(measured), _latency(measured), _speedup(measured), interval(measured.iou)])
+    measurements = columns(record)
+    many = any(measured.by_class for measured in measurements.values())
+    rows = [["", "size", "latency p50", "speedup", "IoU [95 % interval]", *(["mIoU"] if many else [])]]
+    for name, measured in measurements.items():
+        accuracy = [interval(measured.iou), *([interval(measured.miou)] if many else [])]
+        rows.append([name, _size(measured), _latency(measured), _speedup(measured), *accuracy])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if record.data.reference == "teacher":
@@ -86,6 +93,31 @@ def interval(value: Interval | None, digits: int = 3) -> str:
     if value is None or not math.isfinite(value.mean):
         return NOT_MEASURED
     return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+
+
+def worst_classes(measured: Measurement) -> list[ClassFigures]:
+    """Those that occur, the one with the lowest IoU first."""
+    return sorted((each for each in measured.by_class if each.iou), key=lambda each: each.iou.mean if each.iou else 0.0)
+
+
+def confused(measured: Measurement) -> str:
+    """The worst classes in a sentence, with what they are taken for; empty of two classes."""
+    worst = [
+        f"{each.name} {each.iou.mean:.3f}" + (f" (taken for {taken})" if (taken := taken_for(each)) else "")
+        for each in worst_classes(measured)[:_WORST]
+        if each.iou
+    ]
+    return f"worst classes: {', '.join(worst)}" if worst else ""
+
+
+def taken_for(each: ClassFigures) -> str:
+    """For example "tree 34 %, building 12 %"."""
+    return ", ".join(f"{name} {percent(share)}" for name, share in each.taken_for if share >= _SEEN)
+
+
+def percent(share: float) -> str:
+    """For example "34 %", "0.3 %"."""
+    return f"{100 * share:.{0 if share >= 0.1 else 1 if share >= 0.001 else 2}f} %"
 
 
 def _size(measured: Measurement) -> str:

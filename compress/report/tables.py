@@ -5,11 +5,22 @@ from dataclasses import dataclass
 
 from compress.measure.values import Interval, Measurement
 from compress.report.record import RunRecord
-from compress.report.summary import NOT_MEASURED, interval, limit_of, megabytes, outcome
+from compress.report.summary import (
+    NOT_MEASURED,
+    interval,
+    limit_of,
+    megabytes,
+    outcome,
+    percent,
+    taken_for,
+    worst_classes,
+)
 from compress.report.words import exact_factor
 
 Cell = tuple[str, str]
 Row = tuple[str, list[Cell]]
+CONFUSED = 5
+"""Classes whose confusion is told."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,7 @@ def measured_rows(measured: Mapping[str, Measurement]) -> list[Row]:
         ("Speedup over teacher", speedups),
         ("Mean IoU", [iou_cell(each.iou) for each in values]),
         ("IoU lost", drops),
+        *_over_classes(measured),
         *_rows_where_measured(
             {
                 "IoU of the worst tenth": [each.worst_decile_iou for each in values],
@@ -42,6 +54,48 @@ def measured_rows(measured: Mapping[str, Measurement]) -> list[Row]:
                 "Pixels that flip as JPEG": [each.jpeg_flips for each in values],
             }
         ),
+    ]
+
+
+def _over_classes(measured: Mapping[str, Measurement]) -> list[Row]:
+    """Of more than two classes."""
+    if not any(each.by_class for each in measured.values()):
+        return []
+    lost = [("", "") if name == "teacher" else iou_cell(each.miou_drop) for name, each in measured.items()]
+    return [("mIoU over classes", [iou_cell(each.miou) for each in measured.values()]), ("mIoU lost", lost)]
+
+
+def class_rows(record: RunRecord, measured: Mapping[str, Measurement]) -> list[tuple[str, str, list[Cell]]]:
+    """A row for each class: its name and colour, its share of the labelled pixels, its IoU in each file. None of two
+    classes."""
+    by_file = [{each.name: each for each in figures.by_class} for figures in measured.values()]
+    shares = {each.name: each.share for figures in measured.values() for each in figures.by_class}
+    return [
+        (
+            name,
+            colour,
+            [(percent(shares[name]), ""), *(iou_cell(found[name].iou if name in found else None) for found in by_file)],
+        )
+        for name, colour in zip(record.classes, record.colours, strict=True)
+        if name in shares
+    ]
+
+
+def confused_rows(measured: Mapping[str, Measurement], name: str | None) -> list[tuple[str, list[Cell]]]:
+    """The worst classes of the file `name`, each with its IoU there and what its pixels are taken for, by the file and
+    by the teacher."""
+    figures = measured.get(name or "", Measurement())
+    teacher = {each.name: each for each in measured.get("teacher", Measurement()).by_class}
+    return [
+        (
+            each.name,
+            [
+                iou_cell(each.iou),
+                (taken_for(each) or "nothing else", ""),
+                ((taken_for(teacher[each.name]) or "nothing else") if each.name in teacher else NOT_MEASURED, ""),
+            ],
+        )
+        for each in worst_classes(figures)[:CONFUSED]
     ]
 
 

@@ -26,6 +26,7 @@ class Examples:
     held_out    indices of the images that are kept for choosing the best copy of a network
     references  class ids that those are judged by, uint8 [len(held_out), H, W]
     left_out    indices of unlabelled images of which the teacher's map says nothing
+    weights     of a pixel of each class, [classes]; empty: 1
     """
 
     pixels: np.ndarray
@@ -34,6 +35,7 @@ class Examples:
     held_out: tuple[int, ...]
     references: np.ndarray
     left_out: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
 
     def trained_on(self) -> list[int]:
         """Indices of the images to learn from; a set so small that all are held out is learned from those."""
@@ -58,6 +60,19 @@ def references_of(held_out: Sequence[int], labels: np.ndarray, teacher: StoredTe
         return all_classes(teacher.predicted(torch.tensor([index])))[0].argmax(0).numpy().astype(np.uint8)
 
     return np.stack([reference(index) for index in held_out])
+
+
+def balanced(labels: np.ndarray, classes: int) -> tuple[float, ...]:
+    """Weights of the classes by median frequency (Eigen and Fergus 2015, arXiv 1411.4734): the median of all classes'
+    frequencies over a class's own, which is its share of the pixels of those images that show it. A class that no label
+    shows weighs 1."""
+    counts = np.stack([np.bincount(label.ravel(), minlength=256)[:classes] for label in labels])
+    pixels = (counts.sum(1, keepdims=True) * (counts > 0)).sum(0)
+    shown = pixels > 0
+    frequency = counts.sum(0)[shown] / pixels[shown]
+    weights = np.ones(classes)
+    weights[shown] = np.median(frequency) / frequency
+    return tuple(weights.tolist())
 
 
 def teacher_iou(examples: Examples, teacher: StoredTeacher) -> float | None:

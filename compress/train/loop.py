@@ -5,7 +5,7 @@ import io
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -136,6 +136,7 @@ class Progress:
         self.measured = copy.deepcopy(self.averaged)  # the network that the optimizer takes its moments from
         self.optimizer = Natural(self.net, training.learning_rate)
         self.parameters = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+        self.class_weights = _by_class(examples.weights, self.parameters[0].device)
         self.gradients = Replayed(self._gradients)
         self.steps, self.minutes, self.loss = 0, 0.0, 0.0
         self.checks: list[tuple[float, float, float]] = []  # minutes, IoU of `kept`, loss
@@ -175,7 +176,7 @@ class Progress:
 
     def _gradients(self, *batch: Tensor) -> list[Tensor]:
         """The loss, and its gradients, which are clipped."""
-        loss = batch_loss(self.net, self.teacher, self.training.label_weight, *batch)
+        loss = batch_loss(self.net, self.teacher, self.training.label_weight, self.class_weights, *batch)
         gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
         short = (1 / (torch.nn.utils.get_total_norm(gradients) + 1e-6)).clamp_max(1)
         torch._foreach_mul_(gradients, short)
@@ -223,6 +224,11 @@ class Progress:
         self.batches.restore(saved["batches"])
         self.measure()
         self.optimizer.load_state_dict(saved["optimizer"])
+
+
+def _by_class(weights: Sequence[float], device: torch.device) -> Tensor | None:
+    """[classes, 1, 1]; None where all weigh 1."""
+    return torch.tensor(weights, device=device)[:, None, None] if weights else None
 
 
 _NETWORKS = ("net", "averaged", "kept", "measured")

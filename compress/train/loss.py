@@ -22,16 +22,22 @@ SURE = 1e-4
 
 
 def batch_loss(
-    net: Network, teacher: Teacher, label_weight: float, pixels: Tensor, labels: Tensor, *stored: Tensor
+    net: Network,
+    teacher: Teacher,
+    label_weight: float,
+    class_weights: Tensor | None,
+    pixels: Tensor,
+    labels: Tensor,
+    *stored: Tensor,
 ) -> Tensor:
-    """Of a batch as `Batches.next` gives it, on its device."""
+    """Of a batch as `Batches.next` gives it, on its device; so are the weights of the classes, as in `map_loss`."""
     predicted, wanted = teacher.targets(pixels, *stored)
     target = blended(predicted, labels, label_weight)
     last = net.by_name[net.output]
     with autocast(pixels.device):
         made = net.run(net.real(pixels, torch.channels_last), keep={last.inputs[0], *wanted})
     before, probabilities = made[last.inputs[0]].float(), made[net.output].float()
-    loss = map_loss(before, probabilities, target[:, :-1], target[:, -1:], last.op)
+    loss = map_loss(before, probabilities, target[:, :-1], target[:, -1:], last.op, class_weights)
     if wanted:
         loss = loss + FEATURE_WEIGHT * feature_loss(made, wanted, teacher.std)
     return loss
@@ -46,12 +52,20 @@ def feature_loss(values: Mapping[str, Tensor], wanted: Mapping[str, Tensor], std
     return torch.stack(losses).mean()
 
 
-def map_loss(before: Tensor, probabilities: Tensor, target: Tensor, certainty: Tensor, last: str) -> Tensor:
+def map_loss(
+    before: Tensor,
+    probabilities: Tensor,
+    target: Tensor,
+    certainty: Tensor,
+    last: str,
+    class_weights: Tensor | None = None,
+) -> Tensor:
     """Cross entropy against soft targets [N, classes, H, W], and one minus the soft IoU of the foreground classes.
     `last`: the operator that gave the probabilities, and `before` what that read: logits of a softmax or a sigmoid.
 
     Each pixel of the cross entropy weighs as much as its target is certain, [N, 1, H, W], and more near an edge of the
-    target, which is where a small network loses most and where few pixels are.
+    target, which is where a small network loses most and where few pixels are. `class_weights`, [classes, 1, 1], weigh
+    each pixel by what its target is; the overlap counts every class alike anyway.
     """
     if last == "softmax":
         entropy = -(target * F.log_softmax(before, 1)).sum(1, keepdim=True)
@@ -61,6 +75,8 @@ def map_loss(before: Tensor, probabilities: Tensor, target: Tensor, certainty: T
         inside = probabilities.clamp(SURE, 1 - SURE)
         entropy = -(target * inside.log() + (1 - target) * (1 - inside).log()).mean(1, keepdim=True)
     weight = certainty + EDGE_WEIGHT * edges(target[:, 1:])
+    if class_weights is not None:
+        weight = weight * (target * class_weights).sum(1, keepdim=True)
     ours, theirs = probabilities[:, 1:], target[:, 1:]
     overlap = (ours * theirs).sum((2, 3)) + 1.0
     union = (ours + theirs - ours * theirs).sum((2, 3)) + 1.0

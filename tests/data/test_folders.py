@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from compress.data.coding import CLASS_IDS, OBJECT_255
 from compress.data.folders import open_dataset, open_images, open_labelled, open_unlabelled
 from compress.errors import DataError
 
@@ -45,7 +46,7 @@ def test_pairs_images_with_masks_by_stem(folder):
     assert [(s.image.name, s.mask.name) for s in dataset.train] == [("a.jpg", "a.png"), ("b.jpg", "b.png")]
     assert [(s.image.name, s.mask.name) for s in dataset.val] == [("c.jpg", "c.png")]
     assert dataset.unlabelled == dataset.warnings == ()
-    assert (dataset.classes, dataset.reference, dataset.object_is_255) == (TWO, "labels", False)
+    assert (dataset.classes, dataset.reference, dataset.coding) == (TWO, "labels", CLASS_IDS)
 
 
 def test_takes_every_image_suffix_and_says_which_files_it_leaves(folder):
@@ -114,24 +115,24 @@ def test_some_train_images_without_masks_are_told(folder):
 
 
 @pytest.mark.parametrize(
-    ("classes", "train_ids", "val_ids", "object_is_255"),
+    ("classes", "train_ids", "val_ids", "coding"),
     [
-        (TWO, (0, 255), (0, 255), True),
-        (TWO, (0,), (0, 255), True),
-        (TWO, (0, 255), (0, 1, 255), False),  # 1 occurs somewhere: 255 is void
-        (TWO, (0, 1), (0, 1), False),
-        (THREE, (0, 1, 255), (0, 2, 255), False),
+        (TWO, (0, 255), (0, 255), OBJECT_255),
+        (TWO, (0,), (0, 255), OBJECT_255),
+        (TWO, (0, 255), (0, 1, 255), CLASS_IDS),  # 1 occurs somewhere: 255 is void
+        (TWO, (0, 1), (0, 1), CLASS_IDS),
+        (THREE, (0, 1, 255), (0, 2, 255), CLASS_IDS),
     ],
 )
-def test_what_255_means_is_decided_for_the_whole_set(tmp_path, classes, train_ids, val_ids, object_is_255):
+def test_what_255_means_is_decided_for_the_whole_set(tmp_path, classes, train_ids, val_ids, coding):
     add_pair(tmp_path / "train", "a", train_ids)
     add_pair(tmp_path / "val", "b", val_ids)
-    assert open_dataset(tmp_path, classes).object_is_255 is object_is_255
+    assert open_dataset(tmp_path, classes).coding == coding
 
 
 def test_class_id_outside_the_classes_is_an_error(folder):
     add_pair(folder / "train", "d", (0, 2))
-    with pytest.raises(DataError, match=r"train/masks/d\.png: class id 2, but there are 2 classes"):
+    with pytest.raises(DataError, match=r"train/masks/d\.png: class id 2 in 6 pixels, but there are 2 classes"):
         open_dataset(folder, TWO)
     assert len(open_dataset(folder, THREE).train) == 3
 
@@ -233,7 +234,7 @@ def test_lossy_masks_of_two_classes_are_black_and_white_and_said(tmp_path):
         half[:, 16:] = 255
         Image.fromarray(half).save(tmp_path / part / "masks/a.jpg")
     dataset = open_dataset(tmp_path, TWO)
-    assert (len(dataset.train), dataset.object_is_255) == (1, False)
+    assert (len(dataset.train), dataset.coding) == (1, CLASS_IDS)
     assert "1 of 1 masks are JPEG or WebP" in dataset.warnings[0]
     with pytest.raises(DataError, match=r"train/masks/a\.jpg: JPEG and WebP do not keep class ids"):
         open_dataset(tmp_path, THREE)
@@ -247,11 +248,11 @@ def test_labels_of_other_formats_are_said(folder):
 
 def test_a_layout_of_other_names_is_described(folder):
     for part in ("train", "val"):
-        (folder / part / "masks").rename(folder / part / "labels")
-    with pytest.raises(DataError, match=r"no mask c\.png in .*val/masks; add it; .*val: left out: labels/; "):
+        (folder / part / "masks").rename(folder / part / "truth")
+    with pytest.raises(DataError, match=r"no mask c\.png in .*val/masks; add it; .*val: left out: truth/; "):
         open_dataset(folder, TWO)
-    (folder / "val/labels").rename(folder / "val/masks")
-    assert "train: left out: labels/; images lie in images/" in open_dataset(folder, TWO).warnings[0]
+    (folder / "val/truth").rename(folder / "val/masks")
+    assert "train: left out: truth/; images lie in images/" in open_dataset(folder, TWO).warnings[0]
 
 
 def test_an_error_is_one_line_whatever_a_file_is_called(folder):

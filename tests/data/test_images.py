@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from compress.data.coding import OBJECT_255
 from compress.data.images import UnreadableError, checked, is_lossy, read_image, read_mask
 from compress.errors import DataError
 
@@ -130,7 +131,7 @@ def test_object_255_becomes_class_1_even_in_a_one_bit_file(tmp_path):
     grey = save(tmp_path / "a.png", [[0, 255]])
     Image.fromarray(np.array([[False, True]])).save(tmp_path / "b.png")
     for path in (grey, tmp_path / "b.png"):
-        np.testing.assert_array_equal(read_mask(path, object_is_255=True), [[0, 1]])
+        np.testing.assert_array_equal(read_mask(path, OBJECT_255), [[0, 1]])
         np.testing.assert_array_equal(read_mask(path), [[0, 255]])
 
 

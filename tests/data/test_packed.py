@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from compress.data import packed
+from compress.data.coding import CLASS_IDS, OBJECT_255
 from compress.data.images import read_image, read_mask
 from compress.data.packed import pack_images, pack_masks
 from compress.errors import DataError
@@ -37,7 +38,7 @@ def test_holds_the_resized_images_in_order(paths, cache):
 
 def test_masks_hold_class_ids(tmp_path, cache):
     Image.fromarray(np.array([[0, 255], [255, 0]], np.uint8)).save(tmp_path / "m.png")
-    void, known = (pack_masks([tmp_path / "m.png"], (4, 4), cache, flag) for flag in (False, True))
+    void, known = (pack_masks([tmp_path / "m.png"], (4, 4), cache, flag) for flag in (CLASS_IDS, OBJECT_255))
     np.testing.assert_array_equal(void.array[0], read_mask(tmp_path / "m.png", size=(4, 4)))
     assert set(np.unique(known.array)) == {0, 1}
     assert void.key != known.key

@@ -95,6 +95,19 @@ def test_accuracy_comes_from_the_file_that_ships(measured):
     assert 0.98 < measured.files["coarse.onnx"].agreement.mean < 1
 
 
+def test_of_many_classes_each_has_its_figures_and_their_mean_is_told(measured):
+    coarse = measured.files["coarse.onnx"]
+    figures = coarse.measurement.by_class
+    assert {each.name: each.iou for each in figures} == coarse.class_iou
+    assert coarse.measurement.miou.mean == pytest.approx(np.mean([each.iou.mean for each in figures]))
+    assert coarse.measurement.miou_drop.mean == pytest.approx(1 - coarse.measurement.miou.mean)
+    assert figures[1].taken_for[0][0] == "class 0"
+    text = describe_bench(measured)
+    assert "mIoU of 3 classes " in text
+    assert "coarse.onnx: mIoU 0." in text
+    assert "worst classes: class" in text
+
+
 def test_speed_memory_and_bytes_are_there(measured):
     each = measured.files["coarse.onnx"]
     assert each.measurement.size_bytes == each.file.stat().st_size > each.deflated_bytes > 0

@@ -452,6 +452,26 @@ def test_a_file_without_a_manifest_has_as_many_classes_as_channels(run, data, tm
     assert check.measured == 0.875
 
 
+def test_mean_iou_over_classes_is_measured_and_so_is_its_drop(run, data, tmp_path):
+    """Halves of an image: the object is 6 of 7.5 where either sees it, the background 4.5 of 6."""
+    (check,) = gated(run / "model.tflite", "miou>=0.5", data=data).verdict.checks
+    assert (check.name, check.measured) == ("tflite mIoU", pytest.approx((6 / 7.5 + 4.5 / 6) / 2))
+    EXPORTERS["tflite"](brightness(threshold=1.01), tmp_path / "blind.tflite")
+    (check,) = gated(tmp_path / "blind.tflite", f"miou_drop<=0.01 {run / 'model.tflite'}", data=data).verdict.checks
+    assert check.measured == pytest.approx((6 / 7.5 + 4.5 / 6) / 2 - 4.5 / 12 / 2)
+
+
+def test_what_masks_hold_is_named_beside_the_limits(run, data, capsys):
+    for mask in (data / "val/masks").iterdir():
+        Image.fromarray(np.asarray(Image.open(mask)) * 7 + 30).save(mask)
+    assert "class id 30 in" in refused(capsys, run, "--budget", "iou>=0.5", "--data", data)
+    config = '[budget]\nlimits = ["iou>=0.5"]\n[data]\nmasks = { background = 30, %s = 37 }\n'
+    (run / "compress.toml").write_text(config % "thing")
+    assert "compress.toml: data.masks: 'thing' is no class" in refused(capsys, run, "--data", data)
+    (run / "compress.toml").write_text(config % "object")
+    assert main(["gate", str(run), "--data", str(data)]) == 0
+
+
 def test_a_drop_is_paired_by_image_with_the_reference(run, data, tmp_path):
     """A network that takes nothing for bright has IoU 0 where the reference has 1, 1, 1 and 1/2."""
     EXPORTERS["tflite"](brightness(threshold=1.01), tmp_path / "blind.tflite")

@@ -17,9 +17,11 @@ from compress.measure.evaluate import (
     evaluate,
     image_agreements,
     measure,
+    miou,
 )
-from compress.measure.masks import class_ids
+from compress.measure.masks import class_ids, confusion, overlap
 from compress.measure.stability import Stability
+from compress.measure.values import impossible
 
 
 def half_bright(columns):
@@ -174,3 +176,51 @@ def test_iou_of_a_class_is_over_all_pixels_and_its_interval_that_of_scipy():
     ).confidence_interval
     assert found["disc"].mean == pytest.approx(intersections[:, 1].sum() / unions[:, 1].sum())
     assert (found["disc"].low, found["disc"].high) == pytest.approx((theirs.low, theirs.high), abs=2e-3)
+
+
+FIVE = ("road", "sky", "car", "pole", "boat")
+# Two images of 2 x 4 pixels. Road is predicted wherever a pole stands; a car's pixel is taken for the sky; no boat.
+MASKS = np.array([[[0, 0, 0, 3], [1, 1, 255, 3]], [[0, 0, 2, 2], [1, 1, 2, 2]]], np.uint8)
+SEEN = np.array([[[0, 0, 0, 0], [1, 1, 2, 0]], [[0, 0, 2, 2], [1, 1, 2, 1]]], np.uint8)
+
+
+def of_five(seen=SEEN, masks=MASKS):
+    pixels = np.array([overlap(ours, mask, 5) for ours, mask in zip(seen, masks)])
+    return Evaluation(
+        (0.5, 0.5),
+        seen,
+        (0.5, 0.5),
+        pixels[:, 0],
+        pixels[:, 1],
+        ((), ()),
+        sum(confusion(ours, mask, 5) for ours, mask in zip(seen, masks)),
+    )
+
+
+def test_mean_iou_is_over_the_classes_that_occur_each_over_all_images():
+    """Road 5/7, sky 4/5, car 3/4, pole 0/2; no boat in mask or prediction, and what is predicted on void is nothing."""
+    assert miou(of_five()).mean == pytest.approx((5 / 7 + 4 / 5 + 3 / 4 + 0) / 4)
+
+
+def test_every_class_has_its_figures_its_share_and_what_it_is_taken_for():
+    measured = accuracy(of_five(), of_five(MASKS), None, FIVE)
+    assert [each.name for each in measured.by_class] == list(FIVE)
+    assert [each.iou and each.iou.mean for each in measured.by_class] == pytest.approx([5 / 7, 4 / 5, 3 / 4, 0, None])
+    assert [each.share for each in measured.by_class] == pytest.approx([5 / 15, 4 / 15, 4 / 15, 2 / 15, 0])
+    assert [each.taken_for for each in measured.by_class] == [(), (), (("sky", 1 / 4),), (("road", 1.0),), ()]
+    assert measured.miou_drop.mean == pytest.approx(1 - (5 / 7 + 4 / 5 + 3 / 4) / 4)
+    assert impossible(measured) is None
+
+
+def test_two_classes_have_no_figures_of_each():
+    ids = np.array([[[0, 1]]], np.uint8)
+    pair = Evaluation((1.0,), ids, (1.0,), np.array([[1, 1]]), np.array([[1, 1]]), ((),), np.eye(2, dtype=int))
+    assert accuracy(pair, None, None, ("background", "object")).by_class == ()
+
+
+def test_a_share_that_is_none_and_an_interval_upside_down_cannot_have_been_measured():
+    measured = accuracy(of_five(), None, None, FIVE)
+    road, *others = measured.by_class
+    assert "by_class.0: 1.5 is no share" in impossible(replace(measured, by_class=(replace(road, share=1.5), *others)))
+    upside_down = replace(road.iou, low=0.9, high=0.1)
+    assert "by_class.0.iou.low" in impossible(replace(measured, by_class=(replace(road, iou=upside_down), *others)))

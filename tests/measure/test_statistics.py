@@ -5,10 +5,14 @@ from scipy import stats
 from compress.measure.statistics import (
     bootstrap,
     bootstrap_mean,
+    bootstrap_sums,
     change,
     few_images,
     fold_means,
+    mean_over_classes,
+    mean_over_classes_lost,
     paired_difference,
+    ratio,
     speedup,
     tail_difference,
     worst_decile,
@@ -201,3 +205,43 @@ def test_one_turn_with_a_busy_machine_moves_a_speedup_little():
 def test_latencies_of_different_runs_are_not_compared():
     with pytest.raises(ValueError, match="cannot be paired"):
         speedup(latency(np.ones((4, 2))), latency(np.ones((5, 2))))
+
+
+@pytest.mark.parametrize("count", [1, 4, 9, 10, 57])
+def test_a_bootstrap_of_sums_is_the_bootstrap_to_the_same_bits(count):
+    rng = np.random.default_rng(3)
+    wholes = rng.integers(50, 900, count)
+    rows = np.column_stack([(wholes * rng.beta(8, 2, count)).astype(int), wholes])
+
+    def slowly(drawn):
+        part, whole = drawn.sum(0)
+        return float(part / whole)
+
+    assert bootstrap_sums(ratio, rows, (0.0, 1.0)) == bootstrap(slowly, rows, within=(0.0, 1.0))
+
+
+def test_mean_over_classes_leaves_out_those_that_do_not_occur():
+    """IoU 1/2 and 3/4; the third class is nowhere, the fourth is predicted and never there."""
+    sums = np.array([[2, 4], [3, 4], [0, 0]])
+    assert mean_over_classes(sums) == (1 / 2 + 3 / 4) / 2
+    assert mean_over_classes(np.vstack([sums, [[0, 7]]])) == pytest.approx((1 / 2 + 3 / 4) / 3)
+    assert mean_over_classes(np.zeros((3, 2))) == 0
+    assert mean_over_classes_lost(np.array([[[4, 4], [3, 4]], [[2, 4], [2, 4]]])) == 7 / 8 - 1 / 2
+
+
+def test_interval_of_mean_iou_over_classes_is_that_of_scipy():
+    rng = np.random.default_rng(4)
+    unions = rng.integers(50, 100, (40, 3))
+    unions[rng.random((40, 3)) < 0.3] = 0  # a class is not in every image
+    rows = np.stack([(unions * rng.beta(6, 2, (40, 3))).astype(int), unions], -1)
+
+    def slowly(index):
+        both, either = rows[index].sum(0).T
+        return float(np.mean(both / either))
+
+    ours = bootstrap_sums(mean_over_classes, rows, (0.0, 1.0))
+    theirs = stats.bootstrap(
+        (np.arange(40),), slowly, n_resamples=5_000, method="percentile", vectorized=False, rng=7
+    ).confidence_interval
+    assert ours.mean == pytest.approx(slowly(np.arange(40)))
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=2e-3)

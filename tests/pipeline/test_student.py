@@ -159,3 +159,20 @@ def test_without_a_label_there_is_nothing_to_tune_on(prepared, tmp_path):
     examples = replace(data.examples, labels=data.examples.labels[:0])
     with pytest.raises(DataError, match="no image to learn from has a label"):
         tune(heavy, recipe.training("tune"), examples, data.teacher, opened(tmp_path))
+
+
+def test_balanced_weights_are_counted_of_the_labels_and_there_must_be_some(prepared, tiny_data, tmp_path):
+    recipe, heavy, data = prepared
+    assert data.examples.weights == ()
+    dataset = open_data(recipe.data, heavy.classes, recipe.seed)
+
+    def weights(dataset, wanted):
+        return prepare([heavy], dataset, tmp_path, (), False, recipe.seed, wanted).examples.weights
+
+    background, disc, square = weights(dataset, "balanced")
+    assert background < min(disc, square)  # what fills most of every image weighs least
+    assert sorted((background, disc, square))[1] == 1.0  # the median
+    assert weights(dataset, (1.0, 2.0, 3.0)) == (1.0, 2.0, 3.0)
+    without = replace(dataset, train=(), unlabelled=dataset.train)
+    with pytest.raises(DataError, match="train.class_weights: no image to learn from has a label to count"):
+        weights(replace(without, unlabelled=tuple(replace(one, mask=None) for one in dataset.train)), "balanced")

@@ -18,7 +18,7 @@ from compress.measure.parity import EndParity, Parity
 from compress.measure.values import Interval, Latency, Measurement
 from compress.report.comparison import render_comparison
 from compress.report.html import grouped, render
-from compress.report.pictures import Picture, colour_of, mask_uri, paint, photo_of, photo_uri, pick, read_pictures
+from compress.report.pictures import Picture, mask_uri, paint, photo_of, photo_uri, pick, read_pictures
 from compress.report.read import earlier_runs, read_record
 from compress.report.record import Data, Earlier, HistoryPoint, LayerSize, Machine, RunRecord, Source
 from compress.report.summary import table, verdict_line
@@ -174,7 +174,7 @@ def test_a_file_name_that_is_not_unicode_does_not_stop_the_report(tmp_path):
 
 def test_the_manifest_has_exactly_the_promised_keys_and_bare_file_names():
     stated = json.loads(json.dumps(manifest(full_record(), "ef" * 32)))
-    assert list(stated) == ["schema", "name", "version", "classes", "source", "files", "report", "tools"]
+    assert list(stated) == ["schema", "name", "version", "classes", "palette", "source", "files", "report", "tools"]
     assert stated["report"] == {"file": "report.json", "sha256": "ef" * 32}
     assert stated["schema"] == 1
     assert stated["classes"] == ["<b>sky & sea</b>", "object"]
@@ -455,11 +455,11 @@ def test_a_photograph_is_a_jpeg_of_at_most_480_px():
 def test_paint_tints_classes_outlines_them_and_pales_the_rest():
     labels = np.zeros((5, 5), np.uint8)
     labels[1:4, 1:4] = 1
-    layer = paint(labels)
+    layer = paint(labels, ("", "#d01c8b"))
     assert layer[0, 0].tolist() == [255, 255, 255, 115]  # white, 0.45 of 255
-    assert layer[1, 1].tolist() == [*colour_of(1), 255]  # on the outline
-    assert layer[2, 2].tolist() == [*colour_of(1), 153]  # 0.6 of 255
-    mask = Image.open(io.BytesIO(base64.b64decode(mask_uri(labels).partition(",")[2])))
+    assert layer[1, 1].tolist() == [208, 28, 139, 255]  # on the outline
+    assert layer[2, 2].tolist() == [208, 28, 139, 153]  # 0.6 of 255
+    mask = Image.open(io.BytesIO(base64.b64decode(mask_uri(labels, ("", "#d01c8b")).partition(",")[2])))
     assert np.array_equal(np.asarray(mask), layer)
 
 
@@ -487,10 +487,6 @@ def test_a_file_that_holds_no_pictures_is_one_line(tmp_path, content):
     with pytest.raises(DataError, match=r"pictures\.npz: not the pictures of a report") as error:
         read_pictures(tmp_path / "pictures.npz")
     assert "\n" not in str(error.value)
-
-
-def test_colours_of_the_first_twenty_one_classes_differ():
-    assert len({colour_of(label) for label in (*range(1, 22), 255)}) == 22
 
 
 def test_the_table_states_sizes_latency_iou_and_each_verdict():

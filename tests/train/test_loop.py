@@ -16,7 +16,7 @@ from compress.load.trace import fold_normalisation, trace
 from compress.recipe import Schedule, Training
 from compress.train.batches import Batches, sizes_between
 from compress.train.device import best_device, placed
-from compress.train.examples import Examples, blended, held_out_iou, hopeless, references_of
+from compress.train.examples import Examples, balanced, blended, held_out_iou, hopeless, references_of
 from compress.train.loop import TOLERANCE, WARM_UP, Progress, fit
 from compress.train.loss import batch_loss, edges, feature_loss, map_loss
 from compress.train.teacher import LiveTeacher, StoredTeacher
@@ -61,7 +61,7 @@ def losses_of(net, examples, teacher, times, device=CPU, **settings):
     """The losses of that many batches."""
     settings = training(**settings)
     batches = Batches(examples, teacher, settings.batch, sizes_between(net, settings.size), settings.seed)
-    return [batch_loss(net, teacher, settings.label_weight, *batches.next(device)) for _ in range(times)]
+    return [batch_loss(net, teacher, settings.label_weight, None, *batches.next(device)) for _ in range(times)]
 
 
 def ticking(step_seconds=1.0):
@@ -281,7 +281,7 @@ def test_a_live_teacher_answers_for_the_part_of_the_image_that_is_in_view(exampl
         "compress.train.loss.feature_loss", lambda *a: features.append(feature_loss(*a)) or features[-1]
     )
     losses_of(placed(net), unlabelled, live, 3, best_device())
-    for _, probabilities, target, sure, _ in losses:
+    for _, probabilities, target, sure, *_ in losses:
         torch.testing.assert_close(target, probabilities, atol=0.02, rtol=0.0)
         torch.testing.assert_close(sure, 1 - 1.5 * (1 - target.amax(1, keepdim=True)), atol=0.02, rtol=0.0)
     assert len(features) == (3 if with_features else 0)
@@ -316,6 +316,38 @@ def test_map_loss_by_hand():
     assert map_loss(logits, F.softmax(logits, 1), target, sure, "softmax").item() == pytest.approx(expected)
     unread = torch.full_like(logits, 7.0)  # what a resize of probabilities read are no logits
     assert map_loss(unread, torch.sigmoid(logits), target, sure, "resize").item() == pytest.approx(expected)
+
+
+def test_pixels_weigh_as_their_class_does():
+    """Of two images without an edge, against torch's own weighted cross entropy."""
+    logits = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    target = torch.zeros(2, 3, 4, 4)
+    target[0, 1] = target[1, 2] = 1.0
+    weights = torch.tensor([1.0, 0.5, 4.0])
+    probabilities, sure = F.softmax(logits, 1), torch.ones(2, 1, 4, 4)
+    plain = map_loss(logits, probabilities, target, sure, "softmax")
+    weighed = map_loss(logits, probabilities, target, sure, "softmax", weights[:, None, None])
+    ids = target.argmax(1)
+    difference = F.cross_entropy(logits, ids, weight=weights) - F.cross_entropy(logits, ids)
+    assert (weighed - plain).item() == pytest.approx(difference.item(), abs=1e-6)
+    alike = map_loss(logits, probabilities, target, sure, "softmax", torch.ones(3, 1, 1))
+    torch.testing.assert_close(alike, plain)
+
+
+def test_balanced_weights_are_the_median_frequency_over_each_class_own():
+    """Class 0 is 5 of 7 pixels in the images that show it, class 1 one of 4, class 2 one of 3; no label shows 3."""
+    labels = np.array([[[0, 0], [0, 1]], [[0, 0], [255, 2]]], np.uint8)
+    assert balanced(labels, 4) == pytest.approx((7 / 15, 4 / 3, 1, 1))
+
+
+def test_training_hears_the_weights_of_the_classes(net, examples, teacher):
+    def first_loss(*weights):
+        progress = Progress(net, replace(examples, weights=weights), teacher, training())
+        progress.begin()
+        return progress.step(0.0)
+
+    assert first_loss(1.0, 1.0, 1.0) == pytest.approx(first_loss())
+    assert first_loss(1.0, 1.0, 20.0) != pytest.approx(first_loss(), rel=1e-3)
 
 
 def test_a_pixel_of_which_the_teacher_has_no_idea_does_not_count():
