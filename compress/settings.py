@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from compress.errors import RecipeError
+from compress.flags import MOST_CHANNELS
 
 _LONGEST = 1_000_000  # bytes of a TOML file
 _LEAST_STD = 1e-5
@@ -43,12 +44,6 @@ def _each_once(names: list[str]) -> list[str]:
     return names
 
 
-def _three(values: Any) -> Any:
-    if isinstance(values, list | tuple) and len(values) != 3:
-        raise ValueError(f"one number for each of R, G and B, not {len(values)}")
-    return values
-
-
 def _possible_mean(mean: Any) -> Any:
     if not all(0 <= value <= 1 for value in mean):
         raise ValueError(f"each must be from 0 to 1, as pixel / 255 is, not {mean}{_unit(mean)}")
@@ -61,6 +56,12 @@ def _possible_std(std: Any) -> Any:
             f"each must be more than 0 (from {_LEAST_STD:.5f}) and at most 1, as of pixel / 255, not {std}{_unit(std)}"
         )
     return std
+
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if not ends[0] < ends[1]:
+        raise ValueError(f"the lowest value, then a higher one, not {list(ends)}")
+    return ends
 
 
 def _unit(values: Any) -> str:
@@ -83,12 +84,15 @@ Classes = Annotated[
     Once,
 ]
 """By id; 255 is void in a mask."""
-Colours = tuple[float, float, float]
-"""Of red, green and blue."""
-_Reals = Annotated[tuple[Real, Real, Real], BeforeValidator(_three)]
+Colours = tuple[float, ...]
+"""Of each channel; of a photograph red, green and blue."""
+Channels = Annotated[Whole, Field(ge=1, le=MOST_CHANNELS)]
+_Reals = Annotated[tuple[Real, ...], Field(min_length=1, max_length=MOST_CHANNELS)]
 Mean = Annotated[_Reals, AfterValidator(_possible_mean)]
 Std = Annotated[_Reals, AfterValidator(_possible_std)]
 """What is divided by 255 has a mean and a standard deviation of 0 to 1."""
+Range = Annotated[tuple[Real, Real], AfterValidator(_rising)]
+"""Lowest and highest value."""
 Side = Annotated[int, Field(strict=True, ge=16, le=4096)]
 """Pixels: networks halve an image several times, and phones hold no larger maps."""
 Size = tuple[Side, Side]

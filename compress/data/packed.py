@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.data.images import Size, read_all, read_image, read_mask
+from compress.data.images import RGB, Reading, Size, read_all, read_image, read_mask
 from compress.files import cached, content_hash, identity
 
 _VERSIONS = {"images": 1, "masks": 2, "masks-255": 2}
@@ -22,9 +22,11 @@ class Packed:
     key: str
 
 
-def pack_images(paths: Sequence[Path], size: Size, cache: Path) -> Packed:
-    """uint8 [N, H, W, 3], RGB, in the order of `paths`. Raises DataError: unreadable image, disk full."""
-    return _pack("images", paths, (*size, 3), lambda path: read_image(path, size), cache)
+def pack_images(paths: Sequence[Path], size: Size, cache: Path, reading: Reading = RGB) -> Packed:
+    """uint8 [N, H, W, channels], in the order of `paths`. Raises DataError: unreadable image, disk full."""
+    how = {"range": reading.range} if reading.range else {}
+    shape = (*size, reading.channels)
+    return _pack("images", paths, shape, lambda path: read_image(path, size, reading), cache, **how)
 
 
 def pack_masks(paths: Sequence[Path], size: Size, cache: Path, object_is_255: bool = False) -> Packed:
@@ -34,10 +36,15 @@ def pack_masks(paths: Sequence[Path], size: Size, cache: Path, object_is_255: bo
 
 
 def _pack(
-    kind: str, paths: Sequence[Path], shape: tuple[int, ...], read: Callable[[Path], np.ndarray], cache: Path
+    kind: str,
+    paths: Sequence[Path],
+    shape: tuple[int, ...],
+    read: Callable[[Path], np.ndarray],
+    cache: Path,
+    **how: object,
 ) -> Packed:
     hashes = list(read_all(content_hash, paths, f"hashing {kind}"))
-    key = identity(kind, _VERSIONS[kind], shape=shape, images=hashes)
+    key = identity(kind, _VERSIONS[kind], shape=shape, images=hashes, **how)
     if not paths:
         return Packed(np.zeros((0, *shape), np.uint8), key)
     whole = (len(paths), *shape)

@@ -35,12 +35,14 @@ TakeTurns = Callable[..., dict[str, Latency]]
 
 @dataclass(frozen=True)
 class Rules:
-    """What to gate by. `mean` and `std` are of the 0 to 255 pixels that a float32 input without a manifest reads."""
+    """What to gate by. `mean` and `std` are of the 0 to 255 pixels that a float32 input without a manifest reads,
+    `range` of the values of more than 8 bits in its images."""
 
     limits: tuple[str, ...] = ()
     folder: Path = Path()  # that the references are named from
     mean: Colours | None = None
     std: Colours | None = None
+    range: tuple[float, float] | None = None
 
 
 def read_rules(target: Path) -> Rules | None:
@@ -58,7 +60,7 @@ def read_rules(target: Path) -> Rules | None:
     read = validated(GateFile, read_toml(path, "write one"), str(path))
     if read.preprocess is None:
         return Rules(tuple(read.budget.limits), path.parent)
-    return Rules(tuple(read.budget.limits), path.parent, *read.preprocess.of_pixels())
+    return Rules(tuple(read.budget.limits), path.parent, *read.preprocess.of_pixels(), read.preprocess.range)
 
 
 def gate(
@@ -229,6 +231,7 @@ def _evaluations(
     if not files or folder is None:
         return {}, []
     from compress.data.folders import open_labelled
+    from compress.data.images import Reading
     from compress.measure.evaluate import evaluate_each
     from compress.measure.statistics import few_images
 
@@ -240,7 +243,8 @@ def _evaluations(
             raise MeasureError(
                 f"{artifact.path}: {channels} classes, others have {len(classes)}; compare files of one task"
             )
-    dataset = open_labelled(folder, classes)
+    known = next((file.range for file in files if file.range), rules.range)
+    dataset = open_labelled(folder, classes, Reading(artifacts[str(files[0].path)].channels, known))
     found = evaluate_each(artifacts, _to_measure_on(dataset))
     notes = [f"IoU is of {len(dataset.val)} images in {folder}", *dataset.warnings, *few_images(len(dataset.val))]
     return {Path(path): evaluation for path, evaluation in found.items()}, notes
@@ -267,8 +271,9 @@ def _to_measure_on(dataset: "Dataset") -> "LabelledImages":
     from compress.measure.evaluate import LabelledImages
 
     @functools.cache
-    def pixels(size: tuple[int, int]) -> np.ndarray:
-        return np.stack([read_image(sample.image, size) for sample in dataset.val])
+    def pixels(size: tuple[int, int], channels: int) -> np.ndarray:
+        reading = replace(dataset.reading, channels=channels)
+        return np.stack([read_image(sample.image, size, reading) for sample in dataset.val])
 
     return LabelledImages.of(dataset, pixels)
 
