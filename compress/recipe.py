@@ -249,8 +249,8 @@ class Recipe(Section):
         for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
             if len(values) != count:
                 raise ValueError(
-                    f"[preprocess] {name}: has {len(values)} values, and the model reads {count} channels: give "
-                    "as many, or set [model] channels"
+                    f"[preprocess] {name}: {len(values)} given, and the model reads {count} channels; give as many, or "
+                    "set [model] channels"
                 )
         return self.model_copy(update={"preprocess": preprocess})
 

@@ -124,7 +124,7 @@ def _apart(found: Tensor, wanted: Tensor) -> float:
     return share if share == share else float("inf")
 
 
-def made_up_pictures(size: tuple[int, int], channels: int) -> Tensor:
+def made_up_pictures(size: tuple[int, int], channels: int = 3) -> Tensor:
     """Real values [1, channels, H, W]: a dark scene of soft shades and sharp edges, a quarter of it noise."""
     generator = torch.Generator().manual_seed(0)
     height, width = size

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.data.images import Reading, Size, read_all, read_image
+from compress.data.images import RGB, Reading, Size, read_all, read_image
 from compress.errors import DataError, MeasureError, RecipeError
 from compress.files import identity, locked, unwritten, written
 from compress.formats.artifact import LOGITS
@@ -32,9 +32,9 @@ class Model:
     path: Path
     identity: str
     size: Size
-    reading: Reading
     classes: int
     answer: Callable[[np.ndarray], np.ndarray]
+    reading: Reading = RGB
 
 
 @contextmanager
@@ -70,9 +70,9 @@ def _trained(path: Path, trust_pickle: bool) -> Model:
         path,
         trained.identity,
         recipe.model.input_size,
-        Reading.of(recipe),
         len(trained.classes),
         answer,
+        Reading.of(recipe),
     )
 
 
@@ -90,7 +90,7 @@ def _exported(path: Path, stack: ExitStack) -> Model:
         return as_probabilities(child.probabilities(image, mean, std), file.output.activation == LOGITS)
 
     key = identity("exported file", 1, sha256=file.sha256, mean=mean, std=std)
-    return Model(path, key, file.size, Reading(file.channels), file.classes, answer)
+    return Model(path, key, file.size, file.classes, answer, Reading(file.channels))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from compress.data.folders import Dataset, open_dataset, open_unlabelled
-from compress.data.images import Reading, read_image
+from compress.data.images import RGB, Reading, read_image
 from compress.data.packed import Packed, pack_images, pack_masks
 from compress.errors import DataError, ModelError
 from compress.files import cache_folder, identity
@@ -45,7 +45,7 @@ class Prepared:
     identity: str
 
 
-def open_data(data: DataSection, classes: Sequence[str], seed: int, reading: Reading) -> Dataset:
+def open_data(data: DataSection, classes: Sequence[str], seed: int, reading: Reading = RGB) -> Dataset:
     """Raises DataError."""
     if data.folder:
         return open_dataset(data.folder, classes, data.unlabelled, reading)
@@ -55,7 +55,7 @@ def open_data(data: DataSection, classes: Sequence[str], seed: int, reading: Rea
 
 
 def load_teachers(
-    teacher: TeacherSection, model: Trained, reading: Reading, trust_pickle: bool = False
+    teacher: TeacherSection, model: Trained, trust_pickle: bool = False, reading: Reading = RGB
 ) -> list[Trained]:
     """The model itself, or the recipe's teachers. Raises ModelError where one has other classes or another size, or
     reads images otherwise."""

@@ -105,7 +105,7 @@ def _run(
         check_keep_float(source.network, settings.keep_float)
         check_budget(source.folded, source.channels, size_bytes)
         reading = Reading.of(recipe)
-        teachers = load_teachers(recipe.teacher, source, reading, trust_pickle)
+        teachers = load_teachers(recipe.teacher, source, trust_pickle, reading)
         small = small_network(recipe, trust_pickle) if recipe.controls.run else None
         dataset = open_data(recipe.data, source.classes, recipe.seed, reading)
         seen = [sample.image for sample in dataset.val[:COMPARED_WITH_MODULE]]
