@@ -37,6 +37,7 @@ def listed(text: str) -> list[str]:
 
 
 LARGEST_SIDE = 8192  # pixels of an image
+MOST_CHANNELS = 32  # of an image
 
 
 def height_and_width(text: str) -> tuple[int, int]:

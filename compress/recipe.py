@@ -13,6 +13,7 @@ from compress.flags import MODEL_FLAGS, RUN_FLAGS
 from compress.settings import (
     Batch,
     Beside,
+    Channels,
     Classes,
     ClassWeights,
     Code,
@@ -25,6 +26,7 @@ from compress.settings import (
     Minutes,
     Once,
     Place,
+    Range,
     Rate,
     Real,
     Section,
@@ -78,25 +80,35 @@ class ModelSection(Section):
     """What the file holds. `architecture` is "file.py:Name", the file lying beside the recipe, or, by --arch alone,
     "package.module:Name"; Name(), or Name(key=value) as it is written there, must return the torch module that the
     weights fit. Files that carry their graph need none. `drop`: weights whose names begin so are left out, such as
-    those of heads that are for training alone."""
+    those of heads that are for training alone. `channels`: of the images, in the order of the files'."""
 
     architecture: Code | None = None
     drop: list[Line] = Field([], max_length=100)
     output: Whole = Field(0, ge=0, le=1000)
     classes: Classes
     input_size: Size = (320, 320)
+    channels: Channels = Field(3, exclude_if=lambda channels: channels == 3)
 
 
 class PreprocessSection(Section):
-    """What the model was trained on: (pixel / 255 - mean) / std per RGB channel."""
+    """What the model was trained on: (pixel / 255 - mean) / std per channel; one that is not given is 0, or 1, of every
+    channel. `range`: the values in 16-bit files and in fractions that become pixels 0 and 255; none: 0 and 65535, or 0
+    and 1."""
 
     mean: Mean = (0.0, 0.0, 0.0)
     std: Std = (1.0, 1.0, 1.0)
+    range: Range | None = Field(None, exclude_if=lambda ends: ends is None)
 
     def of_pixels(self) -> tuple[Colours, Colours]:
         """The same as mean and std of 0..255 values: (pixel - mean) / std."""
-        (a, b, c), (d, e, f) = self.mean, self.std
-        return (255 * a, 255 * b, 255 * c), (255 * d, 255 * e, 255 * f)
+        return tuple(255 * value for value in self.mean), tuple(255 * value for value in self.std)
+
+    def of_channels(self, channels: int) -> "PreprocessSection":
+        """The same, with as many means and deviations as channels where they are not given."""
+        plain = {"mean": (0.0,) * channels, "std": (1.0,) * channels}
+        return self.model_copy(
+            update={name: values for name, values in plain.items() if name not in self.model_fields_set}
+        )
 
 
 class MasksSection(Section):
@@ -292,6 +304,19 @@ class Recipe(Section):
                 f"train.class_weights: {len(weights)} for {len(self.model.classes)} classes; write one each"
             )
         return self
+
+    @model_validator(mode="after")
+    def _channels(self) -> "Recipe":
+        """As many means and deviations as channels."""
+        count = self.model.channels
+        preprocess = self.preprocess.of_channels(count)
+        for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
+            if len(values) != count:
+                raise ValueError(
+                    f"[preprocess] {name}: {len(values)} given, and the model reads {count} channels; give as many, or "
+                    "set [model] channels"
+                )
+        return self.model_copy(update={"preprocess": preprocess})
 
     @model_validator(mode="after")
     def _sizes(self) -> "Recipe":

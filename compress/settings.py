@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from compress.errors import RecipeError
+from compress.flags import MOST_CHANNELS
 
 _LONGEST = 1_000_000  # bytes of a TOML file
 _LEAST_STD = 1e-5
@@ -44,12 +45,6 @@ def _each_once(names: list[str]) -> list[str]:
     if twice is not None:
         raise ValueError(f"{twice} is named twice; name each once")
     return names
-
-
-def _three(values: Any) -> Any:
-    if isinstance(values, list | tuple) and len(values) != 3:
-        raise ValueError(f"one number for each of R, G and B, not {len(values)}")
-    return values
 
 
 def _possible_mean(mean: Any) -> Any:
@@ -107,6 +102,12 @@ def check_names(key: str, named: Iterable[str], classes: Sequence[str]) -> None:
             raise ValueError(f"{key}: {name!r:.60} is no class; {meant}")
 
 
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if not ends[0] < ends[1]:
+        raise ValueError(f"the lowest value, then a higher one, not {list(ends)}")
+    return ends
+
+
 def _unit(values: Any) -> str:
     return "; divide values of 0 to 255 by 255" if max(values) > 1 else ""
 
@@ -133,12 +134,15 @@ ClassWeights = Annotated[Literal["balanced"] | tuple[float, ...] | None, BeforeV
 """By the frequency of each class, or one for each; None: 1."""
 Colour = Annotated[str, BeforeValidator(_colour)]
 """"#rrggbb"."""
-Colours = tuple[float, float, float]
-"""Of red, green and blue."""
-_Reals = Annotated[tuple[Real, Real, Real], BeforeValidator(_three)]
+Colours = tuple[float, ...]
+"""Of each channel; of a photograph red, green and blue."""
+Channels = Annotated[Whole, Field(ge=1, le=MOST_CHANNELS)]
+_Reals = Annotated[tuple[Real, ...], Field(min_length=1, max_length=MOST_CHANNELS)]
 Mean = Annotated[_Reals, AfterValidator(_possible_mean)]
 Std = Annotated[_Reals, AfterValidator(_possible_std)]
 """What is divided by 255 has a mean and a standard deviation of 0 to 1."""
+Range = Annotated[tuple[Real, Real], AfterValidator(_rising)]
+"""Lowest and highest value."""
 Side = Annotated[int, Field(strict=True, ge=16, le=4096)]
 """Pixels: networks halve an image several times, and phones hold no larger maps."""
 Size = tuple[Side, Side]

@@ -108,7 +108,7 @@ def test_a_flag_out_of_range_is_named(path):
         ("[preprocess]\nstd = [0.2, 0.0, 0.2]", "preprocess.std: each must be more than 0"),
         ("[preprocess]\nstd = [0.2, -0.2, 0.2]", "preprocess.std: each must be more than 0"),
         ("[preprocess]\nmean = [nan, 0, 0]", "preprocess.mean.0: .* finite"),
-        ("[preprocess]\nmean = [0.5]", "preprocess.mean: one number for each of R, G and B, not 1"),
+        ("[preprocess]\nmean = [0.5]", r"\[preprocess\] mean: 1 given, and the model reads 3 channels"),
         ("[train]\nsteps = 9223372036854775808", "train.steps: .* 100000000, not 9223372036854775808"),
         ("[train]\nminutes = true", "train.minutes: .* number, not True"),
         ("[measure]\nseconds = 1e300", "measure.seconds: .* 3600"),

@@ -1,7 +1,8 @@
 """A folder of images and masks -> Dataset. Every file is decoded once here, so that no later stage meets a broken one.
 
 train/images/*.jpg   train/masks/*.png    the same stem; class ids as `read_mask` reads them, 255 is void
-val/images/*.jpg     val/masks/*.png      any format of `SUFFIXES`; labels/ is another name for masks/
+val/images/*.jpg     val/masks/*.png      any format of `SUFFIXES`, images of `IMAGE_SUFFIXES`; labels/ is
+                                          another name for masks/
 unlabelled/**/*.jpg                       optional: images alone
 
 To measure on, a folder that has images/ and masks/ itself will do. Files that are not used are told in `warnings`.
@@ -20,9 +21,9 @@ import numpy as np
 
 from compress.data.coding import CLASS_IDS, Coding
 from compress.data.duplicates import duplicates
-from compress.data.images import UnreadableError, checked, read_all
+from compress.data.images import RGB, Reading, UnreadableError, checked, read_all
 from compress.data.labels import Values, check_ids, check_measurable, found_coding, oddities, values_of
-from compress.data.listing import MASKS, folders_in, pictures_in, pictures_under, what_is_in
+from compress.data.listing import MASKS, folders_in, images_in, masks_in, pictures_under, what_is_in
 from compress.errors import DataError
 
 _UNREADABLE_LIMIT = 0.01
@@ -40,7 +41,8 @@ class Sample:
 class Dataset:
     """What there is to learn from and to measure on. Samples of `train` and `val` have masks, those
     of `unlabelled` have none; with reference "teacher" those of `val` have none either, and IoU is
-    agreement with the teacher. `coding`: what values in masks mean, as `read_mask` needs to know.
+    agreement with the teacher. `coding`: what values in masks mean, as `read_mask` needs to know. `reading`: how the
+    images are read.
     """
 
     train: tuple[Sample, ...]
@@ -50,6 +52,7 @@ class Dataset:
     reference: Literal["labels", "teacher"]
     coding: Coding = CLASS_IDS
     warnings: tuple[str, ...] = ()
+    reading: Reading = RGB
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,11 @@ class _Read:
 
 
 def open_dataset(
-    folder: Path, classes: Sequence[str], unlabelled: Path | None = None, coding: Coding | None = None
+    folder: Path,
+    classes: Sequence[str],
+    unlabelled: Path | None = None,
+    coding: Coding | None = None,
+    reading: Reading = RGB,
 ) -> Dataset:
     """The dataset in `folder`, with the images under `unlabelled` added to its own. `coding` None: found out.
 
@@ -92,7 +99,7 @@ def open_dataset(
     images = [image for found in alone for image in found.pictures]
     new = {image.resolve(): Sample(image) for image in images if image.resolve() not in known}
 
-    read = _read([*train.samples, *val.samples, *new.values()], coding)
+    read = _read([*train.samples, *val.samples, *new.values()], reading, coding)
     coding, odd = _coding(coding, classes, read, [train, val], measured=val)
     maskless = sum(1 for sample in train.samples if not sample.mask)
     if 0 < maskless < len(train.samples):
@@ -107,32 +114,35 @@ def open_dataset(
         reference="labels",
         coding=coding,
         warnings=(*left_out, *read.warnings, *odd, *copies),
+        reading=reading,
     )
     return _with_something_to_learn_from(_with_something_to_measure_on(dataset, val), folder, copies)
 
 
-def open_labelled(folder: Path, classes: Sequence[str], coding: Coding | None = None) -> Dataset:
+def open_labelled(
+    folder: Path, classes: Sequence[str], coding: Coding | None = None, reading: Reading = RGB
+) -> Dataset:
     """What there is to measure on alone, as `val`: that of `folder`, or `folder` itself where it has images/. `coding`
     None: found out.
 
     Raises DataError as `open_dataset` does.
     """
     part = _with_all_masks(_part(folder if os.path.isdir(_existing(folder) / "images") else folder / "val"))
-    read = _read(part.samples, coding)
+    read = _read(part.samples, reading, coding)
     coding, odd = _coding(coding, classes, read, [part], measured=part)
     warnings = (*part.left_out, *read.warnings, *odd)
-    dataset = Dataset((), tuple(read.thumbnails), (), tuple(classes), "labels", coding, warnings)
+    dataset = Dataset((), tuple(read.thumbnails), (), tuple(classes), "labels", coding, warnings, reading)
     return _with_something_to_measure_on(dataset, part)
 
 
-def open_unlabelled(folder: Path, classes: Sequence[str], seed: int) -> Dataset:
+def open_unlabelled(folder: Path, classes: Sequence[str], seed: int, reading: Reading = RGB) -> Dataset:
     """Images alone, at any depth of `folder`: 15 % of them (1 to 100, drawn by `seed`) become `val`.
 
     Pictures that are in `val` too are left out, as `open_dataset` does. Raises DataError for a missing folder,
     fewer than two images, or 1 % and more of them unreadable.
     """
     found = pictures_under(_existing(folder))
-    read = _read([Sample(image) for image in found.pictures])
+    read = _read([Sample(image) for image in found.pictures], reading)
     samples = list(read.thumbnails)
     count = min(max(round(0.15 * len(samples)), 1), 100, len(samples))
     val = set(random.Random(seed).sample(samples, count))
@@ -144,17 +154,18 @@ def open_unlabelled(folder: Path, classes: Sequence[str], seed: int) -> Dataset:
         classes=tuple(classes),
         reference="teacher",
         warnings=(*found.left_out, *read.warnings, *copies),
+        reading=reading,
     )
     return _with_something_to_learn_from(dataset, folder, (*found.left_out, *copies))
 
 
-def open_images(folder: Path) -> tuple[dict[Path, np.ndarray], list[str]]:
+def open_images(folder: Path, reading: Reading = RGB) -> tuple[dict[Path, np.ndarray], list[str]]:
     """Images at any depth of `folder`, each with its thumbnail (uint8 [32, 32, 3]), and warnings about others.
 
     Raises DataError for a missing folder, no images, or 1 % and more of them unreadable.
     """
     paths, left_out = photographs(folder)
-    read = _read([Sample(image) for image in paths])
+    read = _read([Sample(image) for image in paths], reading)
     thumbnails = {sample.image: thumbnail for sample, thumbnail in read.thumbnails.items()}
     return thumbnails, [*left_out, *read.warnings]
 
@@ -238,7 +249,7 @@ def _part(folder: Path) -> _Part:
     """Images with the mask of the same name, where there is one, in the first of `MASKS` that is there."""
     others = folders_in(folder)
     place = folder / next((name for name in MASKS if name in others), MASKS[0])
-    images, masks = pictures_in(folder / "images"), pictures_in(place)
+    images, masks = images_in(folder / "images"), masks_in(place)
     by_stem = _by_stem(images.pictures, "one mask for two images")
     mask_of = _matched(by_stem, _by_stem(masks.pictures, "two masks for one image"))
     samples = tuple(Sample(image, mask_of.get(stem)) for stem, image in by_stem.items())
@@ -280,12 +291,12 @@ def _images_beside(mask: Path) -> Path:
     return mask.parent.with_name("images")
 
 
-def _read(samples: Sequence[Sample], coding: Coding | None = None) -> _Read:
+def _read(samples: Sequence[Sample], reading: Reading, coding: Coding | None = None) -> _Read:
     """Decodes every file. Raises DataError where 1 % of the samples and more do not decode."""
 
     def check(sample: Sample) -> tuple[np.ndarray, Values | None] | UnreadableError:
         try:
-            size, thumbnail = checked(sample.image)
+            size, thumbnail = checked(sample.image, reading)
             return thumbnail, values_of(sample.mask, size, coding or CLASS_IDS) if sample.mask else None
         except UnreadableError as error:
             return error

@@ -3,15 +3,18 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from compress.data.arrays import TIFF_MAGIC, read_npy, read_tiff
 from compress.data.coding import CLASS_IDS, OBJECT_255, Coding
 from compress.errors import DataError
 from compress.machine import cores
+from compress.recipe import Recipe
 from compress.terminal.progress import tqdm
 
 Size = tuple[int, int]  # height, width
@@ -20,6 +23,8 @@ SUFFIXES = (
     *(".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm"),
     *(".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
+IMAGE_SUFFIXES = (*SUFFIXES, ".npy")
+"""A mask is no array."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,23 +37,63 @@ _WHITE = 128  # what is lighter in a mask of a lossy format is the object
 LOSSY_MASK = "JPEG and WebP do not keep class ids; save masks as PNG"
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How the values in a file become the pixels that a network reads, uint8 of `channels`: the one rule for it.
+
+    8 bits stay as they are. Of anything else `range`, its lowest and highest value, is spread over 0 to 255; None: 16
+    bits are divided by 257, and fractions go from 0 to 1.
+    """
+
+    channels: int = 3
+    range: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Reading":
+        return cls(recipe.model.channels, recipe.preprocess.range)
+
+    @property
+    def words(self) -> str:
+        """The rule, for people and for manifests; empty for RGB photographs, of which nothing need be said."""
+        if self.range:
+            low, high = self.range
+            return f"uint8; 16 bits and fractions: round(255 * (value - {low:g}) / {high - low:g}), from 0 to 255"
+        return "" if self.channels == 3 else "uint8; 16 bits: value // 257; fractions: round(255 * value)"
+
+
+RGB = Reading()
+
+
 class UnreadableError(DataError):
     """A file that cannot be decoded: zero bytes, truncated, or no image at all."""
 
 
-def read_image(path: Path, size: Size | None = None) -> np.ndarray:
-    """RGB pixels, uint8 [H, W, 3], upright by the EXIF orientation, resized bilinearly (antialiased) to `size`. Of
-    several pictures in a file the first.
+def read_image(path: Path, size: Size | None = None, reading: Reading = RGB) -> np.ndarray:
+    """Pixels, uint8 [H, W, channels], upright by the EXIF orientation, resized bilinearly (antialiased) to `size`,
+    each channel by itself. Of several pictures in a file the first.
 
-    Greyscale, palette, CMYK and 16-bit pictures are converted; see-through ones are laid over white.
-    Raises UnreadableError.
+    For one channel and for three, greyscale, palette, CMYK and see-through pictures are converted, the last laid over
+    white; any other number of channels is what the file holds. Raises UnreadableError, and DataError for other
+    channels, or values that `reading` does not say how to read.
     """
-    with _opened(path) as image:
-        _turn_upright(image)
-        rgb = _to_rgb(image)
-        if size and rgb.size != (size[1], size[0]):
-            rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        return np.asarray(rgb)
+    pixels = _decoded(path, reading)[1]
+    return resized(pixels, size) if size else pixels
+
+
+def resized(pixels: np.ndarray, size: Size) -> np.ndarray:
+    """uint8 [H, W, C] -> the same at `size`, each channel by itself."""
+    if pixels.shape[:2] == size:
+        return pixels
+    parts = [pixels] if pixels.shape[2] == 3 else [pixels[..., i] for i in range(pixels.shape[2])]
+    wanted, how = (size[1], size[0]), Image.Resampling.BILINEAR
+    scaled = [np.asarray(Image.fromarray(np.ascontiguousarray(part)).resize(wanted, how)) for part in parts]
+    return scaled[0] if pixels.shape[2] == 3 else np.stack(scaled, axis=-1)
+
+
+def as_rgb(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, C] -> what people are shown of it, uint8 [H, W, 3]: the first three channels, or the first as
+    grey."""
+    return pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)
 
 
 def read_mask(path: Path, coding: Coding = CLASS_IDS, size: Size | None = None) -> np.ndarray:
@@ -83,19 +128,15 @@ def is_lossy(path: Path) -> bool:
         return image.format in _LOSSY
 
 
-def checked(path: Path) -> tuple[Size, np.ndarray]:
+def checked(path: Path, reading: Reading = RGB) -> tuple[Size, np.ndarray]:
     """Height and width of the upright image and a thumbnail of it, uint8 [32, 32, 3], after decoding the whole file.
 
-    Raises UnreadableError.
+    Raises as `read_image` does.
     """
-    with _opened(path) as image:
-        width, height = image.size
-        # A JPEG decodes at down to an eighth of its size, every byte still being read. At half the thumbnail's
-        # detail to spare, copies of other sizes have the same thumbnail to 1 % of its contrast.
-        image.draft(None, (2 * THUMBNAIL, 2 * THUMBNAIL))
-        lies_on_its_side = _turn_upright(image)
-        upright = _to_rgb(image).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
-        return (width, height) if lies_on_its_side else (height, width), np.asarray(upright)
+    # A JPEG decodes at down to an eighth of its size, every byte still being read. At half the thumbnail's detail to
+    # spare, copies of other sizes have the same thumbnail to 1 % of its contrast.
+    size, pixels = _decoded(path, reading, at_least=(2 * THUMBNAIL, 2 * THUMBNAIL))
+    return size, as_rgb(resized(pixels, (THUMBNAIL, THUMBNAIL)))
 
 
 def read_all(read: Callable[[Item], Result], items: Sequence[Item], desc: str) -> Iterator[Result]:
@@ -111,11 +152,115 @@ def read_all(read: Callable[[Item], Result], items: Sequence[Item], desc: str) -
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _decoded(path: Path, reading: Reading, at_least: Size | None = None) -> tuple[Size, np.ndarray]:
+    """Height and width of the upright image, and its pixels, uint8 [H, W, channels]: of a JPEG fewer, but no fewer than
+    `at_least`, where that is given."""
+    with _named(path):
+        if path.suffix.lower() == ".npy" or _is_for_tifffile(path, reading):
+            values = read_npy(path) if path.suffix.lower() == ".npy" else read_tiff(path, reading.channels)
+            pixels = _of_array(values, reading, path)
+            return (pixels.shape[0], pixels.shape[1]), pixels
+    with _opened(path) as image:
+        width, height = image.size
+        _check_depth(image, reading, path)
+        if at_least:
+            image.draft(None, at_least)
+        lies_on_its_side = _turn_upright(image)
+        pixels = _of_picture(image, reading, path)
+        return (width, height) if lies_on_its_side else (height, width), pixels
+
+
+def _is_for_tifffile(path: Path, reading: Reading) -> bool:
+    """Whether it is a TIFF file whose channels Pillow does not read, or not as they are."""
+    with path.open("rb") as file:
+        if file.read(4) not in TIFF_MAGIC:
+            return False
+    try:
+        with Image.open(path, formats=("TIFF",)) as image:
+            if reading.channels == 3 and reading.range is None:
+                return False
+            bands, bits = len(image.getbands()), image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]
+            samples = image.tag_v2.get(277, 1)  # type: ignore[attr-defined]
+            alone = samples == 1 and reading.channels not in (1, 3)  # a page of several
+            return samples != bands or alone or (bands > 1 and max(bits) > 8)
+    except UnidentifiedImageError:
+        return True
+
+
+def _check_depth(image: Image.Image, reading: Reading, path: Path) -> None:
+    """Raises DataError for PNG files of 16 bits in colour, of which Pillow gives the upper 8 alone."""
+    deep = image.format == "PNG" and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    if reading.range and deep and len(image.getbands()) > 1:
+        raise DataError(f"{path}: a colour PNG of 16 bits, of which 8 can be read; save it as .tif or .npy")
+
+
+def _of_picture(image: Image.Image, reading: Reading, path: Path) -> np.ndarray:
+    """uint8 [H, W, channels], of an upright picture."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_in_8_bits(_deep(image, reading), reading, path))
+    if reading.channels == 3:
+        return np.asarray(_to_rgb(image))
+    if reading.channels == 1:
+        return np.asarray(_to_rgb(image).convert("L"))[..., None]
+    if reading.channels == 4 and image.has_transparency_data:
+        image = image.convert("RGBA")
+    if image.mode not in ("LA", "RGBA") or len(image.getbands()) != reading.channels:
+        raise _of_other_channels(path, len(image.getbands()), image.mode, reading)
+    return np.asarray(image)
+
+
+def _deep(image: Image.Image, reading: Reading) -> np.ndarray:
+    """Of a grey picture with more than 8 bits. Pillow has 32 where a file may have 16."""
+    values = np.asarray(image)
+    return values if image.mode == "F" or reading.range else values.clip(0, 65535).astype(np.uint16)
+
+
+def _of_array(values: np.ndarray, reading: Reading, path: Path) -> np.ndarray:
+    """uint8 [H, W, channels], of values [H, W] or [H, W, C]."""
+    if values.ndim not in (2, 3) or 0 in values.shape:
+        raise DataError(f"{path}: its shape is {list(values.shape)}; an image is [H, W] or [H, W, channels]")
+    values = values[..., None] if values.ndim == 2 else values
+    if values.shape[2] not in ((1, 3) if reading.channels == 3 else (reading.channels,)):
+        raise _of_other_channels(path, values.shape[2], str(values.dtype), reading)
+    pixels = _in_8_bits(values, reading, path)
+    return pixels if pixels.shape[2] == reading.channels else as_rgb(pixels)
+
+
+def _of_other_channels(path: Path, count: int, kind: str, reading: Reading) -> DataError:
+    had = f"{count} channel{'s' * (count != 1)} ({kind})"
+    return DataError(f"{path}: has {had}, and the network reads {reading.channels}; give images that have them all")
+
+
+def _in_8_bits(values: np.ndarray, reading: Reading, path: Path) -> np.ndarray:
+    """The values as `Reading` says."""
+    if values.dtype == np.uint8:
+        return np.ascontiguousarray(values)
+    advice = "say which values are 0 and 255: range = [LOW, HIGH] under [preprocess]"
+    if values.dtype.kind not in "uif":
+        raise DataError(f"{path}: holds {values.dtype}; save uint8, uint16 or float32")
+    if reading.range is None and values.dtype.kind != "f":
+        if values.dtype.kind != "u" or values.dtype.itemsize != 2:
+            raise DataError(f"{path}: holds {values.dtype}; {advice}")
+        return (values // 257).astype(np.uint8)
+    if not np.isfinite(values).all():
+        raise UnreadableError(f"{path}: holds NaN or infinite values; write a number there")
+    if reading.range is None and not 0 <= values.min() <= values.max() <= 1:
+        raise DataError(f"{path}: holds fractions from {values.min():.4g} to {values.max():.4g}; {advice}")
+    low, high = reading.range or (0.0, 1.0)
+    return (255 * (values.astype(np.float32) - low) / (high - low)).round().clip(0, 255).astype(np.uint8)
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
+    with _named(path), Image.open(path, formats=_FORMATS) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """UnreadableError in place of what broken bytes lead to."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            yield image
+        yield
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen unrelated kinds on broken bytes
@@ -173,10 +318,6 @@ def _of_palette(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("pixels are 32-bit fractions; save it with 8 bits a channel")
-    if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow's own conversion clips at 255
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.data.coding import CLASS_IDS, Coding
-from compress.data.images import Size, read_all, read_image, read_mask
+from compress.data.images import RGB, Reading, Size, read_all, read_image, read_mask
 from compress.files import cached, content_hash, identity
 
 _VERSIONS = {"images": 1, "masks": 2}
@@ -23,9 +23,11 @@ class Packed:
     key: str
 
 
-def pack_images(paths: Sequence[Path], size: Size, cache: Path) -> Packed:
-    """uint8 [N, H, W, 3], RGB, in the order of `paths`. Raises DataError: unreadable image, disk full."""
-    return _pack("images", paths, (*size, 3), lambda path: read_image(path, size), cache)
+def pack_images(paths: Sequence[Path], size: Size, cache: Path, reading: Reading = RGB) -> Packed:
+    """uint8 [N, H, W, channels], in the order of `paths`. Raises DataError: unreadable image, disk full."""
+    how = {"range": reading.range} if reading.range else {}
+    shape = (*size, reading.channels)
+    return _pack("images", paths, shape, lambda path: read_image(path, size, reading), cache, **how)
 
 
 def pack_masks(paths: Sequence[Path], size: Size, cache: Path, coding: Coding = CLASS_IDS) -> Packed:

@@ -14,6 +14,7 @@ from flatbuffers.table import Table
 
 LABELS = "labels.txt"
 _RGB, _GREYSCALE = 1, 2  # ColorSpaceType
+_COLOURS = {1: _GREYSCALE, 3: _RGB}
 _IMAGE = 2  # ContentProperties.ImageProperties
 _NORMALIZATION = 1  # ProcessUnitOptions.NormalizationOptions
 _AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
@@ -21,7 +22,8 @@ _AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
 
 @dataclass(frozen=True)
 class Card:
-    """What a file says of itself. `labels` are the classes in the order of the output's channels."""
+    """What a file says of itself. `labels` are the classes in the order of the output's channels; `pixels`: how the
+    values of an image become its pixels, where that need be said."""
 
     name: str
     version: str = ""
@@ -29,25 +31,29 @@ class Card:
     author: str = ""
     licence: str = ""
     labels: tuple[str, ...] = ()
+    pixels: str = ""
 
     @property
     def labels_text(self) -> str:
         return "".join(f"{label}\n" for label in self.labels)
 
 
-def metadata(card: Card, mean: float, std: float, lowest: float, highest: float) -> bytes:
-    """The metadata of a segmenter that reads RGB pixels as (pixel - mean) / std, between `lowest` and `highest`."""
+def metadata(card: Card, channels: int, mean: float, std: float, lowest: float, highest: float) -> bytes:
+    """The metadata of a segmenter that reads pixels as (pixel - mean) / std, between `lowest` and `highest`. The schema
+    knows grey and RGB images; one of other channels is none to it."""
     b = flatbuffers.Builder(1024)
     labels = _table(b, {0: b.CreateString(LABELS), 1: b.CreateString("one class a line"), 2: _Byte(_AXIS_LABELS)})
     normalization = _table(b, {0: _floats(b, [mean]), 1: _floats(b, [std])})
     unit = _table(b, {0: _Byte(_NORMALIZATION), 1: normalization})
-    image = _table(b, {0: _Byte(_IMAGE), 1: _table(b, {0: _Byte(_RGB)})})
+    colours = _COLOURS.get(channels)
+    image = {3: _table(b, {0: _Byte(_IMAGE), 1: _table(b, {0: _Byte(colours)})})} if colours else {}
+    named = {1: "grey image", 3: "RGB photograph"}.get(channels, f"image of {channels} channels")
     given = _table(
         b,
         {
             0: b.CreateString("image"),
-            1: b.CreateString("RGB photograph"),
-            3: image,
+            1: b.CreateString(f"{named}: {card.pixels}" if card.pixels else named),
+            **image,
             4: _tables(b, [unit]),
             5: _table(b, {0: _floats(b, [highest]), 1: _floats(b, [lowest])}),
         },

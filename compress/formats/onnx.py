@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import ExportError
 from compress.files import write_whole
+from compress.formats.artifact import named_channels
 from compress.formats.metadata import Card
 from compress.graph.operators import OPERATORS
 from compress.graph.operators.operator import OnnxForm
@@ -35,8 +36,8 @@ def to_onnx(
 ) -> None:
     """Write `graph` as it is: nothing is calibrated or rounded again.
 
-    Quantized graph: the input is uint8 pixels [1, 3, H, W], or float32 (pixel - mean) / std where `reads` gives the
-    two for 0..255 RGB, which the file turns back into the same pixels; the output uint8 (float32 where the graph's
+    Quantized graph: the input is uint8 pixels [1, channels, H, W], or float32 (pixel - mean) / std where `reads` gives
+    the two for 0..255, which the file turns back into the same pixels; the output uint8 (float32 where the graph's
     output is float). Float graph: the input is float32 real values, the output float32. Nodes have the
     operators' names, the pairs around them none. `card` goes to metadata_props, beside `input_scale`,
     `input_zero_point`, `output_scale` and `output_zero_point` of a uint8 input and output, `input_mean` and
@@ -80,11 +81,12 @@ def to_onnx(
 
 def _facts(graph: QuantizedGraph, card: Card, reads: Normalisation | None) -> dict[str, str]:
     image = graph.tensors[graph.input]
+    channels = image.shape[1]
     preprocessing = "none: uint8 pixels, 0..255"
     if graph.is_float:
         preprocessing = f"(pixel - {image.zero_point + 128}) * {image.scale!r}"
     elif reads:
-        preprocessing = "float32 (pixel - {}) / {} of RGB 0..255".format(*(list(values) for values in reads))
+        preprocessing = "float32 (pixel - {}) / {} of {} 0..255".format(*map(list, reads), named_channels(channels))
     facts = {
         "name": card.name,
         "version": card.version,
@@ -92,7 +94,8 @@ def _facts(graph: QuantizedGraph, card: Card, reads: Normalisation | None) -> di
         "author": card.author,
         "license": card.licence,
         "labels": "\n".join(card.labels),
-        "color_space": "RGB",
+        "color_space": {1: "GRAYSCALE", 3: "RGB"}.get(channels, ""),
+        "pixels": card.pixels,
         "preprocessing": preprocessing,
     }
     return {key: value for key, value in facts.items() if value}

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import MeasureError
+from compress.formats.artifact import IMAGE_EXPECTED, image_layout
 
 Size = tuple[int, int]
 
@@ -26,14 +27,11 @@ def with_size(path: Path, size: Size, place: Path) -> None:
 
 
 def _sides(path: Path, shape: list[int]) -> tuple[int, int]:
-    """Where height and width stand in a shape whose free sizes are -1: beside the three colours."""
-    usual = ((1, (2, 3)), (3, (1, 2)))
-    found = [sides for colours, sides in usual if len(shape) == 4 and shape[colours] == 3]
-    if not found:
-        raise MeasureError(
-            f"{path}: the input has shape {shape}; an RGB image, [1, H, W, 3] or [1, 3, H, W], is expected"
-        )
-    return found[0] if path.suffix == ".onnx" else found[-1]
+    """Where height and width stand in a shape whose free sizes are -1: beside the channels."""
+    layout = image_layout(shape, path.suffix == ".tflite")
+    if layout is None:
+        raise MeasureError(f"{path}: the input has shape {shape}; {IMAGE_EXPECTED}")
+    return layout.index("H"), layout.index("W")
 
 
 def _free_sides(shape: list[int]) -> list[int] | None:

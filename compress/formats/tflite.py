@@ -34,7 +34,7 @@ TYPES = {
 def to_tflite(graph: QuantizedGraph, path: Path, *, card: Card | None = None, expose: Sequence[str] = ()) -> None:
     """Write `graph` as it is: nothing is calibrated or rounded again.
 
-    Quantized graph: the input is uint8 pixels [1, H, W, 3], the output uint8 [1, H, W, classes] (float32
+    Quantized graph: the input is uint8 pixels [1, H, W, channels], the output uint8 [1, H, W, classes] (float32
     where the graph's output is float), int8 in between. Float graph: float32 real values in, float32 out.
     Tensors have the graph's names; `card` becomes TFLite Metadata, with the labels in it; the tensors
     named in `expose` become further outputs, as int8.
@@ -67,7 +67,7 @@ def _metadata(graph: QuantizedGraph, card: Card) -> bytes:
     image = graph.tensors[graph.input]
     assert image.scale is not None
     mean, std = (image.zero_point + 128, 1 / image.scale) if graph.is_float else (0, 1)
-    return metadata(card, mean, std, (0 - mean) / std, (255 - mean) / std)
+    return metadata(card, image.shape[1], mean, std, (0 - mean) / std, (255 - mean) / std)
 
 
 class _Builder(flatbuffers.Builder):

@@ -52,7 +52,7 @@ def _segments(net: Network, node: Node, inputs: list[list[str]], ties: "_Ties") 
     """The groups that a node's channels are, in order, from those of its inputs'."""
     match node.kind.channels:
         case From.IMAGE:
-            return [ties.new(node.name, 3, frozen="input image")]
+            return [ties.new(node.name, node.attrs.channels, frozen="input image")]
         case From.MAKES:
             return _made(net, node, inputs[0], ties)
         case From.TIES:

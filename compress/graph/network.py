@@ -59,7 +59,7 @@ Visitor = Callable[[Node, Tensor], Tensor]
 
 
 class Network(nn.Module):
-    """Operators in execution order from one input (real values, [N, 3, H, W] float32) to one output
+    """Operators in execution order from one input (real values, [N, channels, H, W] float32) to one output
     ([N, classes, H, W] probabilities). Batch normalisation is folded: a convolution has a weight and a bias.
 
     H and W may differ from the traced size; resize operators follow in proportion.
@@ -117,9 +117,13 @@ class Network(nn.Module):
     def traced_size(self) -> tuple[int, int]:
         return self.input.attrs.size
 
+    @property
+    def image_channels(self) -> int:
+        return self.input.attrs.channels
+
     def run(self, image: Tensor, keep: Collection[str] = (), visit: Visitor | None = None) -> dict[str, Tensor]:
-        """Real image values [N, 3, H, W] -> the tensors named in `keep` and the output, by name. `visit` sees the
-        result of each operator and gives what its readers are to see."""
+        """Real image values [N, channels, H, W] -> the tensors named in `keep` and the output, by name. `visit` sees
+        the result of each operator and gives what its readers are to see."""
         waiting = dict(self.readers)
         values = {self.input.name: self.encode(self.input.name, image)}
         kept = {}
@@ -142,7 +146,7 @@ class Network(nn.Module):
         return self.run(image)[self.output]
 
     def real(self, pixels: Tensor, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
-        """uint8 pixels [N, H, W, 3] -> the real values [N, 3, H, W] float32 that the network reads, in memory as
+        """uint8 pixels [N, H, W, channels] -> the real values [N, channels, H, W] float32 that it reads, in memory as
         `layout` says: `torch.channels_last` is what is fastest for a network that was `placed`, and costs no copy."""
         scale, zero_point = self.input.attrs.scale, self.input.attrs.zero_point
         return ((pixels.float() - zero_point) * scale).permute(0, 3, 1, 2).contiguous(memory_format=layout)
@@ -151,7 +155,7 @@ class Network(nn.Module):
         """Shape of every tensor for one image of `size` (default: the traced size)."""
         height, width = size or self.traced_size
         with torch.no_grad():
-            image = torch.zeros(1, 3, height, width, device=self.device)
+            image = torch.zeros(1, self.image_channels, height, width, device=self.device)
             values = self.run(image, keep=self.by_name)
         return {name: _four(value.shape) for name, value in values.items()}
 

@@ -70,7 +70,7 @@ class QuantizedOperator:
 class QuantizedGraph:
     """Operators in execution order, from one input to one output.
 
-    The input is an RGB image: real value = input scale * (pixel - (zero_point + 128)), pixels
+    The input is an image: real value = input scale * (pixel - (zero_point + 128)), pixels
     0..255, also where the graph is float (then the input tensor has scale and zero point too, and
     the file's input is the float32 real value). The output holds one probability per class,
     [1, classes, H, W].

@@ -15,7 +15,7 @@ import numpy as np
 
 from compress.data.coding import Coding
 from compress.data.folders import Dataset, open_labelled
-from compress.data.images import Size
+from compress.data.images import Reading, Size
 from compress.data.packed import pack_images
 from compress.errors import CompressError, MeasureError, RecipeError
 from compress.files import cache_folder, size_of
@@ -42,8 +42,8 @@ _IMAGE_SECONDS = 0.02  # to read an image and compare its mask
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure against and how. `mean` and `std` are of a float32 input, (pixel / 255 - mean) / std per RGB
-    channel; None: the recipe's. `folds`: parts of the images for which IoU is given one by one. `size`: height and
+    """What to measure against and how. `mean` and `std` are of a float32 input, (pixel / 255 - mean) / std per channel;
+    None: the recipe's. `folds`: parts of the images for which IoU is given one by one. `size`: height and
     width of the images that a file reads which leaves them open."""
 
     against: Path | None = None
@@ -194,7 +194,8 @@ def _open_images(
         return None, []
     recipe = options.recipe
     coding = Coding.of(recipe.data, recipe.model.classes) if recipe else None
-    dataset = open_labelled(options.data, _classes(artifacts, originals, recipe), coding)
+    reading = Reading(next(iter(artifacts.values())).channels, recipe.preprocess.range if recipe else None)
+    dataset = open_labelled(options.data, _classes(artifacts, originals, recipe), coding, reading)
     if options.folds and options.folds > len(dataset.val):
         raise RecipeError(f"--folds {options.folds}: there are {len(dataset.val)} images")
     return dataset, [*dataset.warnings, *_cautions(artifacts, options), *few_images(len(dataset.val))]
@@ -202,8 +203,9 @@ def _open_images(
 
 def _to_measure_on(dataset: Dataset) -> LabelledImages:
     @functools.cache
-    def pixels(size: Size) -> np.ndarray:
-        return pack_images([sample.image for sample in dataset.val], size, cache_folder()).array
+    def pixels(size: Size, channels: int) -> np.ndarray:
+        reading = replace(dataset.reading, channels=channels)
+        return pack_images([sample.image for sample in dataset.val], size, cache_folder(), reading).array
 
     return LabelledImages.of(dataset, pixels)
 
@@ -302,5 +304,5 @@ def _with_details(
 
 def _with_preprocessing(artifact: Artifact, options: Options) -> Artifact:
     """What a float32 input reads that the file does not state: what the options say, or the recipe, or 0 to 1."""
-    trained = options.recipe.preprocess if options.recipe else PreprocessSection()
+    trained = options.recipe.preprocess if options.recipe else PreprocessSection().of_channels(artifact.channels)
     return artifact.reading(*trained.model_copy(update=options.said).of_pixels())

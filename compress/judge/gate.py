@@ -37,14 +37,15 @@ TakeTurns = Callable[..., dict[str, Latency]]
 
 @dataclass(frozen=True)
 class Rules:
-    """What to gate by. `mean` and `std` are of the 0 to 255 pixels that a float32 input without a manifest reads;
-    `masks`: what the masks of labelled images hold."""
+    """What to gate by. `mean` and `std` are of the 0 to 255 pixels that a float32 input without a manifest reads,
+    `range` of the values of more than 8 bits in its images; `masks`: what the masks of labelled images hold."""
 
     limits: tuple[str, ...] = ()
     folder: Path = Path()  # that the references are named from
     mean: Colours | None = None
     std: Colours | None = None
     masks: "MasksSection | None" = None
+    range: tuple[float, float] | None = None
 
 
 def read_rules(target: Path) -> Rules | None:
@@ -60,8 +61,10 @@ def read_rules(target: Path) -> Rules | None:
     from compress.settings import read_toml, validated
 
     read = validated(GateFile, read_toml(path, "write one"), str(path))
-    mean, std = read.preprocess.of_pixels() if read.preprocess else (None, None)
-    return Rules(tuple(read.budget.limits), path.parent, mean, std, read.data)
+    if read.preprocess is None:
+        return Rules(tuple(read.budget.limits), path.parent, masks=read.data)
+    mean, std = read.preprocess.of_pixels()
+    return Rules(tuple(read.budget.limits), path.parent, mean, std, read.data, read.preprocess.range)
 
 
 def gate(
@@ -235,6 +238,7 @@ def _evaluations(
     if not files or folder is None:
         return {}, []
     from compress.data.folders import open_labelled
+    from compress.data.images import Reading
     from compress.measure.evaluate import evaluate_each
     from compress.measure.statistics import few_images
 
@@ -246,7 +250,9 @@ def _evaluations(
             raise MeasureError(
                 f"{artifact.path}: {channels} classes, others have {len(classes)}; compare files of one task"
             )
-    dataset = open_labelled(folder, classes, _coding(rules, classes))
+    known = next((file.range for file in files if file.range), rules.range)
+    reading = Reading(artifacts[str(files[0].path)].channels, known)
+    dataset = open_labelled(folder, classes, _coding(rules, classes), reading)
     found = evaluate_each(artifacts, _to_measure_on(dataset))
     notes = [f"IoU is of {len(dataset.val)} images in {folder}", *dataset.warnings, *few_images(len(dataset.val))]
     return {Path(path): evaluation for path, evaluation in found.items()}, notes
@@ -283,8 +289,9 @@ def _to_measure_on(dataset: "Dataset") -> "LabelledImages":
     from compress.measure.evaluate import LabelledImages
 
     @functools.cache
-    def pixels(size: tuple[int, int]) -> np.ndarray:
-        return np.stack([read_image(sample.image, size) for sample in dataset.val])
+    def pixels(size: tuple[int, int], channels: int) -> np.ndarray:
+        reading = replace(dataset.reading, channels=channels)
+        return np.stack([read_image(sample.image, size, reading) for sample in dataset.val])
 
     return LabelledImages.of(dataset, pixels)
 

@@ -12,13 +12,14 @@ from compress.formats.whole import FORMATS, check_whole
 from compress.release.manifest import FILE as MANIFEST
 from compress.release.manifest import change, changed_files, read_manifest
 
-Colours = tuple[float, float, float]
+Colours = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class ShippedFile:
     """A model as it ships. `size_bytes` with `outside`, the files that hold weights of it. `mean` and `std`: what its
-    manifest says that a float32 input reads, of 0 to 255 pixels. `report_sha256`: the manifest's, of report.json."""
+    manifest says that a float32 input reads, of 0 to 255 pixels. `range`: the values of more than 8 bits that became
+    pixels 0 and 255. `report_sha256`: the manifest's, of report.json."""
 
     path: Path
     format: str
@@ -28,6 +29,7 @@ class ShippedFile:
     classes: tuple[str, ...] | None = None
     mean: Colours | None = None
     std: Colours | None = None
+    range: tuple[float, float] | None = None
     report_sha256: str | None = None
 
 
@@ -107,9 +109,10 @@ def _shipped(
         tuple(classes) if classes else None,
         _colours(given.get("mean")),
         _colours(given.get("std")),
+        (given["range"][0], given["range"][1]) if given.get("range") else None,
         manifest.get("report", {}).get("sha256"),
     )
 
 
 def _colours(values: list[float] | None) -> Colours | None:
-    return (values[0], values[1], values[2]) if values else None
+    return tuple(values) if values else None

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 from compress.data.folders import open_unlabelled
-from compress.data.images import read_image
+from compress.data.images import Reading, read_image
 from compress.errors import ExportError, MeasureError
 from compress.formats.npz import read_graph
 from compress.formats.stored import READABLE
@@ -31,14 +32,21 @@ IMAGES = 50
 
 
 def images_of(run: Path, folder: Path | None) -> np.ndarray | None:
-    """Up to 50 images below `folder` at the size of the run's network, uint8 [N, H, W, 3]; None without a folder."""
+    """Up to 50 images below `folder` at the size of the run's network, uint8 [N, H, W, C]; None without a folder."""
     if folder is None:
         return None
-    samples = open_unlabelled(folder, ("", ""), seed=0)
-    paths = [sample.image for sample in (*samples.val, *samples.unlabelled)][:IMAGES]
     graph = read_graph(run / GRAPH)
-    _, _, height, width = graph.tensors[graph.input].shape
-    return np.stack([read_image(path, (height, width)) for path in paths])
+    _, channels, height, width = graph.tensors[graph.input].shape
+    reading = Reading(channels, _range(read_manifest(run)))
+    samples = open_unlabelled(folder, ("", ""), seed=0, reading=reading)
+    paths = [sample.image for sample in (*samples.val, *samples.unlabelled)][:IMAGES]
+    return np.stack([read_image(path, (height, width), reading) for path in paths])
+
+
+def _range(manifest: dict[str, Any]) -> tuple[float, float] | None:
+    """That its files state of the values in images."""
+    ends = next((ends for entry in manifest["files"] if (ends := entry.get("input", {}).get("range"))), None)
+    return (ends[0], ends[1]) if ends else None
 
 
 def verify_folder(folder: Path, images: np.ndarray | None = None) -> tuple[list[str], Parity | None]:
@@ -58,7 +66,8 @@ def verify_folder(folder: Path, images: np.ndarray | None = None) -> tuple[list[
     graph = read_graph(folder / GRAPH)
     if images is None:
         images = read_golden(folder)[None]
-    if images.shape[1:3] != graph.tensors[graph.input].shape[2:]:
+    _, channels, height, width = graph.tensors[graph.input].shape
+    if images.shape[1:] != (height, width, channels):
         raise ExportError(f"{folder / GOLDEN}: its image is not of the network's size; run again, or give --images")
     return [], compare(graph, paths, images)
 
@@ -66,7 +75,7 @@ def verify_folder(folder: Path, images: np.ndarray | None = None) -> tuple[list[
 def compare(graph: QuantizedGraph, paths: dict[str, Path], images: np.ndarray) -> Parity:
     """The files against the graph: what they say; layer by layer on the first image; end to end on all.
 
-    `images` are uint8 [N, H, W, 3] at the network's size. A file that says otherwise than the graph is not run.
+    `images` are uint8 [N, H, W, C] at the network's size. A file that says otherwise than the graph is not run.
     Raises ExportError for a file that is no model, and MeasureError for one that a runtime dies on.
     """
     not_run = []

@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from compress.data.folders import open_labelled
-from compress.data.images import read_image, read_mask
+from compress.data.images import Reading, read_image, read_mask
 from compress.errors import ModelError, RecipeError
+from compress.formats.artifact import named_channels
 from compress.graph.network import Network
 from compress.load.faithful import first_line
 from compress.load.model import read_module
-from compress.load.sources import CARRY_THEIR_GRAPH, input_size, kind_of
+from compress.load.sources import CARRY_THEIR_GRAPH, image_channels, input_size, kind_of
 from compress.load.trace import trace
 from compress.measure.masks import class_ids, image_iou
 from compress.recipe import Recipe
@@ -34,10 +35,11 @@ CLEARLY = 0.02
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 NORMALISATIONS: Mapping[str, Normalisation] = {
     "ImageNet's mean and std": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "0 to 1": ((0.0,) * 3, (1.0,) * 3),
-    "-1 to 1": ((0.5,) * 3, (0.5,) * 3),
-    "0 to 255": ((0.0,) * 3, (1 / 255,) * 3),
+    "0 to 1": ((0.0,), (1.0,)),
+    "-1 to 1": ((0.5,), (0.5,)),
+    "0 to 255": ((0.0,), (1 / 255,)),
 }
+"""Of every channel, or of red, green and blue."""
 
 
 @dataclass(frozen=True)
@@ -72,25 +74,39 @@ def draft(path: Path, told: Told, trust_pickle: bool = False) -> Recipe:
     )
     plain = validated(Recipe, {"name": name[:60], "model": model, "folder": told.folder}, str(path))
     module = read_module(path, plain, trust_pickle)
-    model["output"], channels = _output(module, size, told.output, path)
+    model["channels"] = image_channels(module, size)
+    model["output"], channels = _output(module, model["channels"], size, told.output, path)
     model["classes"] = list(told.classes or _classes(channels))
-    net, _ = trace(module, size, model["output"], len(model["classes"]), *NORMALISATIONS["0 to 1"])
+    net, _ = trace(module, size, model["output"], len(model["classes"]), *normalisations(model["channels"])["0 to 1"])
     mean, std = _normalisation(net, told, model["classes"], path)
     log.info(
-        "%s: there is no recipe beside it: a %s file; images of %dx%d; output %d of %d channel%s, classes %s",
-        path.name, kind, *size, model["output"], channels, "s" * (channels != 1), ", ".join(model["classes"]),
+        "%s: there is no recipe beside it: a %s file; images: %s %dx%d; output %d of %d channel%s, classes %s",
+        path.name, kind, named_channels(model["channels"]), *size, model["output"], channels, "s" * (channels != 1),
+        ", ".join(model["classes"]),
     )  # fmt: skip
     return validated(Recipe, {**plain.model_dump(), "model": model, "preprocess": {"mean": mean, "std": std},
                               "folder": told.folder}, str(path))  # fmt: skip
 
 
-def _output(module: torch.nn.Module, size: tuple[int, int], index: int | None, path: Path) -> tuple[int, int]:
+def normalisations(channels: int) -> dict[str, Normalisation]:
+    """Those of `NORMALISATIONS` that images with so many channels may have."""
+    return {
+        name: (mean * channels, std * channels) if len(mean) == 1 else (mean, std)
+        for name, (mean, std) in NORMALISATIONS.items()
+        if len(mean) in (1, channels)
+    }
+
+
+def _output(
+    module: torch.nn.Module, channels: int, size: tuple[int, int], index: int | None, path: Path
+) -> tuple[int, int]:
     """Which of a module's outputs is the map, and how many channels it has: the first that can be one."""
     try:
         with torch.no_grad():
-            outputs = _pytree.tree_leaves(module(torch.zeros(1, 3, *size)))
+            outputs = _pytree.tree_leaves(module(torch.zeros(1, channels, *size)))
     except Exception as error:  # the module is anybody's code
-        raise ModelError(f"{path}: does not run on an RGB image of {size[0]}x{size[1]}: {first_line(error)}") from None
+        image = f"an image: {named_channels(channels)} {size[0]}x{size[1]}"
+        raise ModelError(f"{path}: does not run on {image}: {first_line(error)}") from None
     maps = [i for i, each in enumerate(outputs) if isinstance(each, Tensor) and each.ndim == 4 and each.shape[1] < 255]
     if index is None and not maps:
         raise ModelError(f"{path}: gives no map [1, classes, H, W]; name its output with --output")
@@ -107,36 +123,39 @@ def _classes(channels: int) -> list[str]:
 def _normalisation(net: Network, told: Told, classes: Sequence[str], path: Path) -> Normalisation:
     """What was told, or the one of `NORMALISATIONS` that does clearly best on labelled images."""
     if told.mean is not None or told.std is not None:
-        return told.mean or (0.0,) * 3, told.std or (1.0,) * 3
+        return told.mean or (0.0,) * net.image_channels, told.std or (1.0,) * net.image_channels
     advice = "say it with --mean and --std, as of pixel / 255: --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
     if told.data is None:
         raise RecipeError(
             f"{path}: nothing says how it reads pixels, and there are no labelled images to try; {advice}"
         )
-    labelled = _labelled(told.data, classes, net.traced_size)
-    found = {name: _iou(net, labelled, len(classes), ways) for name, ways in NORMALISATIONS.items()}
+    labelled = _labelled(told.data, classes, net.traced_size, Reading(net.image_channels))
+    ways = normalisations(net.image_channels)
+    found = {name: _iou(net, labelled, len(classes), way) for name, way in ways.items()}
     first, second = sorted(found, key=found.__getitem__, reverse=True)[:2]
     figures = ", ".join(f"{name} {iou:.3f}" for name, iou in found.items())
     if found[first] - found[second] < CLEARLY:
         raise RecipeError(f"{path}: it cannot be told how it reads pixels: IoU by {figures}; {advice}")
     log.info("%s: pixels as %s, which does best on %d labelled images: IoU by %s", path.name, first, TRIED_ON, figures)
-    return NORMALISATIONS[first]
+    return ways[first]
 
 
-def _labelled(data: Path, classes: Sequence[str], size: tuple[int, int]) -> list[tuple[Tensor, np.ndarray]]:
-    """At most TRIED_ON images, values pixel / 255 [1, 3, H, W] of `size`, with their masks, uint8 [H, W]."""
-    dataset = open_labelled(data, classes)
+def _labelled(
+    data: Path, classes: Sequence[str], size: tuple[int, int], reading: Reading
+) -> list[tuple[Tensor, np.ndarray]]:
+    """At most TRIED_ON images, values pixel / 255 [1, channels, H, W] of `size`, with their masks, uint8 [H, W]."""
+    dataset = open_labelled(data, classes, reading=reading)
     found = []
     for sample in dataset.val[:TRIED_ON]:
         assert sample.mask
-        pixels = torch.from_numpy(read_image(sample.image, size).transpose(2, 0, 1)[None].copy())
+        pixels = torch.from_numpy(read_image(sample.image, size, reading).transpose(2, 0, 1)[None].copy())
         found.append((pixels.float() / 255, read_mask(sample.mask, dataset.coding, size)))
     return found
 
 
 def _iou(net: Network, labelled: Sequence[tuple[Tensor, np.ndarray]], classes: int, ways: Normalisation) -> float:
     """The mean of them."""
-    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in ways)
+    mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in ways)
     with torch.no_grad():
         answers = [(net((pixels - mean) / std)[0].numpy(), mask) for pixels, mask in labelled]
     return float(np.mean([image_iou(class_ids(answer), mask, classes) for answer, mask in answers]))

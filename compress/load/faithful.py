@@ -29,7 +29,7 @@ EXACT = 1e-4
 class Original:
     """What a network was traced from.
 
-    network  not yet with a class map: real image values [N, 3, H, W] -> what the module gives as its output `output`
+    network  not yet with a class map: real image values [N, channels, H, W] -> the module's output number `output`
     layers   by node of the exported program, the operator of `network` that gives the same values
     """
 
@@ -43,7 +43,7 @@ class Original:
 
     def check(self, pictures: Tensor) -> None:
         """Raises ModelError, naming the first layer that parts, where the network does not give what the module gives
-        for real image values [N, 3, H, W], and where that is not finite."""
+        for real image values [N, channels, H, W], and where that is not finite."""
         with torch.no_grad():
             for picture in pictures.split(1):
                 wanted = self._wanted(picture)
@@ -57,7 +57,7 @@ class Original:
             raise ModelError(f"the model can be traced, but not run: {first_line(error)}") from error
 
     def _normalised(self, picture: Tensor) -> Tensor:
-        mean, std = (torch.tensor(values, dtype=picture.dtype).reshape(1, 3, 1, 1) for values in (self.mean, self.std))
+        mean, std = (torch.tensor(values, dtype=picture.dtype).reshape(1, -1, 1, 1) for values in (self.mean, self.std))
         return (picture - mean) / std
 
     def _check_layers(self, picture: Tensor, wanted: Tensor) -> None:
@@ -124,14 +124,15 @@ def _apart(found: Tensor, wanted: Tensor) -> float:
     return share if share == share else float("inf")
 
 
-def made_up_pictures(size: tuple[int, int]) -> Tensor:
-    """Real values [1, 3, H, W]: a dark scene of soft shades and sharp edges, a quarter of it noise."""
+def made_up_pictures(size: tuple[int, int], channels: int = 3) -> Tensor:
+    """Real values [1, channels, H, W]: a dark scene of soft shades and sharp edges, a quarter of it noise."""
     generator = torch.Generator().manual_seed(0)
     height, width = size
-    shades = F.interpolate(torch.rand(1, 3, 4, 4, generator=generator), size, mode="bilinear")
-    noise = torch.rand(1, 3, *size, generator=generator)
+    shades = F.interpolate(torch.rand(1, channels, 4, 4, generator=generator), size, mode="bilinear")
+    noise = torch.rand(1, channels, *size, generator=generator)
     scene = 0.6 * shades + 0.05 * noise
-    scene[:, :, height // 4 : height // 2, width // 3 :] = torch.tensor([0.9, 0.2, 0.1]).reshape(3, 1, 1)
+    edges = torch.tensor([0.9, 0.2, 0.1]).repeat(-(-channels // 3))[:channels]
+    scene[:, :, height // 4 : height // 2, width // 3 :] = edges.reshape(-1, 1, 1)
     scene[:, :, height // 2 :, width // 2 :] = noise[:, :, height // 2 :, width // 2 :]
     return scene
 

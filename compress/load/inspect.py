@@ -1,5 +1,6 @@
 """What a model is, in text."""
 
+from compress.formats.artifact import named_channels
 from compress.graph.channels import find_groups
 from compress.graph.network import Node
 from compress.load.class_map import RESIZED
@@ -17,7 +18,8 @@ def describe_model(trained: Trained) -> str:
     height, width = net.traced_size
     lines = [
         f"{trained.path.name}: {trained.size_bytes:,} bytes, {trained.parameters:,} parameters",
-        f"input: RGB {height}x{width}; {sum(macs.values()) / 1e9:.1f} G multiply-accumulates",
+        f"input: {named_channels(net.image_channels)} {height}x{width}; "
+        f"{sum(macs.values()) / 1e9:.1f} G multiply-accumulates",
         f"outputs: {', '.join('x'.join(map(str, shape)) for shape in trained.outputs)}; "
         f"classes: {', '.join(trained.classes)}",
         *([f"the map is resized to the image's {height}x{width}"] if RESIZED in net.by_name else []),

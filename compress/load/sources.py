@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from compress.errors import ModelError
+from compress.flags import MOST_CHANNELS
 from compress.load.faithful import first_line
 from compress.load.from_onnx import read_onnx
 from compress.terminal.quiet import quietly
@@ -63,7 +64,7 @@ def _kind_of_archive(path: Path) -> str:
 
 
 def module_in(path: Path, kind: str, size: tuple[int, int], trust_pickle: bool) -> nn.Module:
-    """The module in a file that carries its graph, for images [1, 3, H, W] of `size`. Raises ModelError."""
+    """The module in a file that carries its graph, for images of `size`. Raises ModelError."""
     readers: dict[str, Callable[[], nn.Module]] = {
         TORCHSCRIPT: lambda: _scripted(path, size),
         EXPORTED: lambda: _exported(path, trust_pickle),
@@ -103,13 +104,34 @@ def _scripted(path: Path, size: tuple[int, int]) -> nn.Module:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     module = torch.jit.load(str(path), map_location="cpu").eval().float()
+    example = torch.zeros(1, image_channels(module, size), *size)
     with torch.no_grad():
-        graph = make_fx(torch.jit.freeze(module), pre_dispatch=True)(torch.zeros(1, 3, *size))
+        graph = make_fx(torch.jit.freeze(module), pre_dispatch=True)(example)
     for name, value in list(graph.named_buffers()):
         if value.is_floating_point():  # what was frozen: its weights
             delattr(graph, name)
             graph.register_parameter(name, nn.Parameter(value, requires_grad=False))
     return graph
+
+
+def image_channels(module: nn.Module, size: tuple[int, int]) -> int:
+    """Of the images that a module reads: 3 where its first weight says so, or else the first number that it runs on, of
+    3, those that its weights tell of, and any other; 3 where it runs on none."""
+    shapes = [tuple(weight.shape) for weight in module.parameters() if weight.ndim == 4]
+    told = [outputs if inputs == 1 else inputs for outputs, inputs, *_ in shapes]  # one input each: a depthwise layer
+    if told[:1] == [3]:
+        return 3
+    tried = dict.fromkeys((3, 1, *told, *range(1, MOST_CHANNELS + 1)))
+    return next((count for count in tried if count <= MOST_CHANNELS and _runs(module, count, size)), 3)
+
+
+def _runs(module: nn.Module, channels: int, size: tuple[int, int]) -> bool:
+    try:
+        with torch.no_grad():
+            module(torch.zeros(1, channels, *size))
+    except Exception:  # the module is anybody's code
+        return False
+    return True
 
 
 def _exported(path: Path, trust_pickle: bool) -> nn.Module:

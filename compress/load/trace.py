@@ -21,12 +21,12 @@ Shapes = tuple[tuple[int, ...], ...]
 def trace(
     module: nn.Module, size: tuple[int, int], output: int, classes: int, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> tuple[Network, Shapes]:
-    """The network that maps an RGB image, real values pixel / 255, to class probabilities; and the shapes of all
-    outputs of `module`.
+    """The network that maps an image, real values pixel / 255, to class probabilities; and the shapes of all outputs of
+    `module`.
 
-    `module` maps normalised images [1, 3, H, W] to one map or a sequence of maps, of which `output`
-    is deployed; what that does not need is left out. Raises ModelError naming the layer and the operator that is not
-    known here, or the layer whose values are not those of the module.
+    `module` maps normalised images [1, channels, H, W], of as many as `mean` has values, to one map or a sequence of
+    maps, of which `output` is deployed; what that does not need is left out. Raises ModelError naming the layer and
+    the operator that is not known here, or the layer whose values are not those of the module.
     """
     net, shapes, _ = trace_with_original(module, size, output, classes, mean, std)
     return net, shapes
@@ -36,12 +36,13 @@ def trace_with_original(
     module: nn.Module, size: tuple[int, int], output: int, classes: int, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> tuple[Network, Shapes, Original]:
     """The same, and what the network can be compared with on other pictures."""
-    example = torch.zeros(1, 3, *size)
+    example = torch.zeros(1, len(mean), *size)
     try:
         with quietly():
             exported = torch.export.export(module.eval(), (example,), strict=False)
     except Exception as error:
-        raise ModelError(f"the model cannot be traced at {size[0]}x{size[1]}: {first_line(error)}") from error
+        advice = "; set [model] channels in the recipe" if "channels" in (line := first_line(error)) else ""
+        raise ModelError(f"the model cannot be traced at {size[0]}x{size[1]}: {line}{advice}") from error
     given = _outputs(exported)
     walk = Walk(exported, _deployed(given, output), size, mean, std)
     if walk.unknown:
@@ -50,7 +51,7 @@ def trace_with_original(
     net = Network(walk.nodes, walk.weights, last)
     shapes = tuple(tuple(one.meta["val"].shape) for one in given if _is_tensor(one))
     original = Original(module, exported, net, output, walk.layers, mean, std)
-    original.check(made_up_pictures(size))
+    original.check(made_up_pictures(size, len(mean)))
     return with_class_map(net, output, classes), shapes, original
 
 

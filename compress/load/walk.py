@@ -48,7 +48,7 @@ class Walk:
     def __init__(
         self, exported: torch.export.ExportedProgram, output: fx.Node, size: tuple[int, int], mean: Any, std: Any
     ):
-        self.nodes = [Node("image", IMAGE.name, (), ImageAttributes(1 / 255, 0, size))]
+        self.nodes = [Node("image", IMAGE.name, (), ImageAttributes(1 / 255, 0, size, len(mean)))]
         self.weights: dict[str, tuple[Tensor, Tensor]] = {}
         self.unknown: list[str] = []
         self.selected: dict[tuple[str, tuple[int, ...]], str] = {}
@@ -60,7 +60,9 @@ class Walk:
         for node in _needed(exported, output):
             if node.op == "placeholder":
                 path = self.paths.get(node.name)
-                self.values[node] = View.of_map(normalised, (3, *size)) if path is None else stored[path].detach()
+                self.values[node] = (
+                    View.of_map(normalised, (len(mean), *size)) if path is None else stored[path].detach()
+                )
             elif node.op == "call_function":
                 self.values[node] = self._called(node)
                 if _in_place(node):
@@ -293,7 +295,7 @@ class Walk:
     def channels(self, tensor: str) -> int:
         node = next(each for each in self.nodes if each.name == tensor)
         if node.op == IMAGE.name:
-            return 3
+            return int(node.attrs.channels)
         if node.kind.weights:
             return node.out_channels(self.weights[tensor][0])
         counts = [self.channels(name) for name in node.inputs]

@@ -53,18 +53,19 @@ CONFUSED = 3
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """What files are measured on. `pixels` gives the images at a size (height, width), uint8 RGB [N, H, W, 3].
+    """What files are measured on. `pixels` gives the images at a size (height, width) with so many channels, uint8
+    [N, H, W, channels].
 
     `masks` gives a mask for each, class ids uint8 [H, W] of any size, anew at each call; None: there are no labels,
     and the answers of the file that the others are compared with take their place.
     """
 
     classes: tuple[str, ...]
-    pixels: Callable[[Size], np.ndarray]
+    pixels: Callable[[Size, int], np.ndarray]
     masks: Callable[[], Iterable[np.ndarray]] | None
 
     @classmethod
-    def of(cls, dataset: Dataset, pixels: Callable[[Size], np.ndarray]) -> "LabelledImages":
+    def of(cls, dataset: Dataset, pixels: Callable[[Size, int], np.ndarray]) -> "LabelledImages":
         """The images to measure on of a set, whose pixels the caller reads in its own way."""
 
         def masks() -> Iterable[np.ndarray]:
@@ -118,7 +119,7 @@ def measure(
         base = None if name == against else against
         measurement = Measurement()
         if images is not None:
-            pixels = images.pixels(artifact.size)
+            pixels = images.pixels(artifact.size, artifact.channels)
             make = partial(stability, artifact, pixels, threads=threads)
             stable = known[name].stability(artifact, pixels, make) if name in known else make()
             measurement = accuracy(evaluations[name], evaluations[base] if base else None, stable, images.classes)
@@ -147,7 +148,8 @@ def evaluate_each(
         masks = images.masks
         if masks is None and first in found:
             masks = partial(iter, found[first].predictions)
-        file, pixels, classes = files[name], images.pixels(files[name].size), len(images.classes)
+        file, classes = files[name], len(images.classes)
+        pixels = images.pixels(file.size, file.channels)
         make = partial(_answered, file, pixels, masks, classes, threads)
         kept = (known or {}).get(name)
         found[name] = kept.evaluation(file, pixels, masks, classes, make) if kept else make()
@@ -173,7 +175,7 @@ def evaluate(
     threads: int = THREADS,
     open_child: Callable[[Path, int], Child] = Child,
 ) -> Evaluation:
-    """Runs the file, in a child process, on `images`: uint8 [N, H, W, 3], N at least 1, at its input size.
+    """Runs the file, in a child process, on `images`: uint8 [N, H, W, channels], N at least 1, at its input size.
 
     `masks` are uint8 [H, W] of any size, one for each image; the probabilities are resized to it
     bilinearly before the class is chosen. None: there are no labels, and the file is its own
@@ -233,7 +235,7 @@ def accuracy(
         small_object_recall=_recall(evaluation),
         small_objects=sum(map(len, evaluation.small_found)),
         shift_flips=bootstrap_mean(stable.shift, within=SHARE) if stable else None,
-        jpeg_flips=bootstrap_mean(stable.jpeg, within=SHARE) if stable else None,
+        jpeg_flips=bootstrap_mean(stable.jpeg, within=SHARE) if stable and stable.jpeg else None,
         miou=miou(evaluation) if evaluation.unions.any() else None,
         miou_drop=miou_drop(base, evaluation) if base and evaluation.unions.any() else None,
         by_class=class_figures(evaluation, classes) if len(classes) > MANY else (),

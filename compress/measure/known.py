@@ -21,7 +21,7 @@ _VERSION = 2  # raised whenever the same file is measured otherwise on the same 
 @dataclass(frozen=True)
 class Known:
     """What was measured of the same file on the same images before, in the folder `cache`. Images are uint8
-    [N, H, W, 3]. Every method raises DataError where the folder cannot be written."""
+    [N, H, W, C]. Every method raises DataError where the folder cannot be written."""
 
     cache: Path
 

@@ -23,13 +23,13 @@ class Stability:
     """For each image, the share of the mask's pixels that change class."""
 
     shift: tuple[float, ...]  # the picture moved by one pixel, down and to the right
-    jpeg: tuple[float, ...]  # the picture compressed as JPEG once more
+    jpeg: tuple[float, ...]  # the picture compressed as JPEG once more; of one that is neither grey nor RGB, nothing
 
 
 def stability(
     artifact: Artifact, images: np.ndarray, *, threads: int = THREADS, open_child: Callable[[Path, int], Child] = Child
 ) -> Stability:
-    """Runs the file, in a child process, on up to 16 of `images`, evenly spread: uint8 [N, H, W, 3] at its input size.
+    """Runs the file, in a child process, on up to 16 of `images`, evenly spread: uint8 [N, H, W, C] at its input size.
 
     Masks are compared at that size, the shifted one after shifting it back. Raises MeasureError.
     """
@@ -45,7 +45,8 @@ def stability(
             image = images[index]
             still = mask(image)
             shift.append(float(np.mean(mask(shifted(image))[1:, 1:] != still[:-1, :-1])))
-            jpeg.append(float(np.mean(mask(recompressed(image)) != still)))
+            if image.shape[2] in (1, 3):
+                jpeg.append(float(np.mean(mask(recompressed(image)) != still)))
     return Stability(tuple(shift), tuple(jpeg))
 
 
@@ -55,7 +56,9 @@ def shifted(image: np.ndarray) -> np.ndarray:
 
 
 def recompressed(image: np.ndarray) -> np.ndarray:
-    """After a trip through JPEG of quality 75, colour at half the resolution, as cameras and messengers do it."""
+    """After a trip through JPEG of quality 75, colour at half the resolution, as cameras and messengers do it; uint8
+    [H, W, 1 or 3]."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
-    return np.asarray(Image.open(buffer))
+    picture = Image.fromarray(image if image.shape[2] == 3 else image[..., 0])
+    picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
+    return np.asarray(Image.open(buffer)).reshape(image.shape)

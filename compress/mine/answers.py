@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.data.images import Size, read_all, read_image
+from compress.data.images import RGB, Reading, Size, read_all, read_image
 from compress.errors import DataError, MeasureError, RecipeError
 from compress.files import identity, locked, unwritten, written
 from compress.formats.artifact import LOGITS
@@ -26,14 +26,15 @@ _VERSION = 2  # raised whenever a model gives other answers on the same image
 
 @dataclass(frozen=True)
 class Model:
-    """`identity` names what decides its answers. `answer` turns uint8 RGB [H, W, 3] of `size` into probabilities,
-    float32 [classes, h, w]."""
+    """`identity` names what decides its answers. `answer` turns uint8 [H, W, channels] of `size`, read as `reading`
+    says, into probabilities, float32 [classes, h, w]."""
 
     path: Path
     identity: str
     size: Size
     classes: int
     answer: Callable[[np.ndarray], np.ndarray]
+    reading: Reading = RGB
 
 
 @contextmanager
@@ -71,6 +72,7 @@ def _trained(path: Path, trust_pickle: bool) -> Model:
         recipe.model.input_size,
         len(trained.classes),
         answer,
+        Reading.of(recipe),
     )
 
 
@@ -88,7 +90,7 @@ def _exported(path: Path, stack: ExitStack) -> Model:
         return as_probabilities(child.probabilities(image, mean, std), file.output.activation == LOGITS)
 
     key = identity("exported file", 1, sha256=file.sha256, mean=mean, std=std)
-    return Model(path, key, file.size, file.classes, answer)
+    return Model(path, key, file.size, file.classes, answer, Reading(file.channels))
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,14 @@ def answers(model: Model, images: Mapping[Path, str], cache: Path) -> Answers:
     images that are added or taken away cost nothing for the others; a second process waits. Raises DataError, or
     MeasureError where the runtime dies.
     """
-    kept = Answers(cache / f"answers-{identity('answers', _VERSION, model=model.identity)}")
+    how = {"range": model.reading.range} if model.reading.range else {}
+    kept = Answers(cache / f"answers-{identity('answers', _VERSION, model=model.identity, **how)}")
     try:
         with locked(kept.folder):
             missing = [path for path, image in images.items() if not kept.path(image).exists()]
-            read = read_all(lambda path: read_image(path, model.size), missing, f"{model.path.name} answers")
+            read = read_all(
+                lambda path: read_image(path, model.size, model.reading), missing, f"{model.path.name} answers"
+            )
             for path, pixels in zip(missing, read, strict=True):
                 _keep(kept.path(images[path]), sampled(model.answer(pixels)))
     except OSError as error:

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from compress.data.folders import open_images
-from compress.data.images import read_all
+from compress.data.images import RGB, Reading, read_all
 from compress.errors import MeasureError, RecipeError
 from compress.files import cache_folder, content_hash
-from compress.mine.answers import answers, opened
+from compress.mine.answers import Model, answers, opened
 from compress.mine.select import cells, kinds, pick
 from compress.mine.uncertainty import Score, Uncertainty, score, uncertainty
 from compress.terminal.progress import tqdm
@@ -32,7 +32,7 @@ class Find:
 
 @dataclass(frozen=True)
 class Mined:
-    """`everywhere` is the mean uncertainty of all images that were looked at."""
+    """`everywhere` is the mean uncertainty of all images that were looked at, read as `reading` says."""
 
     finds: tuple[Find, ...]
     images: int
@@ -40,6 +40,13 @@ class Mined:
     teachers: tuple[str, ...]
     student: str
     warnings: tuple[str, ...]
+    reading: Reading = RGB
+
+
+def _alike(models: Sequence[Model]) -> list[Model]:
+    """With the range of values that one of them states: an exported file states none."""
+    known = next((model.reading.range for model in models if model.reading.range), None)
+    return [replace(model, reading=replace(model.reading, range=model.reading.range or known)) for model in models]
 
 
 def mine(teachers: Sequence[Path], student: Path, unlabelled: Path, top: int, *, trust_pickle: bool = False) -> Mined:
@@ -52,14 +59,14 @@ def mine(teachers: Sequence[Path], student: Path, unlabelled: Path, top: int, *,
         raise RecipeError(f"--top {top}: must be at least 1")
     cache = cache_folder()
     with ExitStack() as stack:
-        models = [stack.enter_context(opened(path, trust_pickle)) for path in (*teachers, student)]
+        models = _alike([stack.enter_context(opened(path, trust_pickle)) for path in (*teachers, student)])
         for model in models:
             if model.classes != models[0].classes:
                 raise MeasureError(
                     f"{model.path}: {model.classes} classes, but {models[0].path.name} has {models[0].classes}; "
                     "compare models of one task"
                 )
-        thumbnails, warnings = open_images(unlabelled)
+        thumbnails, warnings = open_images(unlabelled, models[0].reading)
         paths = list(thumbnails)
         hashes = dict(zip(paths, read_all(content_hash, paths, "hashing images"), strict=True))
         kept = [answers(model, hashes, cache) for model in models]
@@ -96,4 +103,5 @@ def mine(teachers: Sequence[Path], student: Path, unlabelled: Path, top: int, *,
         teachers=tuple(path.name for path in teachers),
         student=student.name,
         warnings=tuple(warnings),
+        reading=models[0].reading,
     )

@@ -10,7 +10,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from compress.data.images import read_image
+from compress.data.images import as_rgb, read_image
 from compress.errors import WriteError
 from compress.files import write_whole
 from compress.mine.mining import Find, Mined
@@ -63,7 +63,7 @@ def to_html(mined: Mined) -> str:
             "find": find,
             "why": why(find),
             "apart": _apart(find)[:4],
-            "photo": photo_uri(photo_of(read_image(find.image), PHOTO_PX)),
+            "photo": photo_uri(photo_of(as_rgb(read_image(find.image, reading=mined.reading)), PHOTO_PX)),
             "overlay": overlay(find.uncertainty),
         }
         for find in finds

@@ -41,7 +41,7 @@ class Speed:
 
 def _seconds(net: Network, clock: Callable[[], float] = time.perf_counter) -> float:
     """Of one inference, the second of two."""
-    pixels = torch.zeros(1, *net.traced_size, 3, dtype=torch.uint8)
+    pixels = torch.zeros(1, *net.traced_size, net.image_channels, dtype=torch.uint8)
     took = 0.0
     with torch.no_grad():
         for _ in range(2):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.data.folders import Dataset, photographs
-from compress.data.images import Size, read_all, read_image, read_mask
+from compress.data.images import RGB, Reading, Size, as_rgb, read_all, read_image, read_mask
 from compress.formats.artifact import Artifact
 from compress.measure.evaluate import Evaluation, LabelledImages, evaluate_each
 from compress.report.pictures import Picture, photo_of, pick
@@ -17,7 +17,7 @@ PICTURES = 24
 @dataclass(frozen=True)
 class Photographs:
     """Photographs to show in place of validation images, at most 24, by file name. `pixels` are what the network reads,
-    uint8 RGB [N, H, W, 3]."""
+    uint8 [N, H, W, channels]."""
 
     names: tuple[str, ...]
     photos: tuple[bytes, ...]  # JPEG, in their own shape
@@ -25,15 +25,16 @@ class Photographs:
     warnings: tuple[str, ...] = ()
 
 
-def open_photographs(folder: Path, size: Size) -> Photographs:
+def open_photographs(folder: Path, size: Size, reading: Reading = RGB) -> Photographs:
     """The first 24 images in `folder`, for a network with inputs of `size` (height, width).
 
     Raises DataError for a missing or empty folder and, naming the file, for an image that cannot be read.
     """
     found, left_out = photographs(folder)
     paths = found[:PICTURES]
-    photos = tuple(photo_of(image) for image in read_all(read_image, paths, "reading pictures"))
-    pixels = np.stack([read_image(path, size) for path in paths])
+    whole = read_all(lambda path: read_image(path, reading=reading), paths, "reading pictures")
+    photos = tuple(photo_of(as_rgb(image)) for image in whole)
+    pixels = np.stack([read_image(path, size, reading) for path in paths])
     return Photographs(tuple(path.name for path in paths), photos, pixels, left_out)
 
 
@@ -42,7 +43,7 @@ def pictures_of_photographs(
 ) -> list[Picture]:
     """Runs both files on the photographs; the IoU is that of the student's mask with the teacher's. Raises
     MeasureError."""
-    images = LabelledImages(classes, lambda size: shown.pixels, masks=None)
+    images = LabelledImages(classes, lambda size, channels: shown.pixels, masks=None)
     teacher, ours = evaluate_each({"teacher": heavy, "student": student}, images, first="teacher").values()
     return [
         Picture(name, photo, theirs, mask, None, iou)
@@ -59,7 +60,7 @@ def pictures_of_validation(dataset: Dataset, teacher: Evaluation, student: Evalu
         sample = dataset.val[index]
         mask = teacher.predictions[index]
         reference = read_mask(sample.mask, dataset.coding, mask.shape) if sample.mask else None
-        photo = photo_of(read_image(sample.image))
+        photo = photo_of(as_rgb(read_image(sample.image, reading=dataset.reading)))
         pictures.append(
             Picture(sample.image.name, photo, mask, student.predictions[index], reference, student.iou[index])
         )

@@ -11,7 +11,7 @@ import torch
 
 from compress.data.coding import Coding
 from compress.data.folders import Dataset, open_dataset, open_unlabelled
-from compress.data.images import read_image
+from compress.data.images import RGB, Reading, read_image
 from compress.data.packed import Packed, pack_images, pack_masks
 from compress.errors import DataError, ModelError
 from compress.files import cache_folder, identity
@@ -38,7 +38,7 @@ class Prepared:
     packed    the images to learn from
     stored    what the teachers say of each of them
     teacher   that, or the teachers themselves
-    images    those to measure on, uint8 [N, H, W, 3]
+    images    those to measure on, uint8 [N, H, W, channels]
     identity  of the content of everything read
     """
 
@@ -50,29 +50,35 @@ class Prepared:
     identity: str
 
 
-def open_data(data: DataSection, classes: Sequence[str], seed: int) -> Dataset:
+def open_data(data: DataSection, classes: Sequence[str], seed: int, reading: Reading = RGB) -> Dataset:
     """Raises DataError."""
     if data.folder:
-        return open_dataset(data.folder, classes, data.unlabelled, Coding.of(data, classes))
+        return open_dataset(data.folder, classes, data.unlabelled, Coding.of(data, classes), reading)
     if data.unlabelled:
-        return open_unlabelled(data.unlabelled, classes, seed)
+        return open_unlabelled(data.unlabelled, classes, seed, reading)
     raise DataError("no images: give --data DIR with train/ and val/, or --unlabelled DIR with photographs")
 
 
-def load_teachers(teacher: TeacherSection, model: Trained, trust_pickle: bool = False) -> list[Trained]:
-    """The model itself, or the recipe's teachers. Raises ModelError where one has other classes or another size."""
+def load_teachers(
+    teacher: TeacherSection, model: Trained, trust_pickle: bool = False, reading: Reading = RGB
+) -> list[Trained]:
+    """The model itself, or the recipe's teachers. Raises ModelError where one has other classes or another size, or
+    reads images otherwise."""
     teachers = []
     for path in teacher.models:
-        one = load(path, recipe_of(path), trust_pickle)
+        recipe = recipe_of(path)
+        one = load(path, recipe, trust_pickle)
         if one.classes != model.classes or one.network.traced_size != model.network.traced_size:
             raise ModelError(f"{path}: its recipe has other classes or another input size than the model's")
+        if Reading.of(recipe) != reading:
+            raise ModelError(f"{path}: its recipe has other channels, or another range of values, than the model's")
         teachers.append(one)
     return teachers or [model]
 
 
-def real_pictures(paths: Sequence[Path], net: Network) -> torch.Tensor:
-    """As the network reads them, real values [N, 3, H, W]."""
-    return net.real(torch.from_numpy(np.stack([read_image(path, net.traced_size) for path in paths])))
+def real_pictures(paths: Sequence[Path], net: Network, reading: Reading) -> torch.Tensor:
+    """As the network reads them, real values [N, channels, H, W]."""
+    return net.real(torch.from_numpy(np.stack([read_image(path, net.traced_size, reading) for path in paths])))
 
 
 def prepare(
@@ -87,10 +93,10 @@ def prepare(
     """Images, labels and the teachers' maps, from the cache where they are there. `live`: whether the teachers look at
     every view themselves. Raises DataError."""
     size, samples = teachers[0].network.traced_size, [*dataset.train, *dataset.unlabelled]
-    packed = pack_images([sample.image for sample in samples], size, cache)
+    packed = pack_images([sample.image for sample in samples], size, cache, dataset.reading)
     masks = [sample.mask for sample in dataset.train if sample.mask]
     labels = pack_masks(masks, size, cache, dataset.coding)
-    val = pack_images([sample.image for sample in dataset.val], size, cache)
+    val = pack_images([sample.image for sample in dataset.val], size, cache, dataset.reading)
     names = [teacher.identity for teacher in teachers]
     nets = [teacher.network for teacher in teachers]
     stored = StoredTeacher(*teacher_maps(nets, packed, " ".join(names), cache, tta))
@@ -131,7 +137,7 @@ def with_teacher(teacher: Segmenter, before: Prepared, cache: Path) -> Prepared:
 
 
 def random_pixels(examples: Examples, count: int, size: tuple[int, int], seed: int) -> torch.Tensor:
-    """Images to learn from at `size`, uint8 [count or fewer, H, W, 3]."""
+    """Images to learn from at `size`, uint8 [count or fewer, H, W, channels]."""
     used = examples.trained_on()
     picked = random.Random(seed).sample(used, min(count, len(used)))
     return torch.cat([shrink(torch.from_numpy(examples.pixels[i : i + 1].copy()), size) for i in picked])

@@ -13,6 +13,7 @@ import torch
 
 from compress.budget import TEACHER, Budget, judge
 from compress.data.folders import Dataset
+from compress.data.images import Reading
 from compress.errors import BudgetError, RecipeError
 from compress.files import alone_in, cache_folder, cached, check_writable, identity
 from compress.formats.artifact import Artifact
@@ -104,12 +105,15 @@ def _run(
         settings, tuning = StudentSettings.of(fitting, budget), fitting.training("tune")
         check_keep_float(source.network, settings.keep_float)
         check_budget(source.folded, source.channels, size_bytes)
-        teachers = load_teachers(recipe.teacher, source, trust_pickle)
+        reading = Reading.of(recipe)
+        teachers = load_teachers(recipe.teacher, source, trust_pickle, reading)
         small = small_network(recipe, trust_pickle) if recipe.controls.run else None
-        dataset = open_data(recipe.data, source.classes, recipe.seed)
-        original.check(real_pictures([sample.image for sample in dataset.val[:COMPARED_WITH_MODULE]], source.network))
+        dataset = open_data(recipe.data, source.classes, recipe.seed, reading)
+        seen = [sample.image for sample in dataset.val[:COMPARED_WITH_MODULE]]
+        original.check(real_pictures(seen, source.network, reading))
         del original
-        shown = open_photographs(recipe.report.pictures, recipe.model.input_size) if recipe.report.pictures else None
+        pictures = recipe.report.pictures
+        shown = open_photographs(pictures, recipe.model.input_size, reading) if pictures else None
         warnings = _said_of_data(dataset, shown)
         torch.manual_seed(recipe.seed)
     measured_beside = 1 if source.identity in {teacher.identity for teacher in teachers} else 2
@@ -160,7 +164,7 @@ def _run(
             dataset.reference == "labels",
         )
         _warn(*doubtful)
-        pictures = _pictures(shown, dataset, references["teacher"], artifacts, answers)
+        painted = _pictures(shown, dataset, references["teacher"], artifacts, answers)
 
     record = replace(
         _with_files(_record(start, source, dataset, prepared), artifacts, answers, out / GRAPH),
@@ -177,7 +181,7 @@ def _run(
         earlier=earlier_runs(out, source.sha256),
         palette=palette_of(source.classes, recipe.colours()),
     )
-    write_report(record, pictures, out)
+    write_report(record, painted, out)
     return record
 
 
@@ -300,6 +304,7 @@ def _data(dataset: Dataset, prepared: Prepared) -> Data:
         uncertainty=round(float(np.mean([each.mean() for each in prepared.stored.uncertainty])) / 255, 4),
         reference=dataset.reference,
         val_sha256=hashlib.sha256(prepared.images.tobytes()).hexdigest(),
+        range=dataset.reading.range,
     )
 
 
@@ -328,7 +333,7 @@ def float_file(teacher: Segmenter, name: str, cache: Path) -> Artifact:
     key = identity("fp32 onnx", _FLOAT_FILE, model=teacher.identity, name=name)
     path = cached(cache / f"teacher-{key}.onnx", lambda partial: to_onnx(graph, partial))
     image = teacher.network.input.attrs
-    mean, std = (float(image.zero_point),) * 3, (1 / image.scale,) * 3
+    mean, std = (float(image.zero_point),) * image.channels, (1 / image.scale,) * image.channels
     return describe_in_child(path, graph.activation).reading(mean, std)
 
 
@@ -345,7 +350,7 @@ def _measure(
     times less certain. What the references answer is kept in the cache."""
     machine = Machine(processor(), cores(), load_now())
     files = {**references, **controls, **{artifact.format: artifact for artifact in artifacts}}
-    labelled = LabelledImages.of(dataset, lambda size: images)
+    labelled = LabelledImages.of(dataset, lambda size, channels: images)
     known = dict.fromkeys(references, Known(cache))
     found = measure(files, labelled, against="teacher", seconds=recipe.measure.seconds, known=known)
     measurements = {name: each.measurement for name, each in found.items()}

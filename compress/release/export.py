@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from compress.data.images import Reading
 from compress.formats.artifact import Artifact
 from compress.formats.metadata import Card
 from compress.formats.onnx import to_onnx
@@ -29,7 +30,13 @@ class FileSettings:
     @classmethod
     def of(cls, recipe: Recipe) -> "FileSettings":
         card = Card(
-            recipe.name, recipe.version, recipe.description, recipe.author, recipe.licence, tuple(recipe.model.classes)
+            recipe.name,
+            recipe.version,
+            recipe.description,
+            recipe.author,
+            recipe.licence,
+            tuple(recipe.model.classes),
+            Reading.of(recipe).words,
         )
         reads = recipe.preprocess.of_pixels() if recipe.onnx_input == "float32" else None
         return cls(card, tuple(recipe.formats), reads)

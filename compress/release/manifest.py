@@ -8,6 +8,7 @@ from typing import Any
 
 from compress.errors import ExportError
 from compress.files import read_json, sha256_of, size_of
+from compress.flags import MOST_CHANNELS
 
 FILE = "manifest.json"
 REPORT = "report.json"
@@ -82,8 +83,11 @@ def _check_entry(path: Path, entry: dict[str, Any]) -> None:
     for key in ("input", "output"):
         if not isinstance(entry.get(key, {}), dict):
             raise ExportError(f"{path}: {name!r}: {key}: a table is expected; run it again")
+    given = entry.get("input", {})
     for key in ("mean", "std"):
-        _check_colours(path, name, key, entry.get("input", {}).get(key))
+        _check_colours(path, name, key, given.get(key))
+    if not _is_range(given.get("range")):
+        raise ExportError(f"{path}: {name!r}: input.range {given['range']!r:.40}: cannot be; run it again")
 
 
 def _check_name(path: Path, name: str) -> None:
@@ -92,15 +96,21 @@ def _check_name(path: Path, name: str) -> None:
 
 
 def _check_colours(path: Path, name: str, key: str, values: Any) -> None:
-    """Three finite numbers, or none at all; a standard deviation is more than 0."""
-    numbers = values is None or (
-        isinstance(values, list)
-        and len(values) == 3
-        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
-        and (key != "std" or min(values) > 0)
-    )
-    if not numbers:
+    """Finite numbers, one for each channel, or none at all; a standard deviation is more than 0."""
+    if not (values is None or (_are_numbers(values) and (key != "std" or min(values) > 0))):
         raise ExportError(f"{path}: {name!r}: input.{key} {values!r:.40}: cannot be; run it again")
+
+
+def _is_range(ends: Any) -> bool:
+    return ends is None or (_are_numbers(ends) and len(ends) == 2 and ends[0] < ends[1])
+
+
+def _are_numbers(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and 0 < len(values) <= MOST_CHANNELS
+        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    )
 
 
 def _check_classes(path: Path, classes: Any) -> None:

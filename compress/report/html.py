@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from compress.data.images import Reading
 from compress.measure.values import Measurement
 from compress.report import charts
 from compress.report.contradictions import FLOAT, between_runs, in_run
@@ -214,7 +215,7 @@ def _facts(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
     groups: list[tuple[str, dict[str, Any]]] = [
         ("Run", {"created": record.created, "seed": record.seed}),
         ("Source", _known(record.source)),
-        ("Data", _known(record.data)),
+        ("Data", _known(record.data) | _pixels(record)),
         ("Minutes per stage", {stage: f"{minutes:.1f}" for stage, minutes in record.minutes.items()}),
         ("Machine", _known(record.machine)),
         ("Versions", record.tools),
@@ -224,6 +225,12 @@ def _facts(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
         for title, group in groups
         if group
     ]
+
+
+def _pixels(record: RunRecord) -> dict[str, str]:
+    """How the values of images became pixels, where that need be said."""
+    words = Reading(record.artifacts[0].channels, record.data.range).words if record.artifacts else ""
+    return {"pixels": words} if words else {}
 
 
 def _known(value: Source | Data | Machine) -> dict[str, Any]:

@@ -63,6 +63,7 @@ class Data:
     uncertainty  of the teacher, mean over the pixels to learn from, 0 to 1
     reference    what IoU is against: "labels" or "teacher"
     val_sha256   of the pixels to measure on
+    range        values of more than 8 bits that became pixels 0 and 255
     """
 
     train: int | None = None
@@ -73,6 +74,7 @@ class Data:
     uncertainty: float | None = None
     reference: str | None = None
     val_sha256: str | None = None
+    range: tuple[float, float] | None = None
 
     def same_images(self, other: "Data") -> bool:
         """Whether both were surely measured on the same images, against the same kind of masks."""

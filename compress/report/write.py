@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from compress.data.images import Reading
 from compress.files import write_whole
 from compress.formats.artifact import Artifact
 from compress.report.comparison import conclusions_of, contradictions_of, names_of, render_comparison
@@ -74,20 +75,21 @@ def manifest(record: RunRecord, report_sha256: str) -> dict[str, Any]:
         "classes": list(record.classes),
         "palette": [colour or None for colour in record.colours],
         "source": {"file": Path(source.file).name, "sha256": source.sha256, "size_bytes": source.size_bytes},
-        "files": [_entry(artifact) for artifact in record.artifacts],
+        "files": [_entry(artifact, Reading(artifact.channels, record.data.range)) for artifact in record.artifacts],
         "report": {"file": "report.json", "sha256": report_sha256},
         "tools": record.tools,
     }
 
 
-def _entry(artifact: Artifact) -> dict[str, Any]:
+def _entry(artifact: Artifact, reading: Reading) -> dict[str, Any]:
     given, made = asdict(artifact.input), asdict(artifact.output)
+    said = {"pixels": reading.words, "range": reading.range}
     return {
         "format": artifact.format,
         "file": artifact.path.name,
         "sha256": artifact.sha256,
         "size_bytes": artifact.size_bytes,
-        "input": {key: given[key] for key in _INPUT_KEYS},
+        "input": {key: given[key] for key in _INPUT_KEYS} | {key: value for key, value in said.items() if value},
         "output": {key: made[key] for key in _OUTPUT_KEYS},
     }
 

@@ -88,11 +88,11 @@ class Child:
     def probabilities(
         self, image: np.ndarray, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> np.ndarray:
-        """uint8 [H, W, 3] -> float32 [classes, h, w]; `mean` and `std` as `Session.prepare` has them."""
+        """uint8 [H, W, channels] -> float32 [classes, h, w]; `mean` and `std` as `Session.prepare` has them."""
         return self._ask({"mean": mean, "std": std}, image)[1][0]
 
     def outputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """uint8 [H, W, 3] -> every output by name, in the file's own shape and dtype."""
+        """uint8 [H, W, channels] -> every output by name, in the file's own shape and dtype."""
         answer, arrays = self._ask({"outputs": True}, image)
         return dict(zip(answer["names"], arrays, strict=True))
 

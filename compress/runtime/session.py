@@ -18,12 +18,12 @@ import numpy as np
 
 from compress.errors import MeasureError
 from compress.files import sha256_of
-from compress.formats.artifact import LOGITS, Artifact, IOSpec
+from compress.formats.artifact import IMAGE_EXPECTED, LOGITS, Artifact, IOSpec, image_layout
 from compress.machine import THREADS
 
 Values = tuple[float, ...]
-NOISE_READING = ((127.5,) * 3, (64.0,) * 3)
-"""Mean and std by which a float32 input reads noise, where the file states none."""
+NOISE_READING = ((127.5,), (64.0,))
+"""Mean and std, of every channel, by which a float32 input reads noise, where the file states none."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,28 @@ class Session:
         return self.infer(array)
 
     def prepare(self, image: np.ndarray, mean: Values | None = None, std: Values | None = None) -> np.ndarray:
-        """uint8 RGB [H, W, 3] -> what `run` takes. A float32 input reads (pixel - mean) / std: those that the file
-        states, or else these."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise MeasureError(f"{self.path}: an image must be uint8 RGB [H, W, 3], not {image.dtype} {image.shape}")
+        """uint8 [H, W, channels] -> what `run` takes. A float32 input reads (pixel - mean) / std: those that the file
+        states, or else these, of each channel or of every one."""
+        channels = self.input.side("C")
+        if image.ndim != 3 or image.shape[2] != channels or image.dtype != np.uint8:
+            raise MeasureError(
+                f"{self.path}: an image must be uint8 [H, W, {channels}], not {image.dtype} {list(image.shape)}"
+            )
         if self.input.dtype == "float32":
             mean, std = self.input.mean or mean, self.input.std or std
             if mean is None or std is None:
                 raise MeasureError(f"{self.path}: a float32 input needs the mean and std of its manifest")
+            if not {len(mean), len(std)} <= {1, channels}:
+                raise MeasureError(
+                    f"{self.path}: reads {channels} channels, and mean and std have {len(mean)} and {len(std)} values; "
+                    "give as many as channels"
+                )
             image = (image - np.array(mean, np.float32)) / np.array(std, np.float32)
         ordered = image if self.input.layout == "NHWC" else image.transpose(2, 0, 1)
         return np.ascontiguousarray(ordered)[np.newaxis]
 
     def probabilities(self, image: np.ndarray, mean: Values | None = None, std: Values | None = None) -> np.ndarray:
-        """uint8 RGB [H, W, 3] at the file's input size -> float32 [classes, H, W], the same for every format.
+        """uint8 [H, W, channels] at the file's input size -> float32 [classes, H, W], the same for every format.
 
         `mean` and `std` are those of `prepare`. Raises MeasureError, also for an output that is no map of classes.
         """
@@ -123,9 +131,9 @@ def artifact_of(path: Path, source: IOSpec, output: IOSpec) -> Artifact:
 
 
 def noise(session: Session) -> np.ndarray:
-    """An image to try a file out with, uint8 [H, W, 3]."""
-    height, width = session.input.side("H"), session.input.side("W")
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    """An image to try a file out with, uint8 [H, W, channels]."""
+    shape = [session.input.side(axis) for axis in "HWC"]
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
 def tried_activation(session: Session) -> str | None:
@@ -204,12 +212,11 @@ def _onnx_spec(path: Path, end: str, value: Any, layout: str, facts: dict[str, s
 
 
 def _colours(facts: dict[str, str], key: str) -> Values | None:
-    """`input_mean` or `input_std` of the metadata: three numbers, or nothing that can be used."""
+    """`input_mean` or `input_std` of the metadata: numbers, or nothing that can be used."""
     try:
-        red, green, blue = map(float, facts[f"input_{key}"].split())
+        return tuple(map(float, facts[f"input_{key}"].split())) or None
     except (KeyError, ValueError):
         return None
-    return red, green, blue
 
 
 def open_interpreter(path: Path, threads: int) -> Any:
@@ -343,12 +350,11 @@ def _is_map(shape: Sequence[int], layout: str, result: Sequence[int], other: str
 
 
 def _layout(path: Path, shape: list[Any]) -> str:
-    """Where the three colours are."""
-    usual = ("NHWC", "NCHW") if path.suffix == ".tflite" else ("NCHW", "NHWC")
-    for layout in usual:
-        if len(shape) == 4 and shape[layout.index("C")] == 3:
-            return layout
-    raise MeasureError(f"{path}: the input has shape {shape}; an RGB image, [1, H, W, 3] or [1, 3, H, W], is expected")
+    """Where the channels are."""
+    layout = image_layout(shape, channels_last=path.suffix == ".tflite")
+    if layout is None:
+        raise MeasureError(f"{path}: the input has shape {shape}; {IMAGE_EXPECTED}")
+    return layout
 
 
 OPENERS: dict[str, Callable[[Path, int], Session]] = {

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from compress.data.coding import OBJECT_255
-from compress.data.images import UnreadableError, checked, is_lossy, read_image, read_mask
+from compress.data.images import Reading, UnreadableError, as_rgb, checked, is_lossy, read_image, read_mask
 from compress.errors import DataError
 
 
@@ -196,10 +197,17 @@ def test_an_image_that_no_photograph_is_stored_as_is_never_decoded(tmp_path):
         read_image(tmp_path / "a.png")
 
 
-def test_images_of_fractions_or_too_many_pixels_are_named(tmp_path):
-    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(UnreadableError, match=r"a\.tif: pixels are 32-bit fractions"):
+def test_fractions_go_from_0_to_1_and_others_ask_for_a_range(tmp_path):
+    Image.fromarray(np.array([[0, 0.5], [0.2, 1]], np.float32)).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", reading=GREY)[..., 0], [[0, 128], [51, 255]])
+    Image.fromarray(np.array([[-2, 0], [1, 3]], np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif: holds fractions from -2 to 3; .*range = \[LOW, HIGH\]"):
         read_image(tmp_path / "a.tif")
+    found = read_image(tmp_path / "a.tif", reading=Reading(1, (-2, 3)))
+    np.testing.assert_array_equal(found[..., 0], [[0, 102], [153, 255]])
+
+
+def test_images_of_too_many_pixels_are_named(tmp_path):
     (tmp_path / "b.ppm").write_bytes(b"P6 30000 30000 255\n")
     with pytest.raises(UnreadableError, match=r"b\.ppm: .*900000000 pixels"):
         read_image(tmp_path / "b.ppm")
@@ -209,3 +217,99 @@ def test_mask_id_beyond_a_byte_is_refused(tmp_path):
     Image.fromarray(np.array([[0, 300]], np.uint16)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="class id 300"):
         read_mask(tmp_path / "a.png")
+
+
+GREY = Reading(1)
+BANDS = np.random.default_rng(0).integers(0, 65536, (5, 7, 6)).astype(np.uint16)
+
+
+def test_16_bits_are_divided_by_257_or_spread_over_a_range(tmp_path):
+    values = np.array([[0, 256, 257], [1000, 3000, 65535]], np.uint16)
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(values).save(tmp_path / name)
+        assert read_image(tmp_path / name, reading=GREY)[..., 0].tolist() == [[0, 0, 1], [3, 11, 255]]
+        ranged = read_image(tmp_path / name, reading=Reading(1, (0, 3000)))
+        assert ranged[..., 0].tolist() == [[0, 22, 22], [85, 255, 255]]
+
+
+def test_a_photograph_is_grey_to_a_network_of_one_channel(tmp_path):
+    path = save(tmp_path / "a.png", np.array([[[255, 0, 0], [0, 255, 0], [9, 9, 9]]]))
+    assert read_image(path, reading=GREY)[..., 0].tolist() == [[76, 150, 9]]
+
+
+def test_four_channels_are_those_of_the_file_each_by_itself(tmp_path):
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[:2] = (200, 100, 50, 0)  # what an alpha of 0 hides is a band like any other
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", reading=Reading(4)), rgba)
+    smaller = read_image(tmp_path / "a.png", (2, 4), Reading(4))
+    np.testing.assert_array_equal(smaller[:, 0, 0], np.asarray(Image.fromarray(rgba[..., 0]).resize((4, 2), 2))[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("mode", "has"), [("RGB", r"3 channels \(RGB\)"), ("L", r"1 channel \(uint8\)"), ("CMYK", "4 channels")]
+)
+def test_channels_that_are_not_there_are_no_image(tmp_path, mode, has):
+    Image.new(mode, (4, 4)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=rf"a\.tif: has {has}.*, and the network reads 4") as error:
+        checked(tmp_path / "a.tif", Reading(4))
+    assert not isinstance(error.value, UnreadableError)
+
+
+@pytest.mark.parametrize("how", ["contig", "separate", "pages"])
+def test_bands_of_a_tiff_file_are_read_however_they_lie(tmp_path, how):
+    laid = BANDS if how == "contig" else BANDS.transpose(2, 0, 1)
+    more = {} if how == "pages" else {"planarconfig": how}
+    tifffile.imwrite(tmp_path / "a.tif", laid, photometric="minisblack", compression="zlib", **more)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", reading=Reading(6)), BANDS // 257)
+    with pytest.raises(DataError, match="and the network reads 5"):
+        read_image(tmp_path / "a.tif", reading=Reading(5))
+
+
+def test_16_bits_of_colours_are_read_whole_where_a_range_is_given(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", BANDS[..., :3] // 16, photometric="rgb")
+    found = read_image(tmp_path / "a.tif", reading=Reading(3, (0, 4095)))
+    np.testing.assert_array_equal(found, np.rint(255 * (BANDS[..., :3] // 16 / np.float32(4095))))
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 6)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, ">u2", np.float32, np.float64])
+def test_arrays_are_images_too(tmp_path, shape, dtype):
+    pixels = (BANDS // 257).astype(np.uint8).ravel()[: int(np.prod(shape))].reshape(shape)
+    held = {"u": pixels.astype(dtype), "f": pixels / np.dtype("f8").type(255)}[np.dtype(dtype).kind].astype(dtype)
+    np.save(tmp_path / "a.npy", held * 257 if np.dtype(dtype).itemsize == 2 else held)
+    reading = Reading(shape[2] if len(shape) == 3 else 1)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.npy", reading=reading), pixels.reshape(5, 7, -1))
+    if reading.channels == 1:
+        assert read_image(tmp_path / "a.npy").shape == (5, 7, 3)
+
+
+def test_an_array_that_is_none_is_one_line(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.array([print], object), allow_pickle=True)
+    with pytest.raises(UnreadableError, match=r"a\.npy: "):
+        read_image(path)
+    header = np.lib.format.write_array_header_1_0
+    with path.open("wb") as file:
+        header(file, {"descr": "<u2", "fortran_order": False, "shape": (60_000, 60_000, 3)})
+    with pytest.raises(UnreadableError, match=r"a\.npy: "):
+        read_image(path)
+    for values, message in (
+        (np.zeros((2, 3, 4, 5), np.uint8), "its shape is"),
+        (np.zeros((4, 4, 3), np.int16), r"holds int16; .*range = \[LOW, HIGH\]"),
+        (np.zeros((4, 4, 3), complex), "holds complex128; save uint8"),
+        (np.full((4, 4, 3), np.nan), "holds NaN or infinite values"),
+    ):
+        np.save(path, values)
+        with pytest.raises(DataError, match=message):
+            read_image(path)
+
+
+def test_the_thumbnail_of_many_bands_shows_the_first_three(tmp_path):
+    values = np.zeros((40, 64, 6), np.uint8)
+    values[..., 1], values[..., 4] = 200, 90
+    np.save(tmp_path / "a.npy", values)
+    size, thumbnail = checked(tmp_path / "a.npy", Reading(6))
+    assert size == (40, 64)
+    np.testing.assert_array_equal(thumbnail, np.broadcast_to([0, 200, 0], (32, 32, 3)))
+    assert as_rgb(values[..., 4:]).shape == (40, 64, 3)

@@ -34,9 +34,9 @@ def test_runtimes_compute_the_same_with_metadata_as_without(tmp_path):
 
 
 def test_it_holds_what_the_card_says_and_is_reproducible():
-    data = metadata(CARD, 0, 1, 0, 255)
+    data = metadata(CARD, 3, 0, 1, 0, 255)
     assert data[4:8] == b"M001"
     for text in ("rocks", "2.1", "finds rocks", "A. Stone", "CC0", LABELS):
         assert text.encode() in data
-    assert data == metadata(CARD, 0, 1, 0, 255)
+    assert data == metadata(CARD, 3, 0, 1, 0, 255)
     assert packed_labels(CARD) == packed_labels(CARD)

@@ -47,6 +47,6 @@ def test_a_file_of_one_size_is_not_free(tmp_path):
 
 
 def test_an_input_that_is_no_image_is_refused(tmp_path):
-    path = write(tmp_path / "any.onnx", ("n", 5, "h", "w"))
+    path = write(tmp_path / "any.onnx", ("n", 50, "h", "w"))
     with pytest.raises(MeasureError, match="an RGB image"):
         with_size(path, (32, 96), tmp_path / "sized.onnx")

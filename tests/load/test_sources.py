@@ -208,12 +208,32 @@ def test_weights_of_an_onnx_file_lie_in_its_folder(tmp_path, location, message):
         draft(external(tmp_path / "in", location), Told(mean=(0.0,) * 3))
 
 
-def test_a_graph_that_reads_something_else_than_rgb_is_one_line(tmp_path):
-    class Grey(nn.Module):
-        def forward(self, x):
-            return F.conv2d(x, torch.ones(2, 1, 1, 1))
+class OfChannels(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.last = nn.Conv2d(8, 2, 1)
+        self.first = nn.Conv2d(channels, 8, 3, padding=1)
 
-    path = tmp_path / "grey.pt2"
-    torch.export.save(torch.export.export(Grey(), (torch.rand(1, 1, 16, 16),)), path)
-    with pytest.raises(ModelError, match=r"grey\.pt2: does not run on an RGB image of 16x16"):
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x)))
+
+
+@pytest.mark.parametrize("channels", [1, 4, 6])
+def test_the_channels_of_an_image_are_those_that_the_graph_reads(tmp_path, channels):
+    path, image = tmp_path / "model.pt", torch.rand(1, channels, 20, 28)
+    torch.jit.trace(OfChannels(channels), image).save(path)
+    recipe = draft(path, Told(mean=(0.5,) * channels, size=(20, 28)))
+    assert recipe.model.channels == channels
+    assert recipe.preprocess.std == (1.0,) * channels
+    assert load(path, recipe).network.shapes()["image"] == (1, channels, 20, 28)
+
+
+def test_a_graph_that_reads_no_image_is_one_line(tmp_path):
+    class Rows(nn.Module):
+        def forward(self, x):
+            return F.conv1d(x, torch.ones(2, 1, 1))
+
+    path = tmp_path / "rows.pt2"
+    torch.export.save(torch.export.export(Rows(), (torch.rand(1, 1, 16),)), path)
+    with pytest.raises(ModelError, match=r"rows\.pt2: does not run on an image: RGB 320x320"):
         draft(path, Told(mean=(0.0,) * 3))

@@ -88,8 +88,8 @@ def test_a_single_channel_of_logits_is_an_object_above_0(brightness):
 def images_of(*columns, masks=None):
     """Images of 8x8 whose first columns are white, of which nobody asks another size."""
 
-    def pixels(size):
-        assert size == (8, 8)
+    def pixels(size, channels):
+        assert (size, channels) == ((8, 8), 3)
         return np.stack([half_bright(count) for count in columns])
 
     return LabelledImages(("background", "object"), pixels, masks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from compress.errors import ExportError
@@ -11,11 +11,13 @@ from compress.graph.operators.operator import Attributes, Channels, OnSteps, Ope
 
 @dataclass(frozen=True)
 class ImageAttributes(Attributes):
-    """real value = scale * (pixel - zero_point); `size`: the height and width that the network was traced at."""
+    """real value = scale * (pixel - zero_point); `size`: the height and width that the network was traced at.
+    `channels` are told by the weights too, and are no part of what a network is known by."""
 
     scale: float
     zero_point: int
     size: Pair
+    channels: int = field(default=3, repr=False)
 
 
 def _given(*_: Any) -> Any:
