@@ -9,6 +9,8 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How such a file begins; the last two are BigTIFF."""
 LARGEST = 1 << 30
 """Bytes of one image that are read."""
+_DENSEST = 1100
+"""Times that a deflated file grows at most."""
 
 
 def read_npy(path: Path) -> np.ndarray:
@@ -26,12 +28,16 @@ def read_tiff(path: Path, channels: int) -> np.ndarray:
     ValueError, and whatever tifffile raises for another file."""
     import tifffile
 
+    tifffile.logger().setLevel("CRITICAL")  # what is wrong with a file is raised too
     with tifffile.TiffFile(path) as file:
         pages = list(file.pages[: channels + 1])
         first = pages[0]
         alike = len(pages) == channels and all((p.shape, p.dtype) == (first.shape, first.dtype) for p in pages)
         stack = pages if alike and first.axes == "YX" else [first]
-        _check_bytes(len(stack) * math.prod(first.shape) * np.dtype(first.dtype).itemsize)
+        count = len(stack) * math.prod(first.shape) * np.dtype(first.dtype).itemsize
+        _check_bytes(count)
+        if count > _DENSEST * path.stat().st_size:
+            raise ValueError("is cut off")
         values = [np.moveaxis(page.asarray(), 0, -1) if page.axes == "SYX" else page.asarray() for page in stack]
     return values[0] if len(values) == 1 else np.stack(values, axis=-1)
 

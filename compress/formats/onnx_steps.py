@@ -215,6 +215,6 @@ def _normalisation(told: Mapping[str, str]) -> Normalisation | None:
     if not told.keys() >= set(_NORMALISATION):
         return None
     mean, std = (tuple(float(number) for number in told[name].split()) for name in _NORMALISATION)
-    if len(mean) != 3 or len(std) != 3:
-        raise ExportError("the mean or the std of its input are no three numbers")
+    if not len(mean) == len(std) > 0:
+        raise ExportError("the mean and the std of its input are not as many numbers")
     return mean, std

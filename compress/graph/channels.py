@@ -73,8 +73,8 @@ def _segments(net: Network, node: Node, inputs: list[list[str]], ties: "_Ties") 
 
 def _made(net: Network, node: Node, given: list[str], ties: "_Ties") -> list[str]:
     weight = net.weight(node.name)
-    if is_depthwise(node, weight):
-        return given
+    if is_depthwise(node, weight) or (given == [net.input.name] and tuple(weight.shape[:2]) == (1, 1)):
+        return given  # of a grey image one channel is made of one, as its normalisation does
     reason = "grouped convolution" if node.attrs.groups > 1 else ""
     if reason:
         ties.freeze(given, reason)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import NodeProto, numpy_helper
+from onnx import NodeProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +20,15 @@ from torch.nn import functional as F
 from compress.errors import ModelError
 from compress.formats.whole import stored_tensors
 
+READABLE = (
+    TensorProto.UNDEFINED,
+    TensorProto.FLOAT,
+    TensorProto.FLOAT16,
+    TensorProto.BFLOAT16,
+    TensorProto.DOUBLE,
+    TensorProto.UINT8,
+)
+"""What an image may be."""
 Value = Any
 """A Tensor that depends on the image, or a numpy array that does not; None for an input that is left out."""
 
@@ -39,6 +48,10 @@ def read_onnx(path: Path) -> "OnnxModule":
     images = [each.name for each in model.graph.input if each.name not in stored]
     if len(images) != 1 or not model.graph.output:
         raise ModelError(f"{path}: reads {len(images)} tensors and gives {len(model.graph.output)}; expected one image")
+    kind = next(each for each in model.graph.input if each.name == images[0]).type.tensor_type.elem_type
+    if kind not in READABLE:
+        name = onnx.TensorProto.DataType.Name(kind).lower()
+        raise ModelError(f"{path}: its image is {name}; files are written here for 8 bits of each channel")
     unknown = sorted(
         {f"{node.domain}.{node.op_type}".lstrip(".") for node in _from_image(model) if _key(node) not in OPERATORS}
     )

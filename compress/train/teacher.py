@@ -21,6 +21,7 @@ from compress.files import cached, identity, unwritten, written
 from compress.graph.channels import Channels
 from compress.graph.network import Network
 from compress.load.sizes import nearest_size
+from compress.load.walk import NORMALISE
 from compress.prune.cut import kept_channels
 from compress.terminal.progress import tqdm
 from compress.train.device import autocast, best_device, placed
@@ -277,11 +278,12 @@ def all_classes(predicted: Tensor) -> Tensor:
 
 def feature_tensors(net: Network) -> list[str]:
     """Where features are compared: the results of additions, which end a block; where a network has few,
-    convolutions spread evenly over it."""
+    convolutions spread evenly over it, but for the normalisation, which no student has."""
     sums = [node.name for node in net.nodes if node.op == "add"]
     if len(sums) >= 4:
         return sums
-    convs = [node.name for node in net.nodes if node.kind.weights and node.attrs.groups == 1][:-1]
+    layers = [node for node in net.nodes if node.kind.weights and node.name != NORMALISE]
+    convs = [node.name for node in layers if node.attrs.groups == 1][:-1]
     return sorted({*sums, *convs[:: max(1, len(convs) // 8)]})
 
 

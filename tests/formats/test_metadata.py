@@ -2,7 +2,10 @@
 
 import zipfile
 
+import flatbuffers
 import numpy as np
+import pytest
+from flatbuffers.table import Table
 from integer_reference import GraphBuilder
 from operator_cases import u_shape
 
@@ -31,6 +34,33 @@ def test_runtimes_compute_the_same_with_metadata_as_without(tmp_path):
     with_card = open_model(exported(tmp_path / "with.tflite", CARD)).probabilities(image)
     without = open_model(exported(tmp_path / "without.tflite", None)).probabilities(image)
     assert np.array_equal(with_card, without)
+
+
+@pytest.mark.parametrize(("channels", "colours"), [(1, 2), (3, 1), (4, None)])
+def test_an_image_is_grey_or_rgb_or_none_to_the_schema(channels, colours):
+    data = metadata(CARD, channels, 0, 1, 0, 255)
+    model = Table(data, flatbuffers.encode.Get(flatbuffers.packer.uoffset, data, 0))
+    (graph,) = tables(model, 3)
+    (image,) = tables(graph, 2)
+    content = child(image, 3)
+    assert (
+        content and child(content, 1).Get(flatbuffers.number_types.Int8Flags, slot(child(content, 1), 0))
+    ) == colours
+
+
+def slot(table, index):
+    return table.Pos + table.Offset(4 + 2 * index)
+
+
+def child(table, index):
+    return Table(table.Bytes, table.Indirect(slot(table, index))) if table.Offset(4 + 2 * index) else None
+
+
+def tables(table, index):
+    start = table.Vector(table.Offset(4 + 2 * index))
+    return [
+        Table(table.Bytes, table.Indirect(start + 4 * i)) for i in range(table.VectorLen(table.Offset(4 + 2 * index)))
+    ]
 
 
 def test_it_holds_what_the_card_says_and_is_reproducible():

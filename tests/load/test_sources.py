@@ -228,12 +228,24 @@ def test_the_channels_of_an_image_are_those_that_the_graph_reads(tmp_path, chann
     assert load(path, recipe).network.shapes()["image"] == (1, channels, 20, 28)
 
 
-def test_a_graph_that_reads_no_image_is_one_line(tmp_path):
-    class Rows(nn.Module):
-        def forward(self, x):
-            return F.conv1d(x, torch.ones(2, 1, 1))
+def test_an_onnx_file_of_more_than_8_bits_is_refused_by_name(tmp_path):
+    ends = [
+        onnx.helper.make_tensor_value_info(name, kind, [1, 3, 16, 16])
+        for name, kind in (("image", onnx.TensorProto.UINT16), ("map", onnx.TensorProto.FLOAT))
+    ]
+    cast = onnx.helper.make_node("Cast", ["image"], ["map"], to=onnx.TensorProto.FLOAT)
+    path = tmp_path / "deep.onnx"
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([cast], "deep", ends[:1], ends[1:])), path)
+    with pytest.raises(ModelError, match=r"deep\.onnx: its image is uint16; .* 8 bits of each channel"):
+        draft(path, Told(mean=(0.0,) * 3))
 
-    path = tmp_path / "rows.pt2"
-    torch.export.save(torch.export.export(Rows(), (torch.rand(1, 1, 16),)), path)
-    with pytest.raises(ModelError, match=r"rows\.pt2: does not run on an image: RGB 320x320"):
+
+def test_a_graph_that_reads_no_image_is_one_line(tmp_path):
+    class Volume(nn.Module):
+        def forward(self, x):
+            return F.conv3d(x, torch.ones(2, 3, 1, 1, 1))
+
+    path = tmp_path / "scan.pt2"
+    torch.export.save(torch.export.export(Volume(), (torch.rand(1, 3, 4, 16, 16),)), path)
+    with pytest.raises(ModelError, match=r"scan\.pt2: does not run on an image: RGB 16x16"):
         draft(path, Told(mean=(0.0,) * 3))

@@ -28,9 +28,8 @@ def asked(artifact, images, masks, cache, monkeypatch) -> tuple[object, int]:
 
     with monkeypatch.context() as patch:
         patch.setattr(Child, "probabilities", counted)
-        labelled = LabelledImages(
-            ("background", "object"), lambda size, channels: images, masks and (lambda: iter(masks))
-        )
+        given = masks and (lambda: iter(masks))
+        labelled = LabelledImages(("background", "object"), lambda size, channels: images, given)
         known = {"teacher": Known(cache)}
         found = measure({"teacher": artifact}, labelled, against="teacher", threads=1, seconds=0.01, known=known)
     return found["teacher"], len(count)

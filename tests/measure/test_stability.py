@@ -58,3 +58,24 @@ def test_shift_and_jpeg_keep_shape_and_content():
     smooth = np.broadcast_to(np.linspace(0, 255, 64).astype(np.uint8)[:, None, None], (64, 64, 3))
     assert np.abs(recompressed(smooth).astype(int) - smooth).max() < 8
     assert recompressed(image).shape == image.shape == moved.shape
+    assert recompressed(image[..., :1]).shape == (9, 7, 1)
+
+
+def test_what_is_neither_grey_nor_rgb_is_no_jpeg():
+    class Flat:
+        def __init__(self, path, threads):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            pass
+
+        def probabilities(self, image, mean, std):
+            return np.zeros((1, 8, 8), np.float32)
+
+    spec = IOSpec("image", (1, 8, 8, 4), "uint8", "NHWC")
+    images = np.zeros((2, 8, 8, 4), np.uint8)
+    result = stability(Artifact(Path("model.tflite"), "tflite", "", 0, spec, spec), images, open_child=Flat)
+    assert (result.shift, result.jpeg) == ((0.0, 0.0), ())
