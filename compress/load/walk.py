@@ -263,7 +263,7 @@ class Walk:
             source = self.select(node.inputs[0], indices)
             attrs = replace(node.attrs, groups=len(chosen))
             return self.append(kind, [source], attrs, layer, (weight[chosen], bias[chosen]))
-        if kind.channels is Channels.PASSES and kind is not SOFTMAX:
+        if kind.channels is Channels.PASSES:
             return self.append(kind, [self.select(node.inputs[0], indices)], node.attrs, layer)
         if kind.channels is Channels.TIES:
             sources = [self.select(each, indices) if self.channels(each) > 1 else each for each in node.inputs]

@@ -12,7 +12,8 @@ from compress.graph.operators.image import ImageAttributes
 from compress.load.trace import trace
 from compress.prune.cost import CHANNEL_BYTES, OPERATOR_BYTES, predicted_bytes
 from compress.prune.importance import GroupDamage, _pivoted, measure_damage
-from compress.prune.widths import choose, next_width
+from compress.prune.units import next_width
+from compress.prune.widths import choose
 
 CONV = ConvAttributes()
 
