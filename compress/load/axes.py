@@ -122,3 +122,11 @@ def broadcast(left: View, right: View) -> tuple[Dim, ...] | None:
         if ours != theirs and ours and theirs:
             return None
     return tuple(x or y for x, y in zip(a, b))
+
+
+def channel_order(dim: Dim) -> list[int]:
+    """The channels that a dimension runs through, in its order; those of other axes are none."""
+    order = [0] if all(part.axis == "c" for part in dim) else []
+    for part in dim:
+        order = [first + index * part.stride for first in order for index in range(part.size)]
+    return order

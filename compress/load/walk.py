@@ -23,7 +23,7 @@ from compress.graph.operators.elementwise import CONCAT
 from compress.graph.operators.image import IMAGE, ImageAttributes
 from compress.graph.operators.operator import Attributes, Call, Channels, FromAten, Operator
 from compress.graph.operators.unary import SOFTMAX, UNARY
-from compress.load.axes import View, broadcast
+from compress.load.axes import View, broadcast, channel_order
 from compress.load.calls import CALLS
 from compress.load.calls.call import Called, Unsupported, Value, viewed
 from compress.load.faithful import layer_of, paths_of, stored_in
@@ -210,10 +210,12 @@ class Walk:
         return view.on(self.affine(layer, view.tensor, scale, shift), view.shape)
 
     def linear(self, view: View, weight: Tensor, bias: Tensor | None, layer: str) -> View:
-        """Of the last dimension, [O, I] and [O]: a 1x1 convolution, if that dimension is all channels."""
-        if view.dims[-1] != view.whole("c"):
+        """Of the last dimension, [O, I] and [O]: a 1x1 convolution, if that dimension is all channels, in any order."""
+        if sorted(order := channel_order(view.dims[-1])) != list(range(view.shape[0])):
             raise Unsupported("of a dimension that is not the channels of a map")
-        weights = weight.float()[:, :, None, None], torch.zeros(len(weight)) if bias is None else bias.float()
+        placed = torch.empty_like(weight, dtype=torch.float32)
+        placed[:, order] = weight.float()
+        weights = placed[:, :, None, None], torch.zeros(len(weight)) if bias is None else bias.float()
         shape = (len(weight), *view.shape[1:])
         result = View.of_map(self.append(CONV, [view.tensor], POINTWISE, layer, weights), shape)
         return result.with_dims([*view.dims[:-1], result.whole("c")])
@@ -238,10 +240,7 @@ class Walk:
         whole = View.of_map(view.tensor, view.shape).dims
         if len(view.dims) != 4 or any(view.dims[index] != whole[index] for index in (0, 2, 3)):
             raise Unsupported("of a tensor that is no map [N, C, H, W]")
-        order = torch.zeros(1, dtype=torch.long)
-        for part in view.dims[1]:
-            order = (order[:, None] + torch.arange(part.size) * part.stride).flatten()
-        return self.select(view.tensor, tuple(order.tolist()))
+        return self.select(view.tensor, tuple(channel_order(view.dims[1])))
 
     def select(self, tensor: str, indices: tuple[int, ...]) -> str:
         """Some channels of a map, in that order: the operators before it, as far as they go channel by channel, made
@@ -265,7 +264,7 @@ class Walk:
             source = self.select(node.inputs[0], indices)
             attrs = replace(node.attrs, groups=len(chosen))
             return self.append(kind, [source], attrs, layer, (weight[chosen], bias[chosen]))
-        if kind.channels is Channels.PASSES and kind is not SOFTMAX:
+        if kind.channels is Channels.PASSES:
             return self.append(kind, [self.select(node.inputs[0], indices)], node.attrs, layer)
         if kind.channels is Channels.TIES:
             sources = [self.select(each, indices) if self.channels(each) > 1 else each for each in node.inputs]

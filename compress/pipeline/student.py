@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
+from torch import Tensor
+
 from compress.budget import Budget
 from compress.errors import DataError
-from compress.graph.channels import find_groups
+from compress.graph.channels import Channels, find_groups
 from compress.graph.network import Network
 from compress.load.model import Segmenter
 from compress.pipeline.checkpoints import Checkpoints
@@ -15,7 +17,7 @@ from compress.pipeline.int8 import calibrated
 from compress.pipeline.plan import PlanSettings, plan_cut, planned
 from compress.pipeline.prepare import random_pixels, with_features
 from compress.prune.cost import MACS, Workload, predicted_bytes
-from compress.prune.cut import cut
+from compress.prune.cut import check_cut, cut
 from compress.prune.importance import GroupDamage, measure_damage
 from compress.prune.repair import repair
 from compress.prune.widths import PrunePlan
@@ -129,21 +131,30 @@ def prune(
     activations after every cut and distilled before the next, which is planned on what it has become (iterative
     pruning, Han et al. 2015, arXiv 1506.02626); so what a cut keeps is always a part of what the one before kept.
     """
-    net = heavy.folded
-    plan = PrunePlan({group.name: tuple(range(group.width)) for group in find_groups(net).groups.values()}, 0)
+    net, channels = heavy.folded, heavy.channels
+    plan = PrunePlan({group.name: tuple(range(group.width)) for group in channels.groups.values()}, 0)
     for number in range(1, settings.plan.cuts + 1):
         done = number / settings.plan.cuts
         tag = "" if done == 1 else f"-{number}"
-        plan, inside = _next_cut(heavy, net, plan, done, tag, settings, budget, examples, checkpoints)
-        net = _repaired(heavy, cut(net, find_groups(net), inside), plan, tag, settings, examples, checkpoints)
+        plan, inside = _next_cut(heavy, net, channels, plan, done, tag, settings, budget, examples, checkpoints)
+        narrower = cut(net, channels, inside)
+        check_cut(net, narrower, channels, inside, _picture(net, settings, examples))
+        channels = channels.narrowed(inside)
+        net = _repaired(heavy, narrower, plan, tag, settings, examples, checkpoints)
         if done < 1 and settings.between.schedule:
             net = _trained_between(heavy, net, plan, tag, settings, examples, teacher, checkpoints)
     return plan, net
 
 
+def _picture(net: Network, settings: StudentSettings, examples: Examples) -> Tensor:
+    """One of those that the plan is made with, as the network reads it."""
+    return net.real(random_pixels(examples, 1, settings.plan.size, settings.seed + 1))
+
+
 def _next_cut(
     heavy: Segmenter,
     net: Network,
+    channels: Channels,
     before: PrunePlan,
     done: float,
     tag: str,
@@ -152,11 +163,11 @@ def _next_cut(
     examples: Examples,
     checkpoints: Checkpoints,
 ) -> tuple[PrunePlan, dict[str, tuple[int, ...]]]:
-    """What to keep of `net`, which has the channels of the plan `before`: as a plan of the heavy network's channels,
-    and by group in channels of `net`. `done`: the share of the cuts that are made with this one."""
+    """What to keep of `net`, whose `channels` the plan `before` left: as a plan of the heavy network's channels, and by
+    group in channels of `net`. `done`: the share of the cuts that are made with this one."""
 
     def chosen() -> PrunePlan:
-        inside = _next_plan(heavy, net, done, settings, budget, examples)
+        inside = _next_plan(heavy, net, channels, done, settings, budget, examples)
         kept = {name: tuple(before.kept[name][i] for i in picked) for name, picked in inside.kept.items()}
         return PrunePlan(kept, inside.predicted_bytes)
 
@@ -204,19 +215,28 @@ def _trained_between(
 
 
 def _next_plan(
-    heavy: Segmenter, net: Network, done: float, settings: StudentSettings, budget: Budget, examples: Examples
+    heavy: Segmenter,
+    net: Network,
+    channels: Channels,
+    done: float,
+    settings: StudentSettings,
+    budget: Budget,
+    examples: Examples,
 ) -> PrunePlan:
     """In channels of `net`. Of several cuts each saves the same share of the bytes, and of the work, that are left."""
     assert budget.size_bytes is not None
-    whole, groups, how = heavy.folded, find_groups(net), settings.planning
-    damage = _damage(heavy.network if net is whole else net, settings, examples)
-    share = min(1.0, settings.plan.macs_share**done * _macs(whole) / _macs(net))
+    whole, how = heavy.folded, settings.planning
+    if net is whole:
+        damage = _damage(heavy.network, find_groups(heavy.network), settings, examples)
+    else:
+        damage = _damage(net, channels, settings, examples)
+    share = min(1.0, settings.plan.macs_share**done * _macs(whole, heavy.channels) / _macs(net, channels))
     if done == 1:
-        return plan_cut(net, groups, damage, how, budget, share)
+        return plan_cut(net, channels, damage, how, budget, share)
     widths = {group.name: group.width for group in heavy.channels.groups.values()}
     whole_bytes = predicted_bytes(whole, heavy.channels, widths)
     size_bytes = round(whole_bytes * (budget.size_bytes / whole_bytes) ** done)
-    return planned(net, groups, damage, how, size_bytes, share)
+    return planned(net, channels, damage, how, size_bytes, share)
 
 
 def train_student(
@@ -255,16 +275,15 @@ def train_student(
     )
 
 
-def _damage(net: Network, settings: StudentSettings, examples: Examples) -> dict[str, GroupDamage]:
+def _damage(net: Network, channels: Channels, settings: StudentSettings, examples: Examples) -> dict[str, GroupDamage]:
     plan = settings.plan
     if plan.method != "damage":
         return {}
     pixels = random_pixels(examples, plan.images, plan.size, settings.seed + 1)
-    return measure_damage(net, find_groups(net), [net.real(one[None]) for one in pixels])
+    return measure_damage(net, channels, [net.real(one[None]) for one in pixels])
 
 
-def _macs(net: Network) -> float:
-    channels = find_groups(net)
+def _macs(net: Network, channels: Channels) -> float:
     work = Workload(net, channels).total({group.name: group.width for group in channels.groups.values()})
     return float(work[:MACS].sum())
 

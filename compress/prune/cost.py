@@ -54,7 +54,7 @@ def predicted_bytes(net: Network, channels: Channels, widths: Mapping[str, int])
 def weight_bytes(net: Network, channels: Channels, widths: Mapping[str, int], node: Node) -> int:
     """Bytes of one operator's int8 weights, bias and scales."""
     weight = net.weight(node.name)
-    inputs = weight.shape[1] if node.attrs.groups > 1 else channels.width(node.inputs[0], widths)
+    inputs = channels.reads(node, weight, widths)
     return channels.width(node.name, widths) * (inputs * weight.shape[2] * weight.shape[3] + CHANNEL_BYTES)
 
 
@@ -93,7 +93,7 @@ class Workload:
     def _filtering(self, node: Node, widths: Mapping[str, int]) -> list[tuple[int, float]]:
         weight = self.filters[node.name]
         depthwise, taps = is_depthwise(node, weight), weight.shape[2] * weight.shape[3]
-        inputs = weight.shape[1] if node.attrs.groups > 1 else self.channels.width(node.inputs[0], widths)
+        inputs = self.channels.reads(node, weight, widths)
         weights = inputs * taps * self.channels.width(node.name, widths) / 1e6
         # a transposed convolution multiplies every input, not every output, with its taps
         positions = self.pixels[node.inputs[0] if node.weights.transposed else node.name]

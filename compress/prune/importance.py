@@ -1,14 +1,15 @@
 """What each channel is worth: the damage that cutting it does."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from compress.graph.channels import Channels
-from compress.graph.network import Network
+from compress.graph.channels import ChannelGroup, Channels
+from compress.graph.network import Network, Node
 from compress.graph.operators.operator import Channels as From
+from compress.prune.units import in_units
 from compress.terminal.progress import tqdm
 
 EXHAUSTED = 1e-5
@@ -43,7 +44,7 @@ def measure_damage(net: Network, channels: Channels, images: Sequence[Tensor]) -
     for image in tqdm(images, desc="importance", unit="image", delay=1):
         statistics.add(image, generator)
     groups = tqdm(channels.prunable(), desc="ranking channels", unit="group", delay=1)
-    return {group.name: _pivoted(*statistics.of(group.name)) for group in groups}
+    return {group.name: _in_units(group, *statistics.of(group.name)) for group in groups}
 
 
 class _Statistics:
@@ -51,19 +52,28 @@ class _Statistics:
 
     def __init__(self, net: Network, channels: Channels):
         self.net, self.channels, self.count = net, channels, 0
-        prunable = {group.name for group in channels.prunable()}
         activated = {n.inputs[0] for n in net.nodes if n.kind.activation and net.readers[n.inputs[0]] == 1}
-        self.tensors = [
-            node.name
-            for node in net.nodes
-            if node.kind.weights or node.kind.activation or node.kind.channels is From.TIES
-            if node.name not in activated
-            if len(channels.segments[node.name]) == 1 and channels.segments[node.name][0] in prunable
-        ]
+        self.tensors = [name for name in self._made_as_one() if name not in activated]
         self.second: dict[str, Tensor] = {}
         self.first: dict[str, Tensor] = {}
         self.fisher: dict[str, Tensor] = {}
         self.positions: dict[str, int] = {}
+
+    def _made_as_one(self) -> list[str]:
+        """Tensors whose channels, as far as they can be cut, one layer, sum or product makes, and not a concat."""
+        made: list[str] = []
+        groups = self.channels.groups
+        for node in self.net.nodes:
+            parts = self.channels.segments[node.name]
+            if not (node.kind.weights or node.kind.activation or node.kind.channels is From.TIES):
+                continue
+            as_one = node.inputs[0] in made if node.kind.activation else self._makes(node)
+            if (len(parts) == 1 or as_one) and not all(groups[name].frozen for name in parts):
+                made.append(node.name)
+        return made
+
+    def _makes(self, node: Node) -> bool:
+        return not node.kind.weights or self.channels.segments[node.name] != self.channels.segments[node.inputs[0]]
 
     def add(self, image: Tensor, generator: torch.Generator) -> None:
         image = image.clone().requires_grad_(True)
@@ -87,12 +97,53 @@ class _Statistics:
 
     def of(self, group: str) -> tuple[list[Tensor], list[Tensor]]:
         """Covariances [C, C] and Fisher sums for an image [C], one each for every tensor of the group."""
-        names = [name for name in self.tensors if self.channels.segments[name][0] == group]
-        covariances = []
-        for name in names:
-            mean = self.first[name] / self.positions[name]
-            covariances.append(self.second[name] / self.positions[name] - torch.outer(mean, mean))
-        return covariances, [self.fisher[name] / self.count for name in names]
+        covariances, fishers = [], []
+        for name in self.tensors:
+            mean, fisher = self.first[name] / self.positions[name], self.fisher[name] / self.count
+            covariance = self.second[name] / self.positions[name] - torch.outer(mean, mean)
+            for part in self._places(name, group):
+                covariances.append(covariance[part, part])
+                fishers.append(fisher[part])
+        return covariances, fishers
+
+    def _places(self, name: str, group: str) -> Iterator[slice]:
+        first = 0
+        for part in self.channels.segments[name]:
+            last = first + self.channels.groups[part].width
+            if part == group:
+                yield slice(first, last)
+            first = last
+
+
+def _in_units(group: ChannelGroup, covariances: list[Tensor], fishers: list[Tensor]) -> GroupDamage:
+    """Ranked channel by channel; where they go in units, those are ranked by what their channels explained, and the
+    damage is that of their order."""
+    single = _pivoted(covariances, fishers)
+    if group.unit == 1:
+        return single
+    worth = [0.0] * group.width
+    for place, channel in enumerate(single.order):
+        worth[channel] = single.damage[place] - single.damage[place + 1]
+    order = in_units(group, single.order, worth)
+    return GroupDamage(order, _damage_of(order, torch.stack(covariances), torch.stack(fishers)))
+
+
+def _damage_of(order: tuple[int, ...], residual: Tensor, fisher: Tensor) -> tuple[float, ...]:
+    """What is left unexplained when channels are kept in this order, as `_pivoted` counts it. [T, C, C], [T, C]."""
+    picked = list(order)
+    residual, fisher = residual[:, picked][:, :, picked].clone(), fisher[:, picked]
+    variance = residual.diagonal(dim1=1, dim2=2).clamp_min(0)
+    floor = 1e-6 * variance.mean(1, keepdim=True) + 1e-12
+    exhausted = EXHAUSTED * variance.amax(1, keepdim=True)
+    damage = []
+    for place in range(len(picked)):
+        left = residual[:, place:, place:]
+        variance = left.diagonal(dim1=1, dim2=2).clamp_min(0)
+        damage.append(float((fisher[:, place:] * variance).sum()))
+        pivot = variance[:, :1]
+        factor = torch.where(pivot > exhausted, left[:, :, 0] / (pivot + floor).sqrt(), 0.0)
+        left -= factor[:, :, None] * factor[:, None, :]
+    return (*damage, 0.0)
 
 
 def _pivoted(covariances: list[Tensor], fishers: list[Tensor]) -> GroupDamage:

@@ -11,9 +11,7 @@ from compress.graph.channels import Channels
 from compress.graph.network import Network, Node
 from compress.prune.cost import MACS, WORK, LatencyModel, Workload, predicted_bytes, weight_bytes
 from compress.prune.importance import GroupDamage
-
-STEP = 8
-"""Widths are multiples of this: int8 kernels work in blocks of 8, a narrower layer saves no time."""
+from compress.prune.units import next_width, step_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def _what(reason: str) -> str:
 
 
 def narrowest(channels: Channels) -> dict[str, int]:
-    return {g.name: g.width if g.frozen else min(STEP, g.width) for g in channels.groups.values()}
+    return {g.name: g.width if g.frozen else min(step_of(g), g.width) for g in channels.groups.values()}
 
 
 @dataclass(frozen=True)
@@ -76,10 +74,10 @@ def choose(
     multiply-accumulates. Where that is not fast enough for `latency`, the predicted milliseconds take the place
     of the multiply-accumulates.
 
-    Greedy: from full width, always the step of 8 channels that does the least damage for what it saves, where a
-    byte and a multiply-accumulate (a millisecond) are exchanged at the rate that lets both budgets run out together
-    (a Lagrange multiplier, found by bisection). Raises BudgetError, with the least that is possible, for a budget
-    that no width can meet.
+    Greedy: from full width, always the step (of 8 channels, or as many as go together) that does the least damage for
+    what it saves, where a byte and a multiply-accumulate (a millisecond) are exchanged at the rate that lets both
+    budgets run out together (a Lagrange multiplier, found by bisection). Raises BudgetError, with the least that is
+    possible, for a budget that no width can meet.
     """
     check_budget(net, channels, budget_bytes)
     full = {group.name: group.width for group in channels.groups.values()}
@@ -123,7 +121,7 @@ def _descend(
     size, work = whole
 
     def price(name: str) -> float:
-        after = next_width(widths[name])
+        after = costs.next_width(name, widths)
         if after == 0:
             return float("inf")
         saved = costs.saved(name, widths)
@@ -142,7 +140,7 @@ def _descend(
             continue
         saved = costs.saved(name, widths)
         size, work = size - saved.size_bytes, work - saved.work
-        widths[name] = next_width(widths[name])
+        widths[name] = costs.next_width(name, widths)
         heapq.heappush(queue, (price(name), name))
     return widths
 
@@ -152,11 +150,6 @@ def plan_of(
 ) -> PrunePlan:
     kept = {name: tuple(sorted(order[name][:width])) for name, width in widths.items()}
     return PrunePlan(kept, predicted_bytes(net, channels, widths))
-
-
-def next_width(width: int) -> int:
-    """The next narrower multiple of 8; 0 when there is none."""
-    return (width - 1) // STEP * STEP
 
 
 class _Cost(NamedTuple):
@@ -173,6 +166,7 @@ class _Costs:
         self.net, self.channels, self.workload = workload.net, workload.channels, workload
         self.constant = model.constant_ms if model else 0.0
         self.prices = model.prices_ms if model else (1.0,) * MACS + (0.0,) * (len(WORK) - MACS)
+        self.steps = {name: step_of(group) for name, group in self.channels.groups.items()}
         self.touched: dict[str, list[Node]] = {name: [] for name in self.channels.groups}
         for node in self.net.nodes if model else self.net.weighted():
             for group in {group for name in (node.name, *node.inputs) for group in self.channels.segments[name]}:
@@ -182,8 +176,11 @@ class _Costs:
         work = self.constant + sum(self._work(node, widths) for node in self.net.nodes)
         return _Cost(predicted_bytes(self.net, self.channels, widths), work)
 
+    def next_width(self, name: str, widths: Mapping[str, int]) -> int:
+        return next_width(widths[name], self.steps[name])
+
     def saved(self, name: str, widths: Mapping[str, int]) -> _Cost:
-        narrower = {**widths, name: next_width(widths[name])}
+        narrower = {**widths, name: self.next_width(name, widths)}
         before, after = self._of(name, widths), self._of(name, narrower)
         return _Cost(before.size_bytes - after.size_bytes, before.work - after.work)
 

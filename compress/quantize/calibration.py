@@ -161,7 +161,7 @@ def _channels(net: Network, name: str) -> int:
             return node.out_channels(net.weight(name))
         case Channels.JOINS:
             return sum(_channels(net, other) for other in node.inputs)
-        case Channels.PASSES | Channels.TIES | Channels.MIXES:
+        case Channels.PASSES | Channels.TIES | Channels.MIXES | Channels.GROUPS | Channels.SHARES:
             return max(_channels(net, other) for other in node.inputs)
         case Channels.ATTENDS:
             return _channels(net, node.inputs[-1])

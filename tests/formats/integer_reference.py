@@ -90,7 +90,7 @@ def float_result(operator: QuantizedOperator, inputs: list[np.ndarray], shape: t
         case "adaptive_pool":
             return adaptive(x, operator.attrs.bins)
         case "pad":
-            return np.pad(x, ((0, 0), (0, 0), operator.attrs.height, operator.attrs.width))
+            return padded(x, operator.attrs.height, operator.attrs.width)
         case "mean":
             return x.mean(axis=(2, 3), keepdims=True)
         case "resize" | "bicubic":
@@ -105,6 +105,16 @@ def float_result(operator: QuantizedOperator, inputs: list[np.ndarray], shape: t
             powers = np.exp(x - x.max(axis=1, keepdims=True))
             return powers / powers.sum(axis=1, keepdims=True)
     return UNARY[operator.op].of(x, operator.attrs)
+
+
+def padded(x: np.ndarray, height: tuple[int, int], width: tuple[int, int]) -> np.ndarray:
+    """With zeros, or without what is cut off."""
+    for axis, ends in ((2, height), (3, width)):
+        before, after = ends
+        kept = range(max(-before, 0), x.shape[axis] - max(-after, 0))
+        x = np.take(x, kept, axis)
+        x = np.pad(x, [(max(before, 0), max(after, 0)) if each == axis else (0, 0) for each in range(4)])
+    return x
 
 
 def convolve(operator: QuantizedOperator, x: np.ndarray, weight: np.ndarray) -> np.ndarray:

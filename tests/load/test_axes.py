@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from compress.load.axes import Part, View, broadcast
+from compress.load.axes import Part, View, broadcast, channel_order
 
 SHAPE = (12, 4, 6)
 
@@ -87,3 +87,10 @@ def test_a_reshape_that_divides_an_axis_unevenly_is_none():
 )
 def test_two_views_join_where_their_maps_do(left, right, fits):
     assert (broadcast(left, right) is not None) == fits
+
+
+def test_the_channels_of_a_shuffled_dimension_are_told_in_its_order():
+    shuffled = View.of_map("x", (6, 2, 2)).reshaped((1, 2, 3, 4)).permuted((0, 2, 1, 3)).reshaped((1, 6, 4))
+    assert channel_order(shuffled.dims[1]) == [0, 3, 1, 4, 2, 5]
+    assert channel_order(shuffled.dims[2]) == []
+    assert channel_order(()) == [0]

@@ -72,6 +72,16 @@ def squeezed(m, x):
     return x * gate.view(1, 16, 1, 1)
 
 
+def shuffled(x):
+    return x.view(1, 2, 8, *SIZE).transpose(1, 2).reshape(1, 16, *SIZE)
+
+
+def with_random(norm):
+    for each in norm.parameters():
+        nn.init.uniform_(each)
+    return norm
+
+
 FUNCTIONS = {
     "tokens": (lambda m, x: as_map(m.narrow(F.gelu(m.wide(m.norm(tokens(x)))))), mlp),
     "channels last": (
@@ -109,8 +119,16 @@ FUNCTIONS = {
     "group norm of single channels": (lambda m, x: m.norm(x), lambda: {"norm": nn.GroupNorm(16, 16)}),
     "nothing joined": (lambda m, x: torch.cat([x, torch.empty(1, 0, *SIZE)], 1), None),
     "shuffled channels": (
-        lambda m, x: m.mixed(x.view(1, 2, 8, *SIZE).transpose(1, 2).reshape(1, 16, *SIZE).chunk(2, 1)[0]),
+        lambda m, x: m.mixed(shuffled(x).chunk(2, 1)[0]),
         lambda: {"mixed": nn.Conv2d(8, 16, 1)},
+    ),
+    "shuffled channels and linear layers": (
+        lambda m, x: as_map(m.linear(m.norm(tokens(shuffled(x))))),
+        lambda: {"linear": nn.Linear(16, 16), "norm": with_random(nn.LayerNorm(16))},
+    ),
+    "shuffled channels and layers with a number for each": (
+        lambda m, x: m.act(shuffled(m.norm(shuffled(x)))),
+        lambda: {"norm": with_random(nn.BatchNorm2d(16)), "act": _with_slopes()},
     ),
     "dropouts": (lambda m, x: F.dropout2d(F.dropout(x, 0.5, False), 0.5, False), None),
 }
@@ -132,11 +150,11 @@ def test_channels_that_are_read_in_parts_are_made_in_parts():
     assert [net.weight(node.name).shape[0] for node in net.weighted() if node.name.startswith("first")] == [8]
 
 
-def test_the_width_of_an_mlp_can_be_cut_and_what_a_norm_reads_cannot():
+def test_the_width_of_an_mlp_can_be_cut_and_so_can_what_its_norm_reads():
     net = checked(Net(*FUNCTIONS["tokens"]))
     groups = find_groups(net).groups
     assert not groups["wide"].frozen
-    assert "layer_norm" in groups["first"].frozen
+    assert not groups["first"].frozen
 
 
 def test_factors_behind_a_convolution_become_part_of_it():

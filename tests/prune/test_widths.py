@@ -12,7 +12,7 @@ from compress.graph.operators.image import ImageAttributes
 from compress.load.trace import trace
 from compress.prune.cost import CHANNEL_BYTES, OPERATOR_BYTES, predicted_bytes
 from compress.prune.importance import GroupDamage, _pivoted, measure_damage
-from compress.prune.widths import choose, next_width
+from compress.prune.widths import choose
 
 CONV = ConvAttributes()
 
@@ -78,10 +78,6 @@ def test_a_budget_that_no_width_meets_names_the_smallest():
     smallest = predicted_bytes(net, channels, {"image": 3, "a": 8, "b": 8, "c": 2})
     with pytest.raises(BudgetError, match=f"{smallest:,}"):
         choose(net, channels, damage, smallest - 1, 1.0)
-
-
-def test_widths_step_down_in_multiples_of_8():
-    assert [next_width(w) for w in (64, 60, 9, 8, 1)] == [56, 56, 8, 0, 0]
 
 
 def test_a_copy_of_a_kept_channel_does_no_damage():

@@ -41,8 +41,10 @@ class Channels(Enum):
     PASSES = auto()  # from its only input
     TIES = auto()  # from every input, so that channel c of one stays or goes with channel c of the others
     JOINS = auto()  # its inputs' channels side by side
-    MIXES = auto()  # from its only input, none of which can go without changing the others
-    ATTENDS = auto()  # from its last input; those of all inputs stay as they are
+    MIXES = auto()  # from its only input, each changed by all that are left
+    GROUPS = auto()  # from its only input, each changed by all of its group, of `attrs.groups`: whole groups are cut
+    SHARES = auto()  # from its only input, none of which can go without changing what the others are for
+    ATTENDS = auto()  # from its last input; the first two meet channel by channel, all are divided among `attrs.heads`
 
 
 class Scale(Enum):

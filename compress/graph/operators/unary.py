@@ -71,6 +71,7 @@ def _unary(
     otherwise. `onnx` and `tflite` take the node's attributes."""
     settings: dict[str, Any] = {
         "attributes": Attributes,
+        "channels": Channels.PASSES,
         "scale": Scale.OWN,
         "on_steps": OnSteps.REAL,
         "work": Work.MOVING,
@@ -80,7 +81,6 @@ def _unary(
     return Operator(
         name=name,
         inputs=1,
-        channels=Channels.PASSES,
         aten=aten,
         compute=compute,
         onnx=lambda node, source, result: onnx(node.attrs),
@@ -242,6 +242,7 @@ SOFTMAX = _unary(
     {},
     onnx=lambda a: (OnnxForm("Softmax", {"axis": 1}),),
     tflite=lambda a: (TfliteForm("SOFTMAX", ("SoftmaxOptions", {"beta": 1.0})),),
+    channels=Channels.SHARES,
     scale=Scale.FIXED,
     fixed=PROBABILITY,
     onnx_float="",

@@ -3,6 +3,7 @@ that there is."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +15,7 @@ from compress.graph.operators.elementwise import ADD
 from compress.graph.operators.norm import GROUP_NORM, INSTANCE_NORM, LAYER_NORM, GroupNormAttributes, NormAttributes
 from compress.graph.operators.operator import Attributes, Operator, pair
 from compress.graph.operators.unary import LEAKY_RELU, RELU, LeakyReluAttributes
-from compress.load.axes import View
+from compress.load.axes import View, channel_order
 from compress.load.calls.call import Called, Unsupported, Value, viewed
 from compress.load.calls.dimensions import same
 
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
     from compress.load.walk import Walk
 
 
-def _check_channels(view: View) -> None:
-    """That they are the second dimension."""
-    if len(view.dims) < 2 or view.dims[1] != view.whole("c"):
+def _by_channel(walk: Walk, value: Value) -> View:
+    """A tensor whose second dimension is the channels in their order: that of a map may be in another before."""
+    view = viewed(value)
+    if len(view.dims) > 1 and view.dims[1] == view.whole("c"):
+        return view
+    if len(view.dims) != 4:
         raise Unsupported("of a dimension that is not the channels of a map")
+    return walk.as_map(view)
 
 
 def batch_norm(walk: Walk, call: Called) -> Value:
@@ -35,16 +40,22 @@ def batch_norm(walk: Walk, call: Called) -> Value:
             f"{layer}: batch normalisation without running statistics is not supported: it would take them from "
             "each image; train it with track_running_stats"
         )
-    view = viewed(call["input"])
-    _check_channels(view)
+    view = _by_channel(walk, call["input"])
     scale = 1 / torch.sqrt(call["running_var"] + call["eps"])
     scale = scale * call["weight"] if call["weight"] is not None else scale
     shift = -call["running_mean"] * scale
     return walk.scaled(view, scale, shift if call["bias"] is None else shift + call["bias"], call.layer)
 
 
-def _normed(walk: Walk, call: Called, operator: Operator, attributes: NormAttributes, view: View) -> View:
-    """A norm, and its factors and offsets."""
+def _normed(
+    walk: Walk,
+    call: Called,
+    operator: Operator,
+    attributes: NormAttributes,
+    view: View,
+    order: Sequence[int] = (),
+) -> View:
+    """A norm, and its factors and offsets: those of channels in this order, where it is not the map's."""
     result = view.on(walk.append(operator, [view.tensor], attributes, call.layer), view.shape)
     weight, bias = call["weight"], call["bias"]
     if weight is None and bias is None:
@@ -54,6 +65,9 @@ def _normed(walk: Walk, call: Called, operator: Operator, attributes: NormAttrib
     shift = torch.zeros(channels) if bias is None else bias.flatten()
     if len(scale) != channels:
         raise Unsupported("with a factor that varies over the map")
+    if order:
+        places = torch.tensor(order).argsort()
+        scale, shift = scale[places], shift[places]
     return walk.scaled(result, scale, shift, f"{call.layer}.affine")
 
 
@@ -74,18 +88,20 @@ def group_norm(walk: Walk, call: Called) -> Value:
 
 def layer_norm(walk: Walk, call: Called) -> Value:
     view = viewed(call["input"])
-    if len(call["normalized_shape"]) != 1 or view.dims[-1] != view.whole("c"):
+    order = channel_order(view.dims[-1])
+    if len(call["normalized_shape"]) != 1 or sorted(order) != list(range(view.shape[0])):
         raise Unsupported("over more than the channels")
-    return _normed(walk, call, LAYER_NORM, NormAttributes(float(call["eps"])), view)
+    return _normed(walk, call, LAYER_NORM, NormAttributes(float(call["eps"])), view, order)
 
 
 def prelu(walk: Walk, call: Called) -> Value:
     """One slope is a leaky ReLU; one for each channel is max(0, x) - slope * max(0, -x)."""
-    view, slopes = viewed(call["self"]), call["weight"].float()
+    slopes = call["weight"].float()
     if slopes.numel() == 1:
+        view = viewed(call["self"])
         attributes = LeakyReluAttributes(float(slopes))
         return view.on(walk.append(LEAKY_RELU, [view.tensor], attributes, call.layer), view.shape)
-    _check_channels(view)
+    view = _by_channel(walk, call["self"])
     nothing = torch.zeros_like(slopes)
     above = walk.append(RELU, [view.tensor], Attributes(), call.layer)
     turned = walk.affine(f"{call.layer}.turned", view.tensor, -torch.ones_like(slopes), nothing)
