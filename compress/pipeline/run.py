@@ -33,6 +33,7 @@ from compress.pipeline.checkpoints import FOLDER, RUN, Checkpoints, Start, start
 from compress.pipeline.controls import Small, control_files, small_network
 from compress.pipeline.forecast import Speed, forecast
 from compress.pipeline.pictures import Photographs, open_photographs, pictures_of_photographs, pictures_of_validation
+from compress.pipeline.plain_torch import write_student
 from compress.pipeline.prepare import Prepared, load_teachers, open_data, prepare, real_pictures, with_teacher
 from compress.pipeline.student import StudentSettings, compress_network, tune
 from compress.prune.cost import CHANNEL_BYTES
@@ -133,6 +134,7 @@ def _run(
     with checkpoints.stage("export"):
         graph = quantized_graph(student.quantized, recipe.name)
         artifacts = _export(graph, settings.files, shown.pixels[0] if shown else prepared.images[0], out)
+        write_student(student.quantized.unquantized(), recipe.name, source.classes, out)
 
     with checkpoints.stage("verify"):
         parity = compare(graph, {artifact.format: artifact.path for artifact in artifacts}, prepared.images[:COMPARED])
