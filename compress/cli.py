@@ -19,11 +19,13 @@ from compress.flags import LIMITS, MODEL_FLAGS, RUN_FLAGS, Flag, height_and_widt
 from compress.terminal.parser import Parser, finish
 
 if TYPE_CHECKING:
+    from compress.load.draft import Told
+    from compress.load.model import Trained
     from compress.recipe import Recipe
     from compress.report.record import RunRecord
 
 _NO_TORCH = "this command needs torch, which the light install leaves out: pip install 'compress-mobile[train]'"
-_MODEL = "file that torch.save(model.state_dict()) wrote"
+_MODEL = "ONNX, TorchScript, torch.export, safetensors, or what torch.save(model.state_dict()) wrote"
 
 _Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
@@ -101,6 +103,11 @@ def _run(options: argparse.Namespace, command: str) -> int:
         raise RecipeError("--trust-code goes with --resume: a run that you start runs the code of your own recipe")
     recipe = _recipe(options, {flag.key: getattr(options, flag.key) for flag in RUN_FLAGS if flag.setting})
     out = options.out or Path("export") / recipe.name
+    if options.dry_run:
+        from compress.pipeline.dry import dry_run
+
+        print(dry_run(recipe, options.model, out, options.trust_pickle))
+        return 0
     with _goes_on(out):
         record = run(recipe, options.model, out, command=command, trust_pickle=options.trust_pickle)
     return _finished(record, out, options.json)
@@ -109,25 +116,41 @@ def _run(options: argparse.Namespace, command: str) -> int:
 def _recipe(options: argparse.Namespace, flags: Mapping[str, Any]) -> "Recipe":
     """That beside the model, or the one that is named, with what the flags say; or what can be found out of a model
     that has none."""
-    from compress.recipe import check_model, read_recipe
+    from compress.recipe import read_recipe
 
-    check_model(options.model)
-    beside = options.recipe or options.model.with_suffix(".toml")
-    folder = None
-    if options.arch and ".py:" in options.arch:
-        place, _, name = options.arch.partition(".py:")
-        folder, options.arch = Path(place).parent, f"{Path(place).name}.py:{name}"
-    told = {flag.key: getattr(options, flag.key) for flag in MODEL_FLAGS}
-    if options.recipe is None and not beside.is_file():
-        from compress.load.draft import Told, draft
+    if not _has_recipe(options):
+        from compress.load.draft import draft
 
-        plain = Told(data=flags.get("data"), folder=folder or Path(), **told)
-        recipe = draft(options.model, plain, options.trust_pickle)
-        return recipe.with_flags(**flags)
-    recipe = read_recipe(beside)
+        return draft(options.model, _told(options), options.trust_pickle).with_flags(**flags)
+    recipe = read_recipe(options.recipe or options.model.with_suffix(".toml"))
+    folder, told = _said_of_model(options)
     if folder is not None:
         recipe = recipe.model_copy(update={"folder": folder})
     return recipe.with_flags(**told, **flags)
+
+
+def _has_recipe(options: argparse.Namespace) -> bool:
+    """Whether one is named or lies beside the model. Raises ModelError where there is no model."""
+    from compress.recipe import check_model
+
+    check_model(options.model)
+    return options.recipe is not None or options.model.with_suffix(".toml").is_file()
+
+
+def _told(options: argparse.Namespace) -> "Told":
+    from compress.load.draft import Told
+
+    folder, told = _said_of_model(options)
+    return Told(data=options.data, folder=folder or Path(), **told)
+
+
+def _said_of_model(options: argparse.Namespace) -> tuple[Path | None, dict[str, Any]]:
+    """The flags that say what it is, by key, and the folder of its code where that is a file."""
+    told = {flag.key: getattr(options, flag.key) for flag in MODEL_FLAGS}
+    place, is_file, name = (options.arch or "").partition(".py:")
+    if not is_file:
+        return None, told
+    return Path(place).parent, {**told, "arch": f"{Path(place).name}.py:{name}"}
 
 
 @contextmanager
@@ -152,11 +175,34 @@ def _finished(record: "RunRecord", out: Path, as_json: bool) -> int:
 
 
 def _inspect(options: argparse.Namespace, command: str) -> int:
-    from compress.load.inspect import describe_model
+    from compress.errors import UnknownOperators
+    from compress.prune.inspect import describe_model, describe_unknown
+
+    try:
+        print(describe_model(_inspected(options)))
+    except UnknownOperators as refused:
+        print(describe_unknown(refused, options.model))
+        raise
+    return 0
+
+
+def _inspected(options: argparse.Namespace) -> "Trained":
+    """By the recipe, or without one, when it matters only if there are images how pixels are read."""
+    from compress.load.draft import drafted
     from compress.load.model import load
 
-    recipe = _recipe(options, {"data": options.data})
-    print(describe_model(load(options.model, recipe, options.trust_pickle)))
+    if _has_recipe(options):
+        return load(options.model, _recipe(options, {"data": options.data}), options.trust_pickle)
+    found = drafted(options.model, _told(options), options.trust_pickle, pixels=options.data is not None)
+    return found.trained or load(options.model, found.recipe, options.trust_pickle)
+
+
+def _init(options: argparse.Namespace, command: str) -> int:
+    from compress.pipeline.first_recipe import write_first_recipe
+
+    out = options.out or options.model.with_suffix(".toml")
+    for line in write_first_recipe(options.model, _told(options), out, options.trust_pickle):
+        print(line)
     return 0
 
 
@@ -289,16 +335,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"compress {version('compress-mobile')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_inspect, _add_verify, _add_bench, _add_gate, _add_report, _add_mine, _add_run):
+    for add in (_add_init, _add_inspect, _add_verify, _add_bench, _add_gate, _add_report, _add_mine, _add_run):
         add(commands)
     finish(commands.choices)
     return parser
 
 
 def _reads_a_model() -> Parser:
-    """The options of the commands that read a trained model."""
-    reads = Parser(add_help=False)
+    """The options of the commands that read a trained model by its recipe."""
+    reads = Parser(add_help=False, parents=[_is_told_of_a_model()])
     reads.add_argument("--recipe", type=Path, help="TOML recipe (default: beside the model)")
+    return reads
+
+
+def _is_told_of_a_model() -> Parser:
+    reads = Parser(add_help=False)
     reads.add_argument("--trust-pickle", action="store_true", help="also load a whole pickled module, which is code")
     group = reads.add_argument_group("what the model is, in place of a recipe or of what it says")
     for flag in MODEL_FLAGS:
@@ -311,6 +362,16 @@ def _add_flag(to: "argparse._ActionsContainer", flag: Flag) -> None:
     if flag.metavar:
         takes = {"type": flag.type, "metavar": flag.metavar, "action": "append" if flag.repeatable else "store"}
     to.add_argument(flag.name, help=flag.help, **takes)
+
+
+def _add_init(commands: _Commands) -> None:
+    init = commands.add_parser(
+        "init", parents=[_is_told_of_a_model()], help="write a model's recipe: what was found, what was guessed"
+    )
+    init.set_defaults(call=_init)
+    init.add_argument("--data", type=Path, metavar="DIR", help="labelled images; also to find out how pixels are read")
+    init.add_argument("--out", type=Path, metavar="FILE", help="default: beside the model, as MODEL.toml")
+    init.add_argument("model", type=Path, metavar="MODEL", help=_MODEL)
 
 
 def _add_inspect(commands: _Commands) -> None:

@@ -2,6 +2,7 @@
 
 CompressError
 ├── ModelError    a model file or architecture that cannot be loaded, traced or pruned
+│   └── UnknownOperators  a model that consists of more than what is known here
 ├── DataError     images, masks or folders that cannot be used
 ├── RecipeError   a recipe or an option that makes no sense
 ├── BudgetError   a budget that cannot be parsed, or that no student can meet
@@ -14,16 +15,32 @@ Every message is one line that says what, where, and what to try; the command pr
 and exits with 2.
 """
 
+from collections.abc import Mapping, Sequence
+
+
+def one_line(text: str) -> str:
+    """The text without what a terminal would not show as it is."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 
 class CompressError(Exception):
     """Base of every error that a user can cause and mend. A name in it may hold anything; its text is one line."""
 
     def __str__(self) -> str:
-        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
+        return one_line(super().__str__())
 
 
 class ModelError(CompressError):
     pass
+
+
+class UnknownOperators(ModelError):
+    """`unknown`: all of them, one each, "layer: operator aten.foo.default with this"; `known`: how many of each there
+    are besides."""
+
+    def __init__(self, text: str, unknown: Sequence[str], known: Mapping[str, int]):
+        super().__init__(text)
+        self.unknown, self.known = tuple(unknown), dict(known)
 
 
 class DataError(CompressError):

@@ -86,6 +86,7 @@ RUN_FLAGS = (
     Flag("--quantize", "qat trains with int8, ptq calibrates only (default: qat)", "quantize", "HOW"),
     Flag("--keep-float", "computes in float (repeatable)", "keep_float", "LAYER", repeatable=True),
     Flag("--sensitivity", "rank layers, keep the worst float if bytes are left", "sensitivity"),
+    Flag("--dry-run", "say what a run would do, in minutes, widths and bytes, and write nothing"),
     Flag("--json", "print the record of the run as JSON; the text for people goes to stderr then"),
     Flag("--formats", "of onnx, tflite, ort (default: the recipe's)", "formats", "LIST", listed),
 )

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tiny import TinyNet
+from torch import nn
 
 from compress.cli import main
 from compress.errors import WriteError
@@ -245,9 +247,31 @@ def test_inspect_says_what_it_is(model, capsys):
     assert main(["inspect", str(model)]) == 0
     text = capsys.readouterr().out
     assert "can be pruned: yes, 5 of 7 channel groups" in text
-    assert "not head: class map" in text
+    assert f"{4 * (32 * 3 + 3):,}            {3 * (8 + 13)}  head: class map" in text
+    assert "smallest budget: about 9,163 bytes" in text
+    assert "operators: 22: conv 8, relu 7, " in text
     merge = 9 * 40 * 32 * 64 * 64
     assert f"{merge / 1e6:.1f}  merge" in text
+
+
+def test_inspect_lists_all_that_is_not_known_and_what_is(model, tmp_path, capsys):
+    net = TinyNet()
+    net.head = nn.Sequential(net.head, Sorted())
+    path = tmp_path / "odd.pt2"
+    torch.export.save(torch.export.export(net.eval(), (torch.zeros(1, 3, 64, 64),)), path)
+    assert main(["inspect", str(path)]) == 2
+    said = capsys.readouterr()
+    assert len([line for line in said.err.splitlines() if line.startswith("compress: ")]) == 1
+    lines = said.out.splitlines()
+    assert lines[0].startswith("odd.pt2: operators that are known: conv ")
+    assert lines[1] == "not known, 2:"
+    assert ["cumsum" in lines[2], "sort" in lines[3]] == [True, True]
+    assert "docs/operators.md" in lines[-1]
+
+
+class Sorted(nn.Module):
+    def forward(self, x):
+        return torch.relu(x.cumsum(2)).sort(2)[0]
 
 
 def test_interrupting_ends_the_run_and_leaves_no_half_file(model, tiny_data, tmp_path, heeds_ctrl_c):

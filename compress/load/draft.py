@@ -17,7 +17,7 @@ from compress.errors import ModelError, RecipeError
 from compress.formats.artifact import named_channels
 from compress.graph.network import Network
 from compress.load.faithful import first_line
-from compress.load.model import read_module
+from compress.load.model import Trained, read_module, trained
 from compress.load.sources import CARRY_THEIR_GRAPH, image_channels, input_size, kind_of
 from compress.load.trace import trace
 from compress.measure.masks import class_ids, image_iou
@@ -56,18 +56,38 @@ class Told:
     folder: Path = Path()
 
 
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A recipe for a model's file that has none beside it.
+
+    why      where a value comes from that was not told, by its key in [model], and "pixels" of how they are normalised
+    trained  the model by this recipe, where it needs not be read once more for that
+    """
+
+    recipe: Recipe
+    why: Mapping[str, str]
+    trained: Trained | None
+
+
 def draft(path: Path, told: Told, trust_pickle: bool = False) -> Recipe:
     """The recipe for a model's file that has none beside it. Each guess is said in the log.
 
     Raises RecipeError for what must be told and is not, and ModelError.
     """
+    return drafted(path, told, trust_pickle).recipe
+
+
+def drafted(path: Path, told: Told, trust_pickle: bool = False, *, pixels: bool = True) -> Draft:
+    """The same, and where each value comes from. Without `pixels` it need not be known how they are normalised: what is
+    not told is 0 to 1 then. Raises RecipeError and ModelError."""
     kind = kind_of(path)
     if kind not in CARRY_THEIR_GRAPH and told.arch is None and not trust_pickle:
         raise RecipeError(
             f"{path}: holds weights alone, and there is no {path.with_suffix('.toml').name} beside it; name the code "
             "that makes the module with --arch file.py:Name, or a recipe with --recipe (docs/your-model.md)"
         )
-    size = told.size or (input_size(path, kind, trust_pickle) if kind in CARRY_THEIR_GRAPH else None) or SIZE
+    stated = input_size(path, kind, trust_pickle) if told.size is None and kind in CARRY_THEIR_GRAPH else None
+    size = told.size or stated or SIZE
     model: dict[str, Any] = {"architecture": told.arch, "input_size": size, "classes": ["a", "b"]}
     name = (
         "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in path.stem).strip(".-") or "model"
@@ -77,15 +97,18 @@ def draft(path: Path, told: Told, trust_pickle: bool = False) -> Recipe:
     model["channels"] = image_channels(module, size)
     model["output"], channels = _output(module, model["channels"], size, told.output, path)
     model["classes"] = list(told.classes or _classes(channels))
-    net, _ = trace(module, size, model["output"], len(model["classes"]), *normalisations(model["channels"])["0 to 1"])
-    mean, std = _normalisation(net, told, model["classes"], path)
+    known, first = _told_of_pixels(told, pixels, model["channels"]), normalisations(model["channels"])["0 to 1"]
+    net, outputs = trace(module, size, model["output"], len(model["classes"]), *(known or first))
+    (mean, std), how = (known, "") if known else _normalisation(net, told, model["classes"], path)
     log.info(
         "%s: there is no recipe beside it: a %s file; images: %s %dx%d; output %d of %d channel%s, classes %s",
         path.name, kind, named_channels(model["channels"]), *size, model["output"], channels, "s" * (channels != 1),
         ", ".join(model["classes"]),
     )  # fmt: skip
-    return validated(Recipe, {**plain.model_dump(), "model": model, "preprocess": {"mean": mean, "std": std},
-                              "folder": told.folder}, str(path))  # fmt: skip
+    recipe = validated(Recipe, {**plain.model_dump(), "model": model, "preprocess": {"mean": mean, "std": std},
+                                "folder": told.folder}, str(path))  # fmt: skip
+    why = {**_why(told, stated is not None, channels), "pixels": how}
+    return Draft(recipe, why, trained(path, module, net, recipe.model.classes, outputs) if known else None)
 
 
 def normalisations(channels: int) -> dict[str, Normalisation]:
@@ -116,14 +139,30 @@ def _output(
     return chosen, int(outputs[chosen].shape[1])
 
 
+def _why(told: Told, stated: bool, channels: int) -> dict[str, str]:
+    """By key of [model], where its value comes from."""
+    found = {
+        "input_size": (told.size, "found: the file says so" if stated else "guessed: nothing says it"),
+        "output": (told.output, "guessed: the first that is a map"),
+        "classes": (told.classes, f"guessed by the {channels} channel{'s' * (channels != 1)} of the map: name them"),
+    }
+    return {key: otherwise if value is None else "" for key, (value, otherwise) in found.items()}
+
+
+def _told_of_pixels(told: Told, matter: bool, channels: int) -> Normalisation | None:
+    """None where it is to be found out."""
+    if told.mean is None and told.std is None and matter:
+        return None
+    mean, std = normalisations(channels)["0 to 1"]
+    return told.mean or mean, told.std or std
+
+
 def _classes(channels: int) -> list[str]:
     return ["background", "object"] if channels <= 2 else [f"class {index}" for index in range(channels)]
 
 
-def _normalisation(net: Network, told: Told, classes: Sequence[str], path: Path) -> Normalisation:
-    """What was told, or the one of `NORMALISATIONS` that does clearly best on labelled images."""
-    if told.mean is not None or told.std is not None:
-        return told.mean or (0.0,) * net.image_channels, told.std or (1.0,) * net.image_channels
+def _normalisation(net: Network, told: Told, classes: Sequence[str], path: Path) -> tuple[Normalisation, str]:
+    """The one of `NORMALISATIONS` that does clearly best on labelled images, and that in words."""
     advice = "say it with --mean and --std, as of pixel / 255: --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
     if told.data is None:
         raise RecipeError(
@@ -136,8 +175,9 @@ def _normalisation(net: Network, told: Told, classes: Sequence[str], path: Path)
     figures = ", ".join(f"{name} {iou:.3f}" for name, iou in found.items())
     if found[first] - found[second] < CLEARLY:
         raise RecipeError(f"{path}: it cannot be told how it reads pixels: IoU by {figures}; {advice}")
-    log.info("%s: pixels as %s, which does best on %d labelled images: IoU by %s", path.name, first, TRIED_ON, figures)
-    return ways[first]
+    how = f"{first}, which does best on {len(labelled)} labelled images: IoU by {figures}"
+    log.info("%s: pixels as %s", path.name, how)
+    return ways[first], f"found: {how}"
 
 
 def _labelled(

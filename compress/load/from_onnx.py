@@ -4,6 +4,7 @@ Each node on the way from the image is said in torch; what depends on constants 
 own reference evaluator, as its shapes at the traced size are known.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
@@ -17,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.errors import ModelError
+from compress.errors import ModelError, UnknownOperators
 from compress.formats.whole import stored_tensors
 
 READABLE = (
@@ -52,12 +53,19 @@ def read_onnx(path: Path) -> "OnnxModule":
     if kind not in READABLE:
         name = onnx.TensorProto.DataType.Name(kind).lower()
         raise ModelError(f"{path}: its image is {name}; files are written here for 8 bits of each channel")
-    unknown = sorted(
-        {f"{node.domain}.{node.op_type}".lstrip(".") for node in _from_image(model) if _key(node) not in OPERATORS}
-    )
+    nodes = _from_image(model)
+    unknown = [node for node in nodes if _key(node) not in OPERATORS]
     if unknown:
-        raise ModelError(f"{path}: holds operators that are not known here: {', '.join(unknown)}")
+        raise UnknownOperators(
+            f"{path}: holds operators that are not known here: {', '.join(sorted({_said(node) for node in unknown}))}",
+            [f"{node.name or ', '.join(node.output)}: operator {_said(node)}" for node in unknown],
+            Counter(node.op_type for node in nodes if _key(node) in OPERATORS),
+        )
     return OnnxModule(model)
+
+
+def _said(node: NodeProto) -> str:
+    return f"{node.domain}.{node.op_type}".lstrip(".")
 
 
 def _check_external(model: onnx.ModelProto, path: Path) -> None:

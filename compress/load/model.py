@@ -1,6 +1,7 @@
 """A trained model file and its recipe -> Trained. The only place that reads a foreign model."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,10 +79,13 @@ def load(path: Path, recipe: Recipe, trust_pickle: bool = False) -> Trained:
 def load_with_original(path: Path, recipe: Recipe, trust_pickle: bool = False) -> tuple[Trained, Original]:
     """The same, and the module that it comes from, for a look at other pictures too. Raises ModelError."""
     module = read_module(path, recipe, trust_pickle)
-    parameters = sum(p.numel() for p in module.parameters())
     net, outputs, original = _traced(module, recipe)
-    size_bytes, classes = path.stat().st_size, tuple(recipe.model.classes)
-    return Trained(net, classes, path, sha256_of(path), size_bytes, parameters, outputs), original
+    return trained(path, module, net, recipe.model.classes, outputs), original
+
+
+def trained(path: Path, module: nn.Module, net: Network, classes: Sequence[str], outputs: Shapes) -> Trained:
+    parameters = sum(each.numel() for each in module.parameters())
+    return Trained(net, tuple(classes), path, sha256_of(path), path.stat().st_size, parameters, outputs)
 
 
 def fresh(recipe: Recipe) -> Segmenter:

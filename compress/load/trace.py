@@ -1,13 +1,14 @@
 """torch module -> Network: exported to ATen operators, batch normalisation folded, the class map as output, and
 compared with the module."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from compress.errors import ModelError
+from compress.errors import ModelError, UnknownOperators
 from compress.graph.network import Network, Node
 from compress.graph.operators.conv import CONV
 from compress.load.class_map import with_class_map
@@ -46,7 +47,7 @@ def trace_with_original(
     given = _outputs(exported)
     walk = Walk(exported, _deployed(given, output), size, mean, std)
     if walk.unknown:
-        raise _refused(walk.unknown)
+        raise _refused(walk)
     last = walk.result()
     net = Network(walk.nodes, walk.weights, last)
     shapes = tuple(tuple(one.meta["val"].shape) for one in given if _is_tensor(one))
@@ -84,12 +85,15 @@ SHOWN = 8
 """Of what cannot be read, so many are named."""
 
 
-def _refused(unknown: list[str]) -> ModelError:
+def _refused(walk: Walk) -> UnknownOperators:
+    unknown = walk.unknown
     several, rest = len(unknown) > 1, len(unknown) - SHOWN
     named = "; ".join(unknown[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
-    return ModelError(
+    return UnknownOperators(
         f"{named} {'are' if several else 'is'} not supported; replace {'them' if several else 'it'} with what "
-        "docs/operators.md names"
+        "docs/operators.md names",
+        unknown,
+        Counter(node.op for node in walk.nodes),
     )
 
 

@@ -134,12 +134,13 @@ class Walk:
         return tuple(weight.shape) == (groups, 1, 1, 1) and node.attrs == ConvAttributes(groups=groups)
 
     def _called(self, node: fx.Node) -> Value:
-        given = [self.values[each] for each in node.all_input_nodes]
+        given, name = [self.values[each] for each in node.all_input_nodes], _name(node)
         if any(value is None for value in given):
+            if name not in CALLS and name not in FROM_ATEN:
+                self.unknown.append(f"{layer_of(node)}: operator {node.target}")
             return None
         if all(isinstance(value, Tensor) for value in given):
             return _computed(node, self.values)
-        name = _name(node)
         try:
             if name in CALLS:
                 return CALLS[name](self, Called(node, name, _arguments(node, self.values), layer_of(node)))

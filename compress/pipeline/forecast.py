@@ -63,11 +63,12 @@ class Forecast:
         return replace(self, minutes={name: 0.0 if name in finished else self.minutes[name] for name in self.minutes})
 
     def describe(self) -> str:
-        each = ", ".join(f"{name} {minutes:.1f}" for name, minutes in self.minutes.items())
-        return (
-            f"about {_rounded(sum(self.minutes.values()))} in {len(self.minutes)} stages, less where the cache has "
-            f"results; minutes: {each}"
-        )
+        return f"{self.total}; minutes: {', '.join(f'{name} {minutes:.1f}' for name, minutes in self.minutes.items())}"
+
+    @property
+    def total(self) -> str:
+        took = _rounded(sum(self.minutes.values()))
+        return f"about {took} in {len(self.minutes)} stages, less where the cache has results"
 
     def place(self, stage: str, spent: Mapping[str, float]) -> str:
         """For example " (stage 4 of 11, about 9 min left)", after the minutes `spent`; nothing of a part of a stage."""

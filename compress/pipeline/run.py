@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ from compress.measure.statistics import few_images
 from compress.measure.values import Measurement
 from compress.pipeline.checkpoints import FOLDER, RUN, Checkpoints, Start, started
 from compress.pipeline.controls import Small, control_files, small_network
-from compress.pipeline.forecast import Speed, forecast
+from compress.pipeline.forecast import Forecast, Speed, forecast
 from compress.pipeline.pictures import Photographs, open_photographs, pictures_of_photographs, pictures_of_validation
+from compress.pipeline.plain_torch import write_student
 from compress.pipeline.prepare import Prepared, load_teachers, open_data, prepare, real_pictures, with_teacher
 from compress.pipeline.student import StudentSettings, compress_network, tune
 from compress.prune.cost import CHANNEL_BYTES
@@ -79,20 +80,56 @@ def run(
     be used, or another run writes there.
     """
     prepare_process()
-    budget, size_bytes = _budget(recipe.budget)
+    budget = budget_of(recipe)
     check_writable(out)
     if (others := busy()) is not None:
         log.warning("%s", others)
     start = Start(str(model.resolve()), recipe.model_dump(mode="json"), str(recipe.folder.resolve()), command)
     with alone_in(out / FOLDER, out):
         checkpoints = Checkpoints(out / FOLDER, start, resume, out / HISTORY)
-        return _run(recipe, budget, size_bytes, model, out, checkpoints, trust_pickle)
+        return _run(recipe, budget, model, out, checkpoints, trust_pickle)
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """All that a run reads before its first stage. `fitting`: its recipe with the sizes that the network takes."""
+
+    source: Trained
+    teachers: list[Trained]
+    small: Small | None
+    dataset: Dataset
+    shown: Photographs | None
+    fitting: Recipe
+    settings: StudentSettings
+
+    def foretold(self) -> Forecast:
+        own = self.source.identity in {teacher.identity for teacher in self.teachers}
+        speed = Speed.of(self.source.network)
+        return forecast(self.fitting, speed, self.dataset, len(self.teachers), 1 if own else 2)
+
+
+def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = False) -> Loaded:
+    """Raises a CompressError where the model, the images, the recipe or the budget cannot be used."""
+    assert budget.size_bytes is not None
+    source, original = load_with_original(model, recipe, trust_pickle)
+    fitting = with_fitting_sizes(recipe, source.network)
+    settings = StudentSettings.of(fitting, budget)
+    check_keep_float(source.network, settings.keep_float)
+    check_budget(source.folded, source.channels, budget.size_bytes)
+    reading = Reading.of(recipe)
+    teachers = load_teachers(recipe.teacher, source, trust_pickle, reading)
+    small = small_network(recipe, trust_pickle) if recipe.controls.run else None
+    dataset = open_data(recipe.data, source.classes, recipe.seed, reading)
+    seen = [sample.image for sample in dataset.val[:COMPARED_WITH_MODULE]]
+    original.check(real_pictures(seen, source.network, reading))
+    pictures = recipe.report.pictures
+    shown = open_photographs(pictures, recipe.model.input_size, reading) if pictures else None
+    return Loaded(source, teachers, small, dataset, shown, fitting, settings)
 
 
 def _run(
     recipe: Recipe,
     budget: Budget,
-    size_bytes: int,
     model: Path,
     out: Path,
     checkpoints: Checkpoints,
@@ -100,25 +137,12 @@ def _run(
 ) -> RunRecord:
     start, cache = checkpoints.start, cache_folder()
     with checkpoints.stage("load"):
-        source, original = load_with_original(model, recipe, trust_pickle)
-        fitting = with_fitting_sizes(recipe, source.network)
-        settings, tuning = StudentSettings.of(fitting, budget), fitting.training("tune")
-        check_keep_float(source.network, settings.keep_float)
-        check_budget(source.folded, source.channels, size_bytes)
-        reading = Reading.of(recipe)
-        teachers = load_teachers(recipe.teacher, source, trust_pickle, reading)
-        small = small_network(recipe, trust_pickle) if recipe.controls.run else None
-        dataset = open_data(recipe.data, source.classes, recipe.seed, reading)
-        seen = [sample.image for sample in dataset.val[:COMPARED_WITH_MODULE]]
-        original.check(real_pictures(seen, source.network, reading))
-        del original
-        pictures = recipe.report.pictures
-        shown = open_photographs(pictures, recipe.model.input_size, reading) if pictures else None
+        given = loaded(recipe, budget, model, trust_pickle)
+        source, teachers, small, dataset, shown = given.source, given.teachers, given.small, given.dataset, given.shown
+        settings, tuning = given.settings, given.fitting.training("tune")
         warnings = _said_of_data(dataset, shown)
         torch.manual_seed(recipe.seed)
-    measured_beside = 1 if source.identity in {teacher.identity for teacher in teachers} else 2
-    foretold = forecast(recipe, Speed.of(source.network), dataset, len(teachers), measured_beside)
-    checkpoints.forecast = foretold.without(checkpoints.kept())
+    checkpoints.forecast = given.foretold().without(checkpoints.kept())
     log.info("%s", checkpoints.forecast.describe())
 
     with checkpoints.stage("teacher"):
@@ -139,6 +163,7 @@ def _run(
     with checkpoints.stage("export"):
         graph = quantized_graph(student.quantized, recipe.name)
         artifacts = _export(graph, settings.files, shown.pixels[0] if shown else prepared.images[0], out)
+        write_student(student.quantized.unquantized(), recipe.name, source.classes, out)
 
     with checkpoints.stage("verify"):
         parity = compare(graph, {artifact.format: artifact.path for artifact in artifacts}, prepared.images[:COMPARED])
@@ -147,7 +172,7 @@ def _run(
     controls: dict[str, Artifact] = {}
     if recipe.controls.run:
         with checkpoints.stage("controls"):
-            random = StudentSettings.of(fitting.pruned_at_random(), budget)
+            random = StudentSettings.of(given.fitting.pruned_at_random(), budget)
             size_bytes = student.plan.predicted_bytes
             controls = control_files(heavy, small, settings, random, size_bytes, prepared, checkpoints)
 
@@ -220,15 +245,15 @@ def _said_of_data(dataset: Dataset, shown: Photographs | None) -> tuple[str, ...
     return warnings
 
 
-def _budget(limits: list[str]) -> tuple[Budget, int]:
-    """The budget, and the bytes that it grants a file. Raises BudgetError."""
-    budget = Budget.parse(limits, [TEACHER])
+def budget_of(recipe: Recipe) -> Budget:
+    """Which grants a file some bytes. Raises BudgetError."""
+    budget = Budget.parse(recipe.budget, [TEACHER])
     if budget.size_bytes is None and budget.limits:
         given = " ".join(f"--budget {shlex.quote(limit.text)}" for limit in budget.limits)
         raise BudgetError(f"a budget needs a size too, which the student is planned to: {given} --budget 4MB")
     if budget.size_bytes is None:
         raise BudgetError("no budget: give one, such as --budget 4MB")
-    return budget, budget.size_bytes
+    return budget
 
 
 def _identity(

@@ -12,6 +12,7 @@ EXAMPLES = {
         "compress run models/u2net.pt --budget 4MB --budget 20ms --data data/demo --minutes 60 --out export/mine",
         "compress run --resume export/mine --minutes 120",
     ),
+    "init": ("compress init models/u2net.onnx --data data/demo", "compress init mine.pt --arch mine.py:Segmenter"),
     "inspect": ("compress inspect models/u2net.pt",),
     "verify": ("compress verify export/mine", "compress verify export/mine --images data/demo/val/images"),
     "bench": (
@@ -29,7 +30,7 @@ EXAMPLES = {
 }
 GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "run": {
-        "the goal": ("--budget", "--minutes", "--formats", "--out", "--json"),
+        "the goal": ("--budget", "--minutes", "--formats", "--out", "--dry-run", "--json"),
         "images": ("--data", "--unlabelled", "--pictures"),
         "going on": ("--resume", "--trust-code"),
         "how": (

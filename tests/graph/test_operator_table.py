@@ -13,6 +13,7 @@ from unary_cases import UNARY
 
 from compress.errors import ExportError, ModelError
 from compress.formats.onnx import to_onnx
+from compress.formats.source import to_source, to_weights
 from compress.formats.tflite import to_tflite
 from compress.graph import operators
 from compress.graph.channels import find_groups
@@ -27,7 +28,7 @@ from compress.prune.cost import MACS, Workload
 from compress.prune.cut import check_cut, cut
 from compress.prune.importance import measure_damage
 from compress.quantize.calibration import calibrate
-from compress.quantize.convert import quantized_graph
+from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.placement import place
 from compress.quantize.simulate import simulate
 from compress.quantize.training import QuantizedNetwork
@@ -188,6 +189,20 @@ def test_the_traced_network_is_the_module(case):
     with torch.no_grad():
         wanted = torch.softmax(module((image.permute(0, 3, 1, 2).float() / 255 - mean) / std), 1)
         torch.testing.assert_close(net(net.real(image)), wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", MODULES)
+def test_as_plain_torch_it_computes_the_same_at_other_sizes_too_and_all_its_weights_learn(case):
+    net = fold_normalisation(traced(built(case)))
+    graph, written = float_graph(net, "one"), {}
+    exec(to_source(graph, ("a", "b", "c")), written)
+    student = written["Student"]()
+    student.load_state_dict({name: torch.from_numpy(values) for name, values in to_weights(graph).items()})
+    for image in (pixels(0, 2), pixels(0, 2).repeat(1, 2, 2, 1)):
+        given = student(image.permute(0, 3, 1, 2))
+        torch.testing.assert_close(given, net(net.real(image)), atol=1e-5, rtol=1e-4)
+    given[:, 1].log().mean().backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in student.parameters())
 
 
 @pytest.mark.parametrize("case", MODULES)

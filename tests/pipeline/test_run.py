@@ -1,11 +1,15 @@
 """The whole way, on the tiny network."""
 
+import hashlib
+import importlib.util
+import io
 import json
 import shutil
 from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from tiny import ticking
 
 import compress.pipeline.student
@@ -14,7 +18,9 @@ from compress.data.images import read_image
 from compress.formats.onnx import to_onnx
 from compress.load.model import load
 from compress.quantize.convert import float_graph
+from compress.quantize.training import QuantizedNetwork
 from compress.recipe import read_recipe
+from compress.release.golden import read_golden
 from compress.report.pictures import read_pictures
 from compress.report.read import read_record
 from compress.runtime.session import open_model
@@ -97,6 +103,41 @@ def test_nothing_outside_the_files_is_named_in_the_manifest(finished):
     manifest = json.loads((out / "manifest.json").read_text())
     assert {entry["file"] for entry in manifest["files"]} == {"model.onnx", "model.tflite"}
     assert "/" not in json.dumps([entry["file"] for entry in manifest["files"]])
+
+
+def test_the_float_student_is_its_users_own(finished):
+    _, out = finished
+    folder = out / "student"
+    spec = importlib.util.spec_from_file_location("student", folder / "student.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert "import compress" not in (folder / "student.py").read_text()
+    assert {"stem.weight", "block_depthwise.bias", "head.weight"} <= set(module.Student().state_dict())
+    net = student_before_int8(out)
+    image = torch.from_numpy(read_golden(out))[None]
+    wanted = net(net.real(image))
+    student = module.load()
+    given = student(image.permute(0, 3, 1, 2))
+    program = torch.export.load(folder / "student.pt2").module()
+    for answer in (given, program(image.permute(0, 3, 1, 2).float().repeat(3, 1, 1, 1))[:1]):
+        torch.testing.assert_close(answer, wanted, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        files = open_model(out / "model.onnx").probabilities(read_golden(out))
+    assert (files.argmax(0) == given[0].detach().numpy().argmax(0)).mean() > 0.98
+    given[:, 0].log().mean().backward()
+    assert all(weight.grad.abs().max() > 0 for weight in student.parameters())
+
+
+def test_the_float_student_ships_beside_the_files_and_a_gate_judges_the_files(finished):
+    _, out = finished
+    assert sum(path.stat().st_size for path in (out / "student").iterdir()) > 30_000
+    assert main(["gate", str(out), "--budget", "20KB"]) == 0
+
+
+def student_before_int8(out):
+    """As the last checkpoint has it."""
+    kept = (out / "checkpoints" / "qat.pt").read_bytes()[: -hashlib.sha256().digest_size]
+    return QuantizedNetwork.from_state(torch.load(io.BytesIO(kept), weights_only=True)["state"]).unquantized()
 
 
 def test_the_report_times_the_layers_of_the_onnx_file_and_keeps_its_pictures(finished):

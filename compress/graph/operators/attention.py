@@ -15,6 +15,7 @@ from compress.graph.operators.operator import (
     Scale,
     TfliteForm,
     Work,
+    literal,
 )
 
 if TYPE_CHECKING:
@@ -99,6 +100,13 @@ def _tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> 
     )
 
 
+def _torch(node: QuantizedOperator, x: Sequence[str]) -> str:
+    heads, scale = literal(node.attrs.heads), literal(node.attrs.scale)
+    by_head = f"*(each.flatten(2).unflatten(1, ({heads}, -1)).mT for each in ({', '.join(x)}))"
+    attended = f"F.scaled_dot_product_attention({by_head}, scale={scale})"
+    return f"{attended}.mT.flatten(1, 2).unflatten(2, {x[0]}.shape[2:])"
+
+
 ATTENTION = Operator(
     name="attention",
     inputs=3,
@@ -108,6 +116,7 @@ ATTENTION = Operator(
     on_steps=OnSteps.REAL,
     work=Work.ATTENDING,
     compute=_attention,
+    torch=_torch,
     onnx=_onnx,
     tflite=_tflite,
     onnx_float="it runs in float between the same integers: products of activations are rounded nowhere on the way",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from compress.errors import ExportError
@@ -17,8 +17,11 @@ from compress.graph.operators.operator import (
     Pair,
     Scale,
     TfliteForm,
+    ToTorch,
     Weights,
     Work,
+    call,
+    literal,
     pair,
 )
 
@@ -162,6 +165,22 @@ def _conv_transpose_tflite(node: QuantizedOperator, source: TensorSpec, result: 
     )
 
 
+def _torch(name: str) -> ToTorch:
+    """The layer; what is as torch has it by default is left out."""
+
+    def layer(node: QuantizedOperator, x: Sequence[str]) -> str:
+        weight, default = weight_of(node), node.kind.attributes()
+        weights = node.kind.weights
+        assert weights
+        inputs = weight.shape[weights.inputs] * (1 if weights.transposed else node.attrs.groups)
+        outputs = weights.out_channels(weight.shape, node.attrs.groups)
+        given = [literal(each) for each in (inputs, outputs, tuple(weight.shape[2:]))]
+        values = {each.name: getattr(node.attrs, each.name) for each in fields(node.attrs)}
+        return call(name, *given, **{key: value for key, value in values.items() if value != getattr(default, key)})
+
+    return layer
+
+
 def weight_of(node: QuantizedOperator) -> Any:
     if node.weight is None:
         raise ExportError(f"{node.name}: a {node.op} without a weight")
@@ -193,6 +212,7 @@ CONV = Operator(
     work=Work.FILTERING,
     aten={"conv2d.default": _conv_of, "conv2d.padding": _conv_of},
     compute=_conv,
+    torch=_torch("nn.Conv2d"),
     onnx=_conv_onnx,
     tflite=_conv_tflite,
     weights=Weights(outputs=0, inputs=1),
@@ -208,6 +228,7 @@ CONV_TRANSPOSE = Operator(
     work=Work.FILTERING,
     aten={"conv_transpose2d.input": _conv_transpose_of},
     compute=_conv_transpose,
+    torch=_torch("nn.ConvTranspose2d"),
     onnx=_conv_transpose_onnx,
     tflite=_conv_transpose_tflite,
     weights=Weights(outputs=1, inputs=0, transposed=True),

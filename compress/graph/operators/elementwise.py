@@ -46,6 +46,7 @@ ADD = Operator(
     on_steps=OnSteps.LINEAR,
     work=Work.MOVING,
     compute=lambda x, a: x[0] + x[1],
+    torch=lambda node, x: f"{x[0]} + {x[1]}",
     onnx=lambda node, source, result: (OnnxForm("Add"),),
     tflite=lambda node, source, result: (
         TfliteForm("ADD", ("AddOptions", {"fusedActivationFunction": node.activation})),
@@ -61,6 +62,7 @@ MUL = Operator(
     on_steps=OnSteps.REAL,
     work=Work.MOVING,
     compute=lambda x, a: x[0] * x[1],
+    torch=lambda node, x: f"{x[0]} * {x[1]}",
     onnx=lambda node, source, result: (OnnxForm("Mul"),),
     tflite=lambda node, source, result: (
         TfliteForm("MUL", ("MulOptions", {"fusedActivationFunction": node.activation})),
@@ -77,6 +79,7 @@ SUB = Operator(
     on_steps=OnSteps.LINEAR,
     work=Work.MOVING,
     compute=lambda x, a: x[0] - x[1],
+    torch=lambda node, x: f"{x[0]} - {x[1]}",
     onnx=lambda node, source, result: (OnnxForm("Sub"),),
     tflite=lambda node, source, result: (
         TfliteForm("SUB", ("SubOptions", {"fusedActivationFunction": node.activation})),
@@ -93,6 +96,7 @@ CONCAT = Operator(
     on_steps=OnSteps.MOVES,
     work=Work.MOVING,
     compute=_concat,
+    torch=lambda node, x: f"torch.cat([{', '.join(x)}], 1)",
     onnx=lambda node, source, result: (OnnxForm("Concat", {"axis": 1}),),
     tflite=lambda node, source, result: (TfliteForm("CONCATENATION", ("ConcatenationOptions", {"axis": 3})),),
     homogeneous=True,

@@ -34,6 +34,7 @@ IMAGE = Operator(
     work=Work.NOTHING,
     aten={},
     compute=_given,
+    torch=_given,
     onnx=_given,
     tflite=_given,
 )

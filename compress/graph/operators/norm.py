@@ -20,6 +20,8 @@ from compress.graph.operators.operator import (
     Scale,
     TfliteForm,
     Work,
+    call,
+    literal,
 )
 
 if TYPE_CHECKING:
@@ -116,6 +118,11 @@ def _group_tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpe
     return _tflite_forms(source, node.attrs.eps, (1, 3), (1, height * width, groups, channels // groups))
 
 
+def _layer_torch(node: QuantizedOperator, x: Sequence[str]) -> str:
+    last = call("F.layer_norm", f"{x[0]}.permute(0, 2, 3, 1)", f"{x[0]}.shape[1:2]", eps=node.attrs.eps)
+    return f"{last}.permute(0, 3, 1, 2)"
+
+
 INSTANCE_NORM = Operator(
     name="instance_norm",
     inputs=1,
@@ -125,6 +132,7 @@ INSTANCE_NORM = Operator(
     on_steps=OnSteps.REAL,
     work=Work.MOVING,
     compute=lambda x, a: _standard(x[0], (2, 3), a.eps),
+    torch=lambda node, x: call("torch.group_norm", x[0], f"{x[0]}.shape[1]", eps=node.attrs.eps),
     onnx=lambda node, source, result: _onnx_forms(node.attrs.eps, (2, 3)),
     tflite=lambda node, source, result: _tflite_forms(source, node.attrs.eps, (1, 2)),
     onnx_float=IN_FLOAT,
@@ -138,6 +146,7 @@ GROUP_NORM = Operator(
     on_steps=OnSteps.REAL,
     work=Work.MOVING,
     compute=_group_norm,
+    torch=lambda node, x: call("torch.group_norm", x[0], literal(node.attrs.groups), eps=node.attrs.eps),
     onnx=_group_onnx,
     tflite=_group_tflite,
     onnx_float=IN_FLOAT,
@@ -151,6 +160,7 @@ LAYER_NORM = Operator(
     on_steps=OnSteps.REAL,
     work=Work.MOVING,
     compute=lambda x, a: _standard(x[0], (1,), a.eps),
+    torch=_layer_torch,
     onnx=lambda node, source, result: _onnx_forms(node.attrs.eps, (1,)),
     tflite=lambda node, source, result: _tflite_forms(source, node.attrs.eps, (3,)),
     onnx_float=IN_FLOAT,

@@ -7,9 +7,11 @@ of its own for one that it does not know. Nothing here imports torch or a runtim
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -191,6 +193,30 @@ ToTflite = Callable[["QuantizedOperator", "TensorSpec", "TensorSpec"], tuple[Tfl
 ExportError, naming the node, for what the format cannot express."""
 
 
+ToTorch = Callable[["QuantizedOperator", Sequence[str]], str]
+"""A node, and what its inputs are called -> the expression that computes it in torch's own words; of a node with
+weights the layer that holds them, which is called with its input. Of what came out of a file only numbers, and text
+that is quoted, may be in it."""
+
+
+def literal(value: Any) -> str:
+    """A number, a quoted text, None or a tuple of these as Python reads it; of a pair of two equal numbers one."""
+    if isinstance(value, tuple):
+        return literal(value[0]) if len(value) == 2 and value[0] == value[1] else f"({', '.join(map(literal, value))})"
+    if isinstance(value, str):
+        return f'"{value}"' if re.fullmatch(r"\w*", value, re.ASCII) else ascii(value)
+    if value is None or isinstance(value, bool):
+        return str(value)
+    if isinstance(value, Integral):
+        return str(int(value))
+    return str(float(value)) if math.isfinite(value) else f'float("{float(value)}")'
+
+
+def call(name: str, *positional: str, **named: Any) -> str:
+    """The text of a call: `positional` are expressions, `named` values."""
+    return f"{name}({', '.join([*positional, *(f'{key}={literal(value)}' for key, value in named.items())])})"
+
+
 def unbounded(x: Sequence[Bounds], a: Any) -> Bounds:
     return -math.inf, math.inf
 
@@ -211,6 +237,7 @@ class Operator:
     aten        by the name of each ATen operator that becomes this one alone, its attributes; what is said of several
                 operators, of constants or of dimensions, `compress.load.calls` reads
     compute     inputs, attributes (and weight, bias where it has them) -> result, as torch tensors
+    torch       how people write it
     onnx_float  why onnxruntime has no integer kernel for it; empty where it has one
     rectifier   where the operator is one that others may have inside
     fuses       whether it may have a rectifier inside
@@ -228,6 +255,7 @@ class Operator:
     on_steps: OnSteps
     work: Work
     compute: Callable[..., Tensor]
+    torch: ToTorch
     onnx: ToOnnx
     tflite: ToTflite
     aten: Mapping[str, FromAten] = field(default_factory=dict)

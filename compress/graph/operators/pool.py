@@ -20,6 +20,8 @@ from compress.graph.operators.operator import (
     TfliteForm,
     ToOnnx,
     Work,
+    call,
+    literal,
     of_inputs,
     pair,
 )
@@ -173,6 +175,19 @@ def _avg_tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpec)
     return (_tflite_pool("AVERAGE_POOL_2D", a, padding, pads=pads),)
 
 
+def _pool_torch(name: str, x: str, a: PoolAttributes, **more: Any) -> str:
+    padding = {"padding": a.padding} if a.padding != (0, 0) else {}
+    ceil = {"ceil_mode": True} if a.ceil else {}
+    return call(name, x, literal(a.kernel), literal(a.stride), **padding, **ceil, **more)
+
+
+def _avg_torch(node: QuantizedOperator, x: Sequence[str]) -> str:
+    pads = node.attrs.padding != (0, 0)
+    return _pool_torch(
+        "F.avg_pool2d", x[0], node.attrs, **({"count_include_pad": node.attrs.counts_padding} if pads else {})
+    )
+
+
 MAX_POOL = Operator(
     name="max_pool",
     inputs=1,
@@ -183,6 +198,7 @@ MAX_POOL = Operator(
     work=Work.MOVING,
     aten={"max_pool2d.default": _max_pool_of},
     compute=_max_pool,
+    torch=lambda node, x: _pool_torch("F.max_pool2d", x[0], node.attrs),
     onnx=_onnx("MaxPool"),
     tflite=_max_tflite,
     homogeneous=True,
@@ -198,6 +214,7 @@ AVG_POOL = Operator(
     work=Work.MOVING,
     aten={"avg_pool2d.default": _avg_pool_of},
     compute=_avg_pool,
+    torch=_avg_torch,
     onnx=_onnx("AveragePool"),
     tflite=_avg_tflite,
     homogeneous=True,
@@ -213,6 +230,7 @@ MEAN = Operator(
     work=Work.MOVING,
     aten={"adaptive_avg_pool2d.default": _to_one},
     compute=lambda x, a: x[0].mean((2, 3), keepdim=True),
+    torch=lambda node, x: f"{x[0]}.mean((2, 3), keepdim=True)",
     onnx=lambda node, source, result: (OnnxForm("GlobalAveragePool"),),
     tflite=lambda node, source, result: (TfliteForm("MEAN", ("ReducerOptions", {"keepDims": True}), after=((1, 2),)),),
     homogeneous=True,
@@ -228,6 +246,7 @@ ADAPTIVE_POOL = Operator(
     work=Work.MOVING,
     aten={"adaptive_avg_pool2d.default": _to_bins},
     compute=_adaptive,
+    torch=lambda node, x: call("F.adaptive_avg_pool2d", x[0], literal(node.attrs.bins)),
     onnx=_adaptive_onnx,
     tflite=_adaptive_tflite,
     onnx_float="bins that do not divide the map have no integer kernel, so they run in float between the same integers",

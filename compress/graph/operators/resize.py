@@ -19,6 +19,8 @@ from compress.graph.operators.operator import (
     Scale,
     TfliteForm,
     Work,
+    call,
+    literal,
     of_inputs,
 )
 from compress.graph.operators.spatial import mapped_tflite, sizes
@@ -74,6 +76,14 @@ def _compute(x: Sequence[Tensor], a: ResizeAttributes) -> Tensor:
     from torch.nn import functional as F
 
     return F.interpolate(x[0], a.size, mode=a.mode, align_corners=None if a.mode == "nearest" else a.align_corners)
+
+
+def _torch(node: QuantizedOperator, x: Sequence[str]) -> str:
+    """`at`, which whoever writes the text defines, is the size in proportion to the image's."""
+    a = node.attrs
+    corners = {} if a.mode == "nearest" else {"align_corners": a.align_corners}
+    size = f"at({literal(a.size[0])}, {literal(a.size[1])})"
+    return call("F.interpolate", x[0], size, mode=a.mode, **corners)
 
 
 _MODES: Mapping[str, Mapping[str, Any]] = {
@@ -138,6 +148,7 @@ RESIZE = Operator(
         **_in_both_ways("upsample_nearest2d", "nearest"),
     },
     compute=_compute,
+    torch=_torch,
     onnx=_onnx,
     tflite=_tflite,
     onnx_float="onnxruntime's integer kernel truncates, so it runs in float between the same integers",
@@ -154,6 +165,7 @@ BICUBIC = Operator(
     work=Work.WRITING,
     aten=_in_both_ways("upsample_bicubic2d", "bicubic"),
     compute=_compute,
+    torch=_torch,
     onnx=_onnx,
     tflite=_bicubic_tflite,
     onnx_float=IN_FLOAT,

@@ -17,6 +17,7 @@ from compress.graph.operators.operator import (
     Scale,
     TfliteForm,
     Work,
+    literal,
 )
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ PAD = Operator(
     work=Work.MOVING,
     aten={"pad.default": _pad_of, "constant_pad_nd.default": _pad_of},
     compute=_pad,
+    torch=lambda node, x: f"F.pad({x[0]}, {literal((*node.attrs.width, *node.attrs.height))})",
     onnx=_pad_onnx,
     tflite=_pad_tflite,
     homogeneous=True,

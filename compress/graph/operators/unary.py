@@ -25,7 +25,10 @@ from compress.graph.operators.operator import (
     Rectifier,
     Scale,
     TfliteForm,
+    ToTorch,
     Work,
+    call,
+    literal,
     plain,
 )
 
@@ -63,6 +66,7 @@ def _unary(
     name: str,
     compute: Callable[..., Tensor],
     aten: Mapping[str, FromAten],
+    torch: ToTorch,
     onnx: Callable[[Any], tuple[OnnxForm, ...]],
     tflite: Callable[[Any], tuple[TfliteForm, ...]],
     **more: Any,
@@ -83,6 +87,7 @@ def _unary(
         inputs=1,
         aten=aten,
         compute=compute,
+        torch=torch,
         onnx=lambda node, source, result: onnx(node.attrs),
         tflite=lambda node, source, result: tflite(node.attrs),
         **{**settings, **more},
@@ -156,6 +161,11 @@ def _functional(name: str, *attributes: str) -> Callable[..., Tensor]:
     return compute
 
 
+def _written(name: str, *attributes: str) -> ToTorch:
+    """The call of that function with these attributes by name."""
+    return lambda node, x: call(name, x[0], **{key: getattr(node.attrs, key) for key in attributes})
+
+
 def _gelu_onnx(a: GeluAttributes) -> tuple[OnnxForm, ...]:
     """x / 2 * (1 + erf(x / sqrt 2)), or its approximation (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
     if a.approximate == "none":
@@ -194,6 +204,7 @@ RELU = _unary(
         **_in_place_too("clamp", _rectifier_of(None)),
         **_in_place_too("clamp_min", _rectifier_of(None)),
     },
+    torch=_written("torch.relu"),
     onnx=lambda a: (OnnxForm("Relu"),),
     tflite=lambda a: (TfliteForm("RELU"),),
     scale=Scale.OF_INPUTS,
@@ -213,6 +224,7 @@ RELU6 = _unary(
         **_in_place_too("hardtanh", _rectifier_of(6)),
         **_in_place_too("clamp", _rectifier_of(6)),
     },
+    torch=_written("F.relu6"),
     onnx=lambda a: (OnnxForm("Clip", constants=(_real(0), _real(6))),),
     tflite=lambda a: (TfliteForm("RELU6"),),
     scale=Scale.OF_INPUTS,
@@ -227,6 +239,7 @@ SIGMOID = _unary(
     "sigmoid",
     _sigmoid,
     _in_place_too("sigmoid"),
+    torch=_written("torch.sigmoid"),
     onnx=lambda a: (OnnxForm("Sigmoid"),),
     tflite=lambda a: (TfliteForm("LOGISTIC"),),
     scale=Scale.FIXED,
@@ -240,6 +253,7 @@ SOFTMAX = _unary(
     "softmax",
     _softmax,
     {},
+    torch=lambda node, x: f"torch.softmax({x[0]}, 1)",
     onnx=lambda a: (OnnxForm("Softmax", {"axis": 1}),),
     tflite=lambda a: (TfliteForm("SOFTMAX", ("SoftmaxOptions", {"beta": 1.0})),),
     channels=Channels.SHARES,
@@ -254,6 +268,7 @@ LEAKY_RELU = _unary(
     "leaky_relu",
     _functional("leaky_relu", "negative_slope"),
     _in_place_too("leaky_relu", lambda call: LeakyReluAttributes(float(call.arguments["negative_slope"]))),
+    torch=_written("F.leaky_relu", "negative_slope"),
     onnx=lambda a: (OnnxForm("LeakyRelu", {"alpha": a.negative_slope}),),
     tflite=lambda a: (TfliteForm("LEAKY_RELU", ("LeakyReluOptions", {"alpha": a.negative_slope})),),
     attributes=LeakyReluAttributes,
@@ -264,6 +279,7 @@ HARDSWISH = _unary(
     "hardswish",
     _functional("hardswish"),
     _in_place_too("hardswish"),
+    torch=_written("F.hardswish"),
     onnx=lambda a: (OnnxForm("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}), OnnxForm("Mul", reads=(-1, 0))),
     tflite=lambda a: (TfliteForm("HARD_SWISH", ("HardSwishOptions", {}), (1, 1)),),
 )
@@ -271,6 +287,7 @@ HARDSIGMOID = _unary(
     "hardsigmoid",
     _functional("hardsigmoid"),
     _in_place_too("hardsigmoid"),
+    torch=_written("F.hardsigmoid"),
     onnx=lambda a: (OnnxForm("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),),
     tflite=lambda a: (
         TfliteForm("ADD", ("AddOptions", {}), reals=(3.0,), in_float=True),
@@ -285,6 +302,7 @@ SILU = _unary(
     "silu",
     _functional("silu"),
     _in_place_too("silu"),
+    torch=_written("F.silu"),
     onnx=lambda a: (OnnxForm("Sigmoid"), OnnxForm("Mul", reads=(-1, 0))),
     tflite=lambda a: (
         TfliteForm("LOGISTIC", in_float=True),
@@ -295,6 +313,7 @@ MISH = _unary(
     "mish",
     _functional("mish"),
     _in_place_too("mish"),
+    torch=_written("F.mish"),
     onnx=lambda a: (OnnxForm("Softplus"), OnnxForm("Tanh"), OnnxForm("Mul", reads=(-1, 0))),
     tflite=lambda a: (
         TfliteForm("EXP", ("ExpOptions", {}), in_float=True),
@@ -308,6 +327,7 @@ GELU = _unary(
     "gelu",
     _functional("gelu", "approximate"),
     {"gelu.default": lambda call: GeluAttributes(call.arguments["approximate"])},
+    torch=_written("F.gelu", "approximate"),
     onnx=_gelu_onnx,
     tflite=lambda a: (TfliteForm("GELU", ("GeluOptions", {"approximate": a.approximate == "tanh"}), since="2.9.0"),),
     attributes=GeluAttributes,
@@ -316,6 +336,7 @@ ELU = _unary(
     "elu",
     _functional("elu"),
     _in_place_too("elu", _elu_of),
+    torch=_written("F.elu"),
     onnx=lambda a: (OnnxForm("Elu", {"alpha": 1.0}),),
     tflite=lambda a: (TfliteForm("ELU", versions=(1, 1)),),
 )
@@ -323,6 +344,7 @@ TANH = _unary(
     "tanh",
     _functional("tanh"),
     _in_place_too("tanh"),
+    torch=_written("torch.tanh"),
     onnx=lambda a: (OnnxForm("Tanh"),),
     tflite=lambda a: (TfliteForm("TANH"),),
     scale=Scale.FIXED,
@@ -336,6 +358,7 @@ CLAMP = _unary(
         for one in ("clamp", "clamp_min", "clamp_max", "hardtanh")
         for name in (f"{one}.default", f"{one}_.default")
     },
+    torch=lambda node, x: call(f"{x[0]}.clamp", literal(node.attrs.lowest), literal(node.attrs.highest)),
     onnx=lambda a: (OnnxForm("Clip", constants=(_real(a.lowest), _real(a.highest))),),
     tflite=_clamp_tflite,
     attributes=ClampAttributes,
