@@ -19,6 +19,7 @@ from compress.settings import (
     Mean,
     Minutes,
     Once,
+    Output,
     Place,
     Rate,
     Real,
@@ -70,11 +71,14 @@ class Training:
 class ModelSection(Section):
     """What the file holds. `architecture` is "file.py:Name", the file lying beside the recipe, or, by --arch alone,
     "package.module:Name"; Name(), or Name(key=value) as it is written there, must return the torch module that the
-    weights fit. Files that carry their graph need none."""
+    weights fit. Files that carry their graph need none. `output`: the one to deploy, by its name in what the module
+    returns or by its place; without it the first map. `multilabel`: whether a pixel can have several of `classes` at
+    once, each a sigmoid of its own; without it as the masks are laid out, or else as the model ends."""
 
     architecture: Code | None = None
-    output: Whole = Field(0, ge=0, le=1000)
+    output: Output = None
     classes: Classes
+    multilabel: Switch | None = None
     input_size: Size = (320, 320)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from compress.errors import RecipeError
 
@@ -41,6 +41,14 @@ def _each_once(names: list[str]) -> list[str]:
     if twice is not None:
         raise ValueError(f"{twice} is named twice; name each once")
     return names
+
+
+def _output(value: Any) -> Any:
+    if isinstance(value, str) and value.isprintable() and 0 < len(value) <= 200:
+        return value
+    if value is not None and (type(value) is not int or not 0 <= value <= 1000):
+        raise ValueError(f"an output is told by its name, or by its place from 0 on, not {_shown(value)}")
+    return value
 
 
 def _three(values: Any) -> Any:
@@ -83,6 +91,8 @@ Classes = Annotated[
     Once,
 ]
 """By id; 255 is void in a mask."""
+Output = Annotated[int | str | None, PlainValidator(_output)]
+"""Of a model: its place, from 0, or its name."""
 Colours = tuple[float, float, float]
 """Of red, green and blue."""
 _Reals = Annotated[tuple[Real, Real, Real], BeforeValidator(_three)]

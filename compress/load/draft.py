@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree
 
 from compress.data.folders import open_labelled
 from compress.data.images import read_image, read_mask
-from compress.errors import ModelError, RecipeError
+from compress.errors import RecipeError
 from compress.graph.network import Network
-from compress.load.faithful import first_line
+from compress.load.class_map import tells_labels_apart
 from compress.load.model import read_module
+from compress.load.outputs import Key
 from compress.load.sources import CARRY_THEIR_GRAPH, input_size, kind_of
-from compress.load.trace import trace
+from compress.load.trace import trace_with_original
 from compress.measure.masks import class_ids, image_iou
 from compress.recipe import Recipe
 from compress.settings import validated
@@ -47,7 +47,7 @@ class Told:
     arch: str | None = None
     classes: Sequence[str] | None = None
     size: tuple[int, int] | None = None
-    output: int | None = None
+    output: Key = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     data: Path | None = None
@@ -72,32 +72,19 @@ def draft(path: Path, told: Told, trust_pickle: bool = False) -> Recipe:
     )
     plain = validated(Recipe, {"name": name[:60], "model": model, "folder": told.folder}, str(path))
     module = read_module(path, plain, trust_pickle)
-    model["output"], channels = _output(module, size, told.output, path)
+    count = len(told.classes) if told.classes else None
+    net, _, original = trace_with_original(module, size, told.output, count, *NORMALISATIONS["0 to 1"])
+    channels = original.network.shapes()[original.network.output][1]
+    model["output"] = original.deployed.name
+    model["multilabel"] = tells_labels_apart(original.network, original.deployed)
     model["classes"] = list(told.classes or _classes(channels))
-    net, _ = trace(module, size, model["output"], len(model["classes"]), *NORMALISATIONS["0 to 1"])
     mean, std = _normalisation(net, told, model["classes"], path)
     log.info(
-        "%s: there is no recipe beside it: a %s file; images of %dx%d; output %d of %d channel%s, classes %s",
+        "%s: there is no recipe beside it: a %s file; images of %dx%d; output %s of %d channel%s, classes %s",
         path.name, kind, *size, model["output"], channels, "s" * (channels != 1), ", ".join(model["classes"]),
     )  # fmt: skip
     return validated(Recipe, {**plain.model_dump(), "model": model, "preprocess": {"mean": mean, "std": std},
                               "folder": told.folder}, str(path))  # fmt: skip
-
-
-def _output(module: torch.nn.Module, size: tuple[int, int], index: int | None, path: Path) -> tuple[int, int]:
-    """Which of a module's outputs is the map, and how many channels it has: the first that can be one."""
-    try:
-        with torch.no_grad():
-            outputs = _pytree.tree_leaves(module(torch.zeros(1, 3, *size)))
-    except Exception as error:  # the module is anybody's code
-        raise ModelError(f"{path}: does not run on an RGB image of {size[0]}x{size[1]}: {first_line(error)}") from None
-    maps = [i for i, each in enumerate(outputs) if isinstance(each, Tensor) and each.ndim == 4 and each.shape[1] < 255]
-    if index is None and not maps:
-        raise ModelError(f"{path}: gives no map [1, classes, H, W]; name its output with --output")
-    chosen = maps[0] if index is None else index
-    if chosen not in maps:
-        raise ModelError(f"{path}: output {chosen} is no map; of {len(outputs)} outputs, {maps} are")
-    return chosen, int(outputs[chosen].shape[1])
 
 
 def _classes(channels: int) -> list[str]:

@@ -18,8 +18,8 @@ def describe_model(trained: Trained) -> str:
     lines = [
         f"{trained.path.name}: {trained.size_bytes:,} bytes, {trained.parameters:,} parameters",
         f"input: RGB {height}x{width}; {sum(macs.values()) / 1e9:.1f} G multiply-accumulates",
-        f"outputs: {', '.join('x'.join(map(str, shape)) for shape in trained.outputs)}; "
-        f"classes: {', '.join(trained.classes)}",
+        f"outputs: {', '.join(f'{name} {_sides(shape)}' for name, shape in trained.outputs.items())}; "
+        f"deployed: {trained.output}; {'labels' if trained.multilabel else 'classes'}: {', '.join(trained.classes)}",
         *([f"the map is resized to the image's {height}x{width}"] if RESIZED in net.by_name else []),
         f"operators: {len(net.nodes)}, of them {len(net.weighted())} convolutions",
         "",
@@ -37,6 +37,10 @@ def describe_model(trained: Trained) -> str:
     ]
     lines += [f"  not {group.name}: {group.frozen}" for group in channels.groups.values() if group.frozen]
     return "\n".join(lines)
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one number"
 
 
 def _positions(node: Node, shapes: dict[str, tuple[int, int, int, int]]) -> int:

@@ -90,7 +90,7 @@ def tune(
         Network.to_state,
         Network.from_state,
     )
-    return Segmenter(network, heavy.classes)
+    return Segmenter(network, heavy.classes, heavy.multilabel)
 
 
 def compress_network(
