@@ -2,6 +2,7 @@
 
 train/images/*.jpg   train/masks/*.png    the same stem; class ids as `read_mask` reads them, 255 is void
 val/images/*.jpg     val/masks/*.png      any format of `SUFFIXES`
+train/masks/LABEL/*.png                   of several labels at once, in place of masks/*.png: where each of them is
 unlabelled/**/*.jpg                       optional: images alone
 
 To measure on, a folder that has images/ and masks/ itself will do. Files that are not used are told in `warnings`.
@@ -19,8 +20,8 @@ from typing import Literal
 import numpy as np
 
 from compress.data.duplicates import duplicates
-from compress.data.images import UnreadableError, checked, read_all
-from compress.data.labels import Values, check_ids, check_measurable, is_object_255, oddities, values_of
+from compress.data.images import LabelMasks, Mask, UnreadableError, checked, read_all
+from compress.data.labels import Values, check_ids, check_labels, check_measurable, is_object_255, oddities, values_of
 from compress.data.listing import folders_in, pictures_in, pictures_under, what_is_in
 from compress.errors import DataError
 
@@ -32,7 +33,7 @@ _OPENED = ("train", "val", "unlabelled")
 @dataclass(frozen=True)
 class Sample:
     image: Path
-    mask: Path | None = None
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Dataset:
     of `unlabelled` have none; with reference "teacher" those of `val` have none either, and IoU is
     agreement with the teacher.
 
-    `object_is_255`: a two-class set that writes the object as 255, as `read_mask` needs to know.
+    `object_is_255`: a two-class set that writes the object as 255, as `read_mask` needs to know. `multilabel`: a pixel
+    can have several of the classes.
     """
 
     train: tuple[Sample, ...]
@@ -51,15 +53,17 @@ class Dataset:
     reference: Literal["labels", "teacher"]
     object_is_255: bool = False
     warnings: tuple[str, ...] = ()
+    multilabel: bool = False
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What a folder with images/ and masks/ holds."""
+    """What a folder with images/ and masks/ holds. `multilabel`: a folder of masks for each label; None: no masks."""
 
     folder: Path
     samples: tuple[Sample, ...]
     left_out: tuple[str, ...]
+    multilabel: bool | None
 
     @property
     def masks(self) -> Path:
@@ -72,22 +76,26 @@ class _Read:
     does not decode."""
 
     thumbnails: dict[Sample, np.ndarray]
-    values: dict[Path, Values]
+    values: dict[Mask, Values]
     warnings: tuple[str, ...]
 
-    def masks_of(self, part: _Part) -> dict[Path, Values]:
+    def masks_of(self, part: _Part) -> dict[Mask, Values]:
         return {sample.mask: self.values[sample.mask] for sample in part.samples if sample.mask in self.values}
 
 
-def open_dataset(folder: Path, classes: Sequence[str], unlabelled: Path | None = None) -> Dataset:
-    """The dataset in `folder`, with the images under `unlabelled` added to its own.
+def open_dataset(
+    folder: Path, classes: Sequence[str], unlabelled: Path | None = None, multilabel: bool | None = None
+) -> Dataset:
+    """The dataset in `folder`, with the images under `unlabelled` added to its own. `multilabel`: whether its masks are
+    to tell several labels at once; None: as they are laid out.
 
     Train images without a mask count as unlabelled. A picture that is in `val` too is left out of what is
     learnt from, with a warning: `val` must tell of images that were not seen. Raises DataError, naming the file,
     for a missing folder, an empty `val`, a mask without an image, of another size or with an id that is no class,
     a `val` without any class, and for unreadable files unless they are under 1 % of the set, which become warnings.
     """
-    train, val = _part(_existing(folder) / "train"), _with_all_masks(_part(folder / "val"))
+    train = _part(_existing(folder) / "train", classes, multilabel)
+    val = _with_all_masks(_part(folder / "val", classes, multilabel if train.multilabel is None else train.multilabel))
     known = {sample.image.resolve() for sample in train.samples + val.samples}
     beside = [folder / "unlabelled"] if os.path.isdir(folder / "unlabelled") else []
     alone = [pictures_under(place) for place in (*beside, *([_existing(unlabelled)] if unlabelled else []))]
@@ -109,24 +117,41 @@ def open_dataset(folder: Path, classes: Sequence[str], unlabelled: Path | None =
         reference="labels",
         object_is_255=object_is_255,
         warnings=(*left_out, *read.warnings, *odd, *copies),
+        multilabel=bool(val.multilabel),
     )
     return _with_something_to_learn_from(_with_something_to_measure_on(dataset, val), folder, copies)
 
 
-def open_labelled(folder: Path, classes: Sequence[str]) -> Dataset:
+def mask_layout(folder: Path) -> tuple[bool | None, list[str]]:
+    """Whether the masks to measure on in a set tell several labels at once, and the folders of the labels; None where
+    there are no masks. Raises DataError for a missing folder."""
+    masks = _labelled_in(folder) / "masks"
+    labels = folders_in(masks)
+    return (False if pictures_in(masks).pictures else True if labels else None), labels
+
+
+def _labelled_in(folder: Path) -> Path:
+    return folder if os.path.isdir(_existing(folder) / "images") else folder / "val"
+
+
+def open_labelled(folder: Path, classes: Sequence[str], multilabel: bool | None = None) -> Dataset:
     """What there is to measure on alone, as `val`: that of `folder`, or `folder` itself where it has images/.
+    `multilabel` as `open_dataset` has it.
 
     Raises DataError as `open_dataset` does.
     """
-    part = _with_all_masks(_part(folder if os.path.isdir(_existing(folder) / "images") else folder / "val"))
+    part = _part(_labelled_in(folder), classes, multilabel)
+    part = _with_all_masks(part)
     read = _read(part.samples)
     object_is_255, odd = _coding(classes, read, [part], measured=part)
     warnings = (*part.left_out, *read.warnings, *odd)
-    dataset = Dataset((), tuple(read.thumbnails), (), tuple(classes), "labels", object_is_255, warnings)
+    dataset = Dataset(
+        (), tuple(read.thumbnails), (), tuple(classes), "labels", object_is_255, warnings, bool(part.multilabel)
+    )
     return _with_something_to_measure_on(dataset, part)
 
 
-def open_unlabelled(folder: Path, classes: Sequence[str], seed: int) -> Dataset:
+def open_unlabelled(folder: Path, classes: Sequence[str], seed: int, multilabel: bool = False) -> Dataset:
     """Images alone, at any depth of `folder`: 15 % of them (1 to 100, drawn by `seed`) become `val`.
 
     Pictures that are in `val` too are left out, as `open_dataset` does. Raises DataError for a missing folder,
@@ -145,6 +170,7 @@ def open_unlabelled(folder: Path, classes: Sequence[str], seed: int) -> Dataset:
         classes=tuple(classes),
         reference="teacher",
         warnings=(*found.left_out, *read.warnings, *copies),
+        multilabel=multilabel,
     )
     return _with_something_to_learn_from(dataset, folder, (*found.left_out, *copies))
 
@@ -180,7 +206,8 @@ def _with_all_masks(part: _Part) -> _Part:
     """Raises DataError for an image without a mask, with what was left out, since its mask may be among that."""
     for sample in part.samples:
         if not sample.mask:
-            lines = [f"{sample.image}: no mask {sample.image.stem}.png in {part.masks}; add it", *part.left_out]
+            place = f"any folder of {part.masks}" if part.multilabel else part.masks
+            lines = [f"{sample.image}: no mask {sample.image.stem}.png in {place}; add it", *part.left_out]
             raise DataError("; ".join(lines))
     return part
 
@@ -188,6 +215,8 @@ def _with_all_masks(part: _Part) -> _Part:
 def _coding(classes: Sequence[str], read: _Read, parts: Sequence[_Part], measured: _Part) -> tuple[bool, list[str]]:
     """Whether the set writes its object as 255, and what looks mis-coded in each part. Raises DataError for ids that
     are no classes, and where the part to measure on has none."""
+    if any(part.multilabel for part in parts):
+        return False, [line for part in parts for line in check_labels(part.masks, classes, read.masks_of(part))]
     check_ids(classes, read.values)
     object_is_255 = is_object_255(classes, read.values)
     if found := read.masks_of(measured):
@@ -233,15 +262,43 @@ def _without_copies(thumbnails: Mapping[Sample, np.ndarray], val: Sequence[Sampl
     return [sample for sample in others if sample not in twins], [warning] if twins else []
 
 
-def _part(folder: Path) -> _Part:
-    """Images with the mask of the same name, where there is one."""
+def _part(folder: Path, classes: Sequence[str], multilabel: bool | None) -> _Part:
+    """Images with the mask of the same name, where there is one. Raises DataError where masks are not laid out as
+    `multilabel` says."""
     images, masks, others = pictures_in(folder / "images"), pictures_in(folder / "masks"), folders_in(folder)
+    labels = folders_in(folder / "masks") if multilabel is not False and not masks.pictures else []
+    if multilabel and masks.pictures:
+        raise DataError(
+            f"{masks.pictures[0]}: is of one class a pixel, but the model tells several labels at once: the masks of a "
+            "label lie in masks/LABEL/; move them there, or set multilabel = false under [model]"
+        )
     by_stem = _by_stem(images.pictures, "one mask for two images")
-    mask_of = _matched(by_stem, _by_stem(masks.pictures, "two masks for one image"))
+    mask_of: dict[str, Mask] = {}
+    if labels:
+        mask_of |= _label_masks(folder / "masks", labels, classes, by_stem)
+    else:
+        mask_of |= _matched(by_stem, _by_stem(masks.pictures, "two masks for one image"))
     samples = tuple(Sample(image, mask_of.get(stem)) for stem, image in by_stem.items())
     named = ", ".join(f"{name}/" for name in others if name not in ("images", "masks", *_OPENED))
     unread = (f"{folder}: left out: {named}; images lie in images/ and masks in masks/",) if named else ()
-    return _Part(folder, samples, unread + images.left_out + masks.left_out)
+    left_out = unread + images.left_out + (() if labels else masks.left_out)
+    return _Part(folder, samples, left_out, bool(labels) if mask_of else None)
+
+
+def _label_masks(
+    folder: Path, labels: Sequence[str], classes: Sequence[str], images: Mapping[str, Path]
+) -> dict[str, Mask]:
+    """By the stem of an image, the masks of its labels. Raises DataError where the folders are not the classes."""
+    if set(labels) != set(classes):
+        raise DataError(
+            f"{folder}: holds folders for the labels {', '.join(labels)}, but the model's are {', '.join(classes)}; "
+            "name classes as the folders, in the order of the model's channels"
+        )
+    found = [
+        _matched(images, _by_stem(pictures_in(folder / name).pictures, "two masks for one image")) for name in classes
+    ]
+    stems = [stem for stem in images if any(stem in one for one in found)]
+    return {stem: LabelMasks(tuple(one.get(stem) for one in found)) for stem in stems}
 
 
 def _by_stem(paths: Sequence[Path], clash: str) -> dict[str, Path]:
@@ -274,7 +331,7 @@ def _folded(stem: str) -> str:
 
 
 def _images_beside(mask: Path) -> Path:
-    return mask.parent.with_name("images")
+    return next(folder for folder in mask.parents if folder.name == "masks").with_name("images")
 
 
 def _read(samples: Sequence[Sample]) -> _Read:
@@ -287,7 +344,7 @@ def _read(samples: Sequence[Sample]) -> _Read:
         except UnreadableError as error:
             return error
 
-    thumbnails, values, unreadable = dict[Sample, np.ndarray](), dict[Path, Values](), []
+    thumbnails, values, unreadable = dict[Sample, np.ndarray](), dict[Mask, Values](), []
     for sample, found in zip(samples, read_all(check, samples, "checking images"), strict=True):
         if isinstance(found, UnreadableError):
             unreadable.append(str(found))

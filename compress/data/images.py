@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,23 @@ _LOSSY = ("JPEG", "MPO", "WEBP")
 _WHITE = 128  # what is lighter in a mask of a lossy format is the object
 
 
+@dataclass(frozen=True)
+class LabelMasks:
+    """A mask of several labels at once: for each label the picture of where it is; None: it is nowhere."""
+
+    files: tuple[Path | None, ...]
+
+    @property
+    def named(self) -> tuple[Path, ...]:
+        return tuple(path for path in self.files if path)
+
+    def __str__(self) -> str:
+        return str(self.named[0])
+
+
+Mask = Path | LabelMasks
+
+
 class UnreadableError(DataError):
     """A file that cannot be decoded: zero bytes, truncated, or no image at all."""
 
@@ -50,15 +68,17 @@ def read_image(path: Path, size: Size | None = None) -> np.ndarray:
         return np.asarray(rgb)
 
 
-def read_mask(path: Path, object_is_255: bool = False, size: Size | None = None) -> np.ndarray:
+def read_mask(path: Mask, object_is_255: bool = False, size: Size | None = None) -> np.ndarray:
     """Class ids, uint8 [H, W], with 255 for void pixels; nearest pixel where resized to `size`.
 
     Ids are grey values, as a viewer shows them; of a palette with colours the indices, since colours are no ids. JPEG
     and WebP change values: what is lighter than a middle grey is class 1 there, everything else 0.
 
-    `object_is_255`: the set writes class 1 as 255 (see `Dataset`). Raises UnreadableError, or
-    DataError for a picture of colours.
+    `object_is_255`: the set writes class 1 as 255 (see `Dataset`). Of several labels at once: sets of them, int32, as
+    `compress.measure.masks` has them. Raises UnreadableError, or DataError for a picture of colours.
     """
+    if isinstance(path, LabelMasks):
+        return _label_sets(path, size)
     with _opened(path) as image:
         _turn_upright(image)
         grey = _one_channel(image, path)
@@ -74,6 +94,21 @@ def read_mask(path: Path, object_is_255: bool = False, size: Size | None = None)
     if object_is_255:
         ids[ids == 255] = 1
     return ids
+
+
+def _label_sets(masks: LabelMasks, size: Size | None) -> np.ndarray:
+    sets = np.zeros((1, 1), np.int32)
+    for label, path in enumerate(masks.files):
+        if path is None:
+            continue
+        marked = read_mask(path, size=size)
+        wrong = marked[(marked > 1) & (marked != VOID)]
+        if wrong.size:
+            raise DataError(f"{path}: holds {wrong[0]}; the mask of a label is 0, and 1 or 255 where the label is")
+        if sets.size > 1 and marked.shape != sets.shape:
+            raise DataError(f"{path}: is not as large as {masks}; save the masks of all labels at one size")
+        sets = sets | (marked > 0).astype(np.int32) << label
+    return sets
 
 
 def is_lossy(path: Path) -> bool:

@@ -3,13 +3,16 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from compress.data.images import Size, read_all, read_image, read_mask
+from compress.data.images import LabelMasks, Mask, Size, read_all, read_image, read_mask
 from compress.files import cached, content_hash, identity
 
-_VERSIONS = {"images": 1, "masks": 2, "masks-255": 2}
+Item = TypeVar("Item", bound=Mask)
+
+_VERSIONS = {"images": 1, "masks": 2, "masks-255": 2, "label masks": 1}
 """Raised whenever reading or resizing gives other pixels, so that older entries are not met."""
 
 
@@ -27,31 +30,45 @@ def pack_images(paths: Sequence[Path], size: Size, cache: Path) -> Packed:
     return _pack("images", paths, (*size, 3), lambda path: read_image(path, size), cache)
 
 
-def pack_masks(paths: Sequence[Path], size: Size, cache: Path, object_is_255: bool = False) -> Packed:
-    """uint8 [N, H, W], class ids and 255 for void, in the order of `paths`. Raises as `pack_images` does."""
+def pack_masks(paths: Sequence[Mask], size: Size, cache: Path, object_is_255: bool = False) -> Packed:
+    """uint8 [N, H, W], class ids and 255 for void, or int32 sets of labels, in the order of `paths`. Raises as
+    `pack_images` does."""
+    if any(isinstance(path, LabelMasks) for path in paths):
+        return _pack("label masks", paths, size, lambda path: read_mask(path, size=size), cache, np.int32)
     kind = "masks-255" if object_is_255 else "masks"
     return _pack(kind, paths, size, lambda path: read_mask(path, object_is_255, size), cache)
 
 
 def _pack(
-    kind: str, paths: Sequence[Path], shape: tuple[int, ...], read: Callable[[Path], np.ndarray], cache: Path
+    kind: str,
+    paths: Sequence[Item],
+    shape: tuple[int, ...],
+    read: Callable[[Item], np.ndarray],
+    cache: Path,
+    dtype: type[np.generic] = np.uint8,
 ) -> Packed:
-    hashes = list(read_all(content_hash, paths, f"hashing {kind}"))
+    hashes = list(read_all(_hash_of, paths, f"hashing {kind}"))
     key = identity(kind, _VERSIONS[kind], shape=shape, images=hashes)
     if not paths:
-        return Packed(np.zeros((0, *shape), np.uint8), key)
+        return Packed(np.zeros((0, *shape), dtype), key)
     whole = (len(paths), *shape)
     target = cached(
         cache / f"{kind}-{key}.npy",
-        lambda path: _write(path, whole, read_all(read, paths, f"reading {kind}")),
-        wanted=f" for {np.prod(whole) / 1e6:.0f} MB",
+        lambda path: _write(path, whole, read_all(read, paths, f"reading {kind}"), np.dtype(dtype)),
+        wanted=f" for {np.prod(whole) * np.dtype(dtype).itemsize / 1e6:.0f} MB",
     )
     return Packed(np.load(target, mmap_mode="r"), key)
 
 
-def _write(path: Path, shape: tuple[int, ...], arrays: Iterable[np.ndarray]) -> None:
+def _hash_of(source: Mask) -> str | list[str | None]:
+    if isinstance(source, LabelMasks):
+        return [content_hash(path) if path else None for path in source.files]
+    return content_hash(source)
+
+
+def _write(path: Path, shape: tuple[int, ...], arrays: Iterable[np.ndarray], dtype: np.dtype[Any]) -> None:
     """In sequence, not through a memory map: on a full disk a write fails, but a mapped page kills the process."""
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
         for array in arrays:
             file.write(array.tobytes())

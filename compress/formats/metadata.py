@@ -21,7 +21,8 @@ _AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
 
 @dataclass(frozen=True)
 class Card:
-    """What a file says of itself. `labels` are the classes in the order of the output's channels."""
+    """What a file says of itself. `labels` are the classes in the order of the output's channels; with `multilabel` a
+    pixel can have several of them."""
 
     name: str
     version: str = ""
@@ -29,6 +30,7 @@ class Card:
     author: str = ""
     licence: str = ""
     labels: tuple[str, ...] = ()
+    multilabel: bool = False
 
     @property
     def labels_text(self) -> str:
@@ -58,7 +60,9 @@ def metadata(card: Card, mean: float, std: float, lowest: float, highest: float)
         b,
         {
             0: b.CreateString("segmentation_masks"),
-            1: b.CreateString("probability of each class"),
+            1: b.CreateString(
+                "probability of each label, by itself" if card.multilabel else "probability of each class"
+            ),
             3: masks,
             6: _tables(b, [labels]),
         },

@@ -92,6 +92,7 @@ def _facts(graph: QuantizedGraph, card: Card, reads: Normalisation | None) -> di
         "author": card.author,
         "license": card.licence,
         "labels": "\n".join(card.labels),
+        "multilabel": "true" if card.multilabel else "",
         "color_space": "RGB",
         "preprocessing": preprocessing,
     }

@@ -29,6 +29,7 @@ from compress.measure.latency import advice
 from compress.measure.stability import IMAGES as STABLE_IMAGES
 from compress.measure.statistics import SHARE, bootstrap_mean, change, few_images, fold_means
 from compress.recipe import MeasureSection, PreprocessSection, Recipe
+from compress.release.manifest import tells_labels
 from compress.runtime.kernels import Kernels
 from compress.runtime.local import Child
 from compress.settings import validated
@@ -191,7 +192,8 @@ def _open_images(
     """The labelled images, where there are any, and what makes figures on them less certain."""
     if options.data is None:
         return None, []
-    dataset = open_labelled(options.data, _classes(artifacts, originals, options.recipe))
+    multilabel = True if any(map(tells_labels, originals.values())) else None
+    dataset = open_labelled(options.data, _classes(artifacts, originals, options.recipe), multilabel)
     if options.folds and options.folds > len(dataset.val):
         raise RecipeError(f"--folds {options.folds}: there are {len(dataset.val)} images")
     return dataset, [*dataset.warnings, *_cautions(artifacts, options), *few_images(len(dataset.val))]

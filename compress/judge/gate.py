@@ -240,7 +240,7 @@ def _evaluations(
             raise MeasureError(
                 f"{artifact.path}: {channels} classes, others have {len(classes)}; compare files of one task"
             )
-    dataset = open_labelled(folder, classes)
+    dataset = open_labelled(folder, classes, True if files[0].multilabel else None)
     found = evaluate_each(artifacts, _to_measure_on(dataset))
     notes = [f"IoU is of {len(dataset.val)} images in {folder}", *dataset.warnings, *few_images(len(dataset.val))]
     return {Path(path): evaluation for path, evaluation in found.items()}, notes

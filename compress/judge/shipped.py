@@ -29,6 +29,7 @@ class ShippedFile:
     mean: Colours | None = None
     std: Colours | None = None
     report_sha256: str | None = None
+    multilabel: bool = False
 
 
 def shipped(target: Path, references: Collection[Path] = ()) -> list[ShippedFile]:
@@ -108,6 +109,7 @@ def _shipped(
         _colours(given.get("mean")),
         _colours(given.get("std")),
         manifest.get("report", {}).get("sha256"),
+        manifest.get("multilabel", False),
     )
 
 

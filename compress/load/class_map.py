@@ -10,6 +10,8 @@ from compress.graph.operators.resize import RESIZE, ResizeAttributes
 from compress.graph.operators.unary import SIGMOID, SOFTMAX
 from compress.load.outputs import ADVICE, Deployed
 
+MOST_LABELS = 31
+"""Masks are sets of labels, as bits of an int32."""
 RESIZED = "resized_map"
 ENDS = (SIGMOID.name, SOFTMAX.name)
 
@@ -24,6 +26,8 @@ def with_class_map(net: Network, deployed: Deployed, classes: int | None, multil
     """
     shape, size = net.shapes()[net.output], net.traced_size
     multilabel = tells_labels_apart(net, deployed) if multilabel is None else multilabel
+    if multilabel and shape[1] > MOST_LABELS:
+        raise ModelError(f"output {deployed.name} has {shape[1]} labels; at most {MOST_LABELS} can be told at once")
     of_two = shape[1] == 1 and classes in (None, 2) and not multilabel
     if classes not in (None, shape[1]) and not of_two:
         raise ModelError(

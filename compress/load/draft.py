@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.data.folders import open_labelled
+from compress.data.folders import mask_layout, open_labelled
 from compress.data.images import read_image, read_mask
 from compress.errors import RecipeError
 from compress.graph.network import Network
@@ -72,13 +72,14 @@ def draft(path: Path, told: Told, trust_pickle: bool = False) -> Recipe:
     )
     plain = validated(Recipe, {"name": name[:60], "model": model, "folder": told.folder}, str(path))
     module = read_module(path, plain, trust_pickle)
+    multilabel = _laid_out(told, path)
     count = len(told.classes) if told.classes else None
-    net, _, original = trace_with_original(module, size, told.output, count, *NORMALISATIONS["0 to 1"])
+    net, _, original = trace_with_original(module, size, told.output, count, *NORMALISATIONS["0 to 1"], multilabel)
     channels = original.network.shapes()[original.network.output][1]
     model["output"] = original.deployed.name
-    model["multilabel"] = tells_labels_apart(original.network, original.deployed)
+    model["multilabel"] = tells_labels_apart(original.network, original.deployed) if multilabel is None else multilabel
     model["classes"] = list(told.classes or _classes(channels))
-    mean, std = _normalisation(net, told, model["classes"], path)
+    mean, std = _normalisation(net, told, model["classes"], model["multilabel"], path)
     log.info(
         "%s: there is no recipe beside it: a %s file; images of %dx%d; output %s of %d channel%s, classes %s",
         path.name, kind, *size, model["output"], channels, "s" * (channels != 1), ", ".join(model["classes"]),
@@ -87,11 +88,23 @@ def draft(path: Path, told: Told, trust_pickle: bool = False) -> Recipe:
                               "folder": told.folder}, str(path))  # fmt: skip
 
 
+def _laid_out(told: Told, path: Path) -> bool | None:
+    """Whether labelled images tell several labels at once; None where there are none. Raises RecipeError where nothing
+    says which channel is which label."""
+    multilabel, labels = mask_layout(told.data) if told.data else (None, [])
+    if multilabel and not told.classes:
+        raise RecipeError(
+            f"{path}: the masks are of {', '.join(labels)}; say in which order the model's channels are, with "
+            f"--classes {','.join(labels)}"
+        )
+    return multilabel
+
+
 def _classes(channels: int) -> list[str]:
     return ["background", "object"] if channels <= 2 else [f"class {index}" for index in range(channels)]
 
 
-def _normalisation(net: Network, told: Told, classes: Sequence[str], path: Path) -> Normalisation:
+def _normalisation(net: Network, told: Told, classes: Sequence[str], multilabel: bool, path: Path) -> Normalisation:
     """What was told, or the one of `NORMALISATIONS` that does clearly best on labelled images."""
     if told.mean is not None or told.std is not None:
         return told.mean or (0.0,) * 3, told.std or (1.0,) * 3
@@ -100,8 +113,8 @@ def _normalisation(net: Network, told: Told, classes: Sequence[str], path: Path)
         raise RecipeError(
             f"{path}: nothing says how it reads pixels, and there are no labelled images to try; {advice}"
         )
-    labelled = _labelled(told.data, classes, net.traced_size)
-    found = {name: _iou(net, labelled, len(classes), ways) for name, ways in NORMALISATIONS.items()}
+    labelled = _labelled(told.data, classes, net.traced_size, multilabel)
+    found = {name: _iou(net, labelled, len(classes), multilabel, ways) for name, ways in NORMALISATIONS.items()}
     first, second = sorted(found, key=found.__getitem__, reverse=True)[:2]
     figures = ", ".join(f"{name} {iou:.3f}" for name, iou in found.items())
     if found[first] - found[second] < CLEARLY:
@@ -110,9 +123,11 @@ def _normalisation(net: Network, told: Told, classes: Sequence[str], path: Path)
     return NORMALISATIONS[first]
 
 
-def _labelled(data: Path, classes: Sequence[str], size: tuple[int, int]) -> list[tuple[Tensor, np.ndarray]]:
-    """At most TRIED_ON images, values pixel / 255 [1, 3, H, W] of `size`, with their masks, uint8 [H, W]."""
-    dataset = open_labelled(data, classes)
+def _labelled(
+    data: Path, classes: Sequence[str], size: tuple[int, int], multilabel: bool
+) -> list[tuple[Tensor, np.ndarray]]:
+    """At most TRIED_ON images, values pixel / 255 [1, 3, H, W] of `size`, with their masks [H, W]."""
+    dataset = open_labelled(data, classes, multilabel)
     found = []
     for sample in dataset.val[:TRIED_ON]:
         assert sample.mask
@@ -121,9 +136,16 @@ def _labelled(data: Path, classes: Sequence[str], size: tuple[int, int]) -> list
     return found
 
 
-def _iou(net: Network, labelled: Sequence[tuple[Tensor, np.ndarray]], classes: int, ways: Normalisation) -> float:
+def _iou(
+    net: Network,
+    labelled: Sequence[tuple[Tensor, np.ndarray]],
+    classes: int,
+    multilabel: bool,
+    ways: Normalisation,
+) -> float:
     """The mean of them."""
     mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in ways)
     with torch.no_grad():
         answers = [(net((pixels - mean) / std)[0].numpy(), mask) for pixels, mask in labelled]
-    return float(np.mean([image_iou(class_ids(answer), mask, classes) for answer, mask in answers]))
+    masks = [(class_ids(answer, multilabel=multilabel), mask) for answer, mask in answers]
+    return float(np.mean([image_iou(ours, mask, classes, multilabel=multilabel) for ours, mask in masks]))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from compress.data.folders import Dataset, open_dataset, open_unlabelled
+from compress.data.folders import Dataset, mask_layout, open_dataset, open_unlabelled
 from compress.data.images import read_image
 from compress.data.packed import Packed, pack_images, pack_masks
 from compress.errors import DataError, ModelError
@@ -16,7 +16,7 @@ from compress.files import cache_folder, identity
 from compress.graph.network import Network
 from compress.load.model import Segmenter, Trained, load
 from compress.prune.widths import PrunePlan
-from compress.recipe import DataSection, TeacherSection, recipe_of
+from compress.recipe import DataSection, Recipe, TeacherSection, recipe_of
 from compress.train.examples import Examples, hopeless, references_of
 from compress.train.teacher import LiveTeacher, StoredTeacher, Teacher, teacher_features, teacher_maps
 from compress.train.views import random_view, shrink
@@ -45,12 +45,20 @@ class Prepared:
     identity: str
 
 
-def open_data(data: DataSection, classes: Sequence[str], seed: int) -> Dataset:
+def as_masks_tell(recipe: Recipe) -> Recipe:
+    """The recipe, which says whether a pixel can have several labels where the masks that it names show it."""
+    if recipe.data.folder is None or recipe.model.multilabel is not None:
+        return recipe
+    multilabel, _ = mask_layout(recipe.data.folder)
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"multilabel": multilabel})})
+
+
+def open_data(data: DataSection, classes: Sequence[str], seed: int, *, multilabel: bool = False) -> Dataset:
     """Raises DataError."""
     if data.folder:
-        return open_dataset(data.folder, classes, data.unlabelled)
+        return open_dataset(data.folder, classes, data.unlabelled, multilabel)
     if data.unlabelled:
-        return open_unlabelled(data.unlabelled, classes, seed)
+        return open_unlabelled(data.unlabelled, classes, seed, multilabel)
     raise DataError("no images: give --data DIR with train/ and val/, or --unlabelled DIR with photographs")
 
 
@@ -58,7 +66,13 @@ def load_teachers(teacher: TeacherSection, model: Trained, trust_pickle: bool = 
     """The model itself, or the recipe's teachers. Raises ModelError where one has other classes or another size."""
     teachers = []
     for path in teacher.models:
-        one = load(path, recipe_of(path), trust_pickle)
+        recipe = recipe_of(path)
+        if recipe.model.multilabel is None:
+            said = recipe.model.model_copy(update={"multilabel": model.multilabel})
+            recipe = recipe.model_copy(update={"model": said})
+        one = load(path, recipe, trust_pickle)
+        if one.multilabel != model.multilabel:
+            raise ModelError(f"{path}: one of it and the model tells several labels at once; set multilabel in both")
         if one.classes != model.classes or one.network.traced_size != model.network.traced_size:
             raise ModelError(f"{path}: its recipe has other classes or another input size than the model's")
         teachers.append(one)
@@ -82,7 +96,7 @@ def prepare(
     val = pack_images([sample.image for sample in dataset.val], size, cache)
     names = [teacher.identity for teacher in teachers]
     nets = [teacher.network for teacher in teachers]
-    stored = StoredTeacher(*teacher_maps(nets, packed, " ".join(names), cache, tta))
+    stored = _stored(nets, packed, " ".join(names), cache, tta, dataset.multilabel)
     candidates = range(len(masks) or len(samples))
     count = min(HELD_OUT, len(samples) // 5, len(candidates))
     held_out = sorted(random.Random(seed).sample(candidates, max(1, count)))
@@ -93,16 +107,25 @@ def prepare(
         tuple(held_out),
         references_of(held_out, labels.array, stored),
         hopeless(stored.maps, stored.uncertainty, len(masks)),
+        dataset.multilabel,
     )
     key = identity("data", 1, images=packed.key, labels=labels.key, val=val.key, teachers=names, tta=sorted(tta))
-    return Prepared(packed, examples, stored, LiveTeacher.of(nets) if live else stored, val.array, key)
+    teacher = LiveTeacher.of(nets, dataset.multilabel) if live else stored
+    return Prepared(packed, examples, stored, teacher, val.array, key)
+
+
+def _stored(
+    nets: Sequence[Network], packed: Packed, key: str, cache: Path, tta: Sequence[str], multilabel: bool
+) -> StoredTeacher:
+    maps, uncertainty = teacher_maps(nets, packed, key, cache, tta, multilabel)
+    return StoredTeacher(maps, uncertainty, multilabel=multilabel)
 
 
 def with_teacher(teacher: Segmenter, before: Prepared, cache: Path) -> Prepared:
     """The same, with another teacher: its maps, computed here, or itself where teachers look at every view."""
     if isinstance(before.teacher, LiveTeacher):
-        return replace(before, teacher=LiveTeacher.of([teacher.network]))
-    stored = StoredTeacher(*teacher_maps([teacher.network], before.packed, teacher.identity, cache))
+        return replace(before, teacher=LiveTeacher.of([teacher.network], teacher.multilabel))
+    stored = _stored([teacher.network], before.packed, teacher.identity, cache, (), teacher.multilabel)
     left_out = hopeless(stored.maps, stored.uncertainty, len(before.examples.labels))
     return replace(before, examples=replace(before.examples, left_out=left_out), stored=stored, teacher=stored)
 

@@ -21,6 +21,7 @@ from compress.formats.onnx import to_onnx
 from compress.graph.network import Network
 from compress.graph.quantized import QuantizedGraph
 from compress.judge.verify import GRAPH, compare, describe_parity
+from compress.load.class_map import tells_labels_apart
 from compress.load.model import Segmenter, Trained, load_with_original
 from compress.load.sizes import with_fitting_sizes
 from compress.machine import busy, cores, load_now, prepare_process, processor, versions
@@ -33,7 +34,15 @@ from compress.pipeline.checkpoints import FOLDER, RUN, Checkpoints, Start, start
 from compress.pipeline.controls import Small, control_files, small_network
 from compress.pipeline.forecast import Speed, forecast
 from compress.pipeline.pictures import Photographs, open_photographs, pictures_of_photographs, pictures_of_validation
-from compress.pipeline.prepare import Prepared, load_teachers, open_data, prepare, real_pictures, with_teacher
+from compress.pipeline.prepare import (
+    Prepared,
+    as_masks_tell,
+    load_teachers,
+    open_data,
+    prepare,
+    real_pictures,
+    with_teacher,
+)
 from compress.pipeline.student import StudentSettings, compress_network, tune
 from compress.prune.cost import CHANNEL_BYTES
 from compress.prune.widths import check_budget
@@ -98,6 +107,8 @@ def _run(
 ) -> RunRecord:
     start, cache = checkpoints.start, cache_folder()
     with checkpoints.stage("load"):
+        said = recipe.model.multilabel is not None
+        recipe = as_masks_tell(recipe)
         source, original = load_with_original(model, recipe, trust_pickle)
         fitting = with_fitting_sizes(recipe, source.network)
         settings, tuning = StudentSettings.of(fitting, budget), fitting.training("tune")
@@ -105,7 +116,11 @@ def _run(
         check_budget(source.folded, source.channels, size_bytes)
         teachers = load_teachers(recipe.teacher, source, trust_pickle)
         small = small_network(recipe, trust_pickle) if recipe.controls.run else None
-        dataset = open_data(recipe.data, source.classes, recipe.seed)
+        if source.multilabel:
+            log.info("several labels at once, each a probability of its own: %s", ", ".join(source.classes))
+        elif not said and tells_labels_apart(original.network, original.deployed):
+            log.info("the model gives a sigmoid of each class, and masks hold one class a pixel: the likeliest counts")
+        dataset = open_data(recipe.data, source.classes, recipe.seed, multilabel=source.multilabel)
         original.check(real_pictures([sample.image for sample in dataset.val[:COMPARED_WITH_MODULE]], source.network))
         del original
         shown = open_photographs(recipe.report.pictures, recipe.model.input_size) if recipe.report.pictures else None
@@ -132,10 +147,12 @@ def _run(
 
     with checkpoints.stage("export"):
         graph = quantized_graph(student.quantized, recipe.name)
-        artifacts = _export(graph, settings.files, shown.pixels[0] if shown else prepared.images[0], out)
+        files = settings.files.telling(source.multilabel)
+        artifacts = _export(graph, files, shown.pixels[0] if shown else prepared.images[0], out)
 
     with checkpoints.stage("verify"):
-        parity = compare(graph, {artifact.format: artifact.path for artifact in artifacts}, prepared.images[:COMPARED])
+        paths = {artifact.format: artifact.path for artifact in artifacts}
+        parity = compare(graph, paths, prepared.images[:COMPARED], source.multilabel)
         log.info("%s", describe_parity(parity))
 
     controls: dict[str, Artifact] = {}
@@ -156,6 +173,7 @@ def _run(
             checkpoints.history.points,
             dataset.classes,
             dataset.reference == "labels",
+            source.multilabel,
         )
         _warn(*doubtful)
         pictures = _pictures(shown, dataset, references["teacher"], artifacts, answers)
@@ -258,6 +276,7 @@ def _record(start: Start, source: Trained, dataset: Dataset, prepared: Prepared)
         seed=recipe["seed"],
         recipe=_public(recipe),
         classes=source.classes,
+        multilabel=source.multilabel,
         source=Source(source.path.name, source.sha256, source.size_bytes, source.parameters),
         tools=versions(),
         machine=Machine(),
@@ -365,7 +384,7 @@ def _pictures(
     """The images of the report, with the masks of the TFLite file, or of the first one."""
     student = next((each for each in artifacts if each.format == "tflite"), artifacts[0])
     if shown:
-        return pictures_of_photographs(shown, teacher, student, dataset.classes)
+        return pictures_of_photographs(shown, teacher, student, dataset.classes, dataset.multilabel)
     return pictures_of_validation(dataset, answers["teacher"], answers[student.format])
 
 

@@ -260,7 +260,7 @@ def _damage(net: Network, settings: StudentSettings, examples: Examples) -> dict
     if plan.method != "damage":
         return {}
     pixels = random_pixels(examples, plan.images, plan.size, settings.seed + 1)
-    return measure_damage(net, find_groups(net), [net.real(one[None]) for one in pixels])
+    return measure_damage(net, find_groups(net), [net.real(one[None]) for one in pixels], examples.multilabel)
 
 
 def _macs(net: Network) -> float:

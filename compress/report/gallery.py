@@ -99,8 +99,11 @@ def sides(shown: Sequence[Shown]) -> list[str]:
     return ["teacher", *(["labels"] if any(picture.labelled for picture in shown) else []), "photo"]
 
 
-def legend(classes: Sequence[str], pictures: Sequence[Picture]) -> list[tuple[str, str]]:
+def legend(classes: Sequence[str], pictures: Sequence[Picture], multilabel: bool = False) -> list[tuple[str, str]]:
     """Every class label with the CSS colour of its paint; what is of none is paler."""
+    if multilabel:
+        colours = ["rgb({}, {}, {})".format(*colour_of(place)) for place in range(1, len(classes) + 1)]
+        return [*zip(classes, colours), ("no label (paler)", "")]
     found = [
         (label, "rgb({}, {}, {})".format(*colour_of(number))) if number else (f"{label} (paler)", "")
         for number, label in enumerate(classes)

@@ -124,6 +124,7 @@ class RunRecord:
     layer_times: dict[str, tuple[LayerTime, ...]] = field(default_factory=dict)  # by format: onnx or ort
     controls: dict[str, Measurement] = field(default_factory=dict)  # by name: what else was made of the same teacher
     earlier: tuple[Earlier, ...] = ()  # oldest first
+    multilabel: bool = False  # whether a pixel can have several of the classes
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for report.json."""

@@ -72,6 +72,7 @@ def manifest(record: RunRecord, report_sha256: str) -> dict[str, Any]:
         "name": record.name,
         "version": record.version,
         "classes": list(record.classes),
+        **({"multilabel": True} if record.multilabel else {}),
         "source": {"file": Path(source.file).name, "sha256": source.sha256, "size_bytes": source.size_bytes},
         "files": [_entry(artifact) for artifact in record.artifacts],
         "report": {"file": "report.json", "sha256": report_sha256},

@@ -31,7 +31,7 @@ def batch_loss(
     with autocast(pixels.device):
         made = net.run(net.real(pixels, torch.channels_last), keep={last.inputs[0], *wanted})
     before, probabilities = made[last.inputs[0]].float(), made[net.output].float()
-    loss = map_loss(before, probabilities, target[:, :-1], target[:, -1:], last.op)
+    loss = map_loss(before, probabilities, target[:, :-1], target[:, -1:], last.op, teacher.multilabel)
     if wanted:
         loss = loss + FEATURE_WEIGHT * feature_loss(made, wanted, teacher.std)
     return loss
@@ -46,8 +46,11 @@ def feature_loss(values: Mapping[str, Tensor], wanted: Mapping[str, Tensor], std
     return torch.stack(losses).mean()
 
 
-def map_loss(before: Tensor, probabilities: Tensor, target: Tensor, certainty: Tensor, last: str) -> Tensor:
-    """Cross entropy against soft targets [N, classes, H, W], and one minus the soft IoU of the foreground classes.
+def map_loss(
+    before: Tensor, probabilities: Tensor, target: Tensor, certainty: Tensor, last: str, multilabel: bool = False
+) -> Tensor:
+    """Cross entropy against soft targets [N, classes, H, W], and one minus the soft IoU of the foreground classes: all
+    but the first, or with `multilabel` all.
     `last`: the operator that gave the probabilities, and `before` what that read: logits of a softmax or a sigmoid.
 
     Each pixel of the cross entropy weighs as much as its target is certain, [N, 1, H, W], and more near an edge of the
@@ -60,8 +63,9 @@ def map_loss(before: Tensor, probabilities: Tensor, target: Tensor, certainty: T
     else:
         inside = probabilities.clamp(SURE, 1 - SURE)
         entropy = -(target * inside.log() + (1 - target) * (1 - inside).log()).mean(1, keepdim=True)
-    weight = certainty + EDGE_WEIGHT * edges(target[:, 1:])
-    ours, theirs = probabilities[:, 1:], target[:, 1:]
+    first = 0 if multilabel else 1
+    ours, theirs = probabilities[:, first:], target[:, first:]
+    weight = certainty + EDGE_WEIGHT * edges(theirs)
     overlap = (ours * theirs).sum((2, 3)) + 1.0
     union = (ours + theirs - ours * theirs).sum((2, 3)) + 1.0
     return (weight * entropy).sum() / weight.sum() + OVERLAP_WEIGHT * (1 - overlap / union).mean()
