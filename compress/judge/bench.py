@@ -192,7 +192,8 @@ def _open_images(
     """The labelled images, where there are any, and what makes figures on them less certain."""
     if options.data is None:
         return None, []
-    multilabel = True if any(map(tells_labels, originals.values())) else None
+    said = options.recipe.model.multilabel if options.recipe else None
+    multilabel = True if any(map(tells_labels, originals.values())) else said
     dataset = open_labelled(options.data, _classes(artifacts, originals, options.recipe), multilabel)
     if options.folds and options.folds > len(dataset.val):
         raise RecipeError(f"--folds {options.folds}: there are {len(dataset.val)} images")

@@ -28,7 +28,8 @@ from torch import nn
 class Net(nn.Module):
     def __init__(self, sigmoid=True):
         super().__init__()
-        self.one, self.two, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 12, 3, padding=1), nn.Conv2d(12, 2, 1)
+        self.one, self.two = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 12, 3, padding=1)
+        self.head = nn.Conv2d(12, 2, 1)
         self.sigmoid = sigmoid
 
     def forward(self, x):
@@ -37,6 +38,7 @@ class Net(nn.Module):
 """
 RECIPE = """
 name = "labels"
+quantize = "ptq"
 [model]
 architecture = "net.py:Net"
 classes = ["red", "blue"]
@@ -49,10 +51,10 @@ macs_share = 0.6
 images = 8
 size = [32, 32]
 [train]
-steps = 10
+steps = 4
 size = [32, 32]
 [measure]
-seconds = 0.2
+seconds = 0.05
 """
 
 
@@ -79,7 +81,9 @@ def folder(tmp_path_factory):
             Image.fromarray(pixels).save(folder / "data" / part / "images" / f"{index}.png")
             for name, region in zip(("red", "blue"), regions):
                 if name == "red" or index:  # an image without a file for a label does not show it
-                    Image.fromarray(region.astype(np.uint8) * 255).save(folder / f"data/{part}/masks/{name}/{index}.png")
+                    Image.fromarray(region.astype(np.uint8) * 255).save(
+                        folder / f"data/{part}/masks/{name}/{index}.png"
+                    )
     (folder / "net.py").write_text(CODE)
     names: dict = {}
     exec(CODE, names)
@@ -150,5 +154,7 @@ def test_masks_of_one_class_a_pixel_are_refused_for_labels(finished, folder, tmp
         (tmp_path / "val" / place).mkdir(parents=True)
     (tmp_path / "val/images/1.png").write_bytes((folder / "data/val/images/1.png").read_bytes())
     (tmp_path / "val/masks/1.png").write_bytes((folder / "data/val/masks/red/1.png").read_bytes())
-    with pytest.raises(CompressError, match=r"masks/1.png: is of one class a pixel, but the model tells several labels"):
+    with pytest.raises(
+        CompressError, match=r"masks/1.png: is of one class a pixel, but the model tells several labels"
+    ):
         gate(finished, Rules(("iou>=0.6",)), data=tmp_path)
