@@ -50,6 +50,10 @@ def height_and_width(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def key(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
 def numbers(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
 
@@ -58,7 +62,7 @@ MODEL_FLAGS = (
     Flag("--arch", "code of the module: file.py:Name, package:Name(key=value)", "model.architecture", "CODE"),
     Flag("--classes", "names, by id", "model.classes", "LIST", listed),
     Flag("--size", "of the images that the network reads", "model.input_size", "HxW", height_and_width),
-    Flag("--output", "which of the model's outputs, from 0", "model.output", "N", int),
+    Flag("--output", "which of the model's outputs: its name, or its place from 0", "model.output", "KEY", key),
     Flag("--mean", "of pixel / 255, as the model was trained on", "preprocess.mean", "R,G,B", numbers),
     Flag("--std", "of pixel / 255", "preprocess.std", "R,G,B", numbers),
 )

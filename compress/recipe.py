@@ -25,6 +25,7 @@ from compress.settings import (
     Mean,
     Minutes,
     Once,
+    Output,
     Place,
     Range,
     Rate,
@@ -80,12 +81,16 @@ class ModelSection(Section):
     """What the file holds. `architecture` is "file.py:Name", the file lying beside the recipe, or, by --arch alone,
     "package.module:Name"; Name(), or Name(key=value) as it is written there, must return the torch module that the
     weights fit. Files that carry their graph need none. `drop`: weights whose names begin so are left out, such as
-    those of heads that are for training alone. `channels`: of the images, in the order of the files'."""
+    those of heads that are for training alone. `output`: the one to deploy, by its name in what the module returns or
+    by its place; without it the first map. `multilabel`: whether a pixel can have several of `classes` at once, each a
+    sigmoid of its own; without it as the masks are laid out, or else as the model ends. `channels`: of the images, in
+    the order of the files'."""
 
     architecture: Code | None = None
     drop: list[Line] = Field([], max_length=100)
-    output: Whole = Field(0, ge=0, le=1000)
+    output: Output = None
     classes: Classes
+    multilabel: Switch | None = None
     input_size: Size = (320, 320)
     channels: Channels = Field(3, exclude_if=lambda channels: channels == 3)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from compress.errors import RecipeError
 from compress.flags import MOST_CHANNELS
@@ -45,6 +45,14 @@ def _each_once(names: list[str]) -> list[str]:
     if twice is not None:
         raise ValueError(f"{twice} is named twice; name each once")
     return names
+
+
+def _output(value: Any) -> Any:
+    if isinstance(value, str) and value.isprintable() and 0 < len(value) <= 200:
+        return value
+    if value is not None and (type(value) is not int or not 0 <= value <= 1000):
+        raise ValueError(f"an output is told by its name, or by its place from 0 on, not {_shown(value)}")
+    return value
 
 
 def _possible_mean(mean: Any) -> Any:
@@ -128,6 +136,8 @@ Classes = Annotated[
     Once,
 ]
 """By id; 255 is void in a mask."""
+Output = Annotated[int | str | None, PlainValidator(_output)]
+"""Of a model: its place, from 0, or its name."""
 MaskValues = Annotated[tuple[int | str, ...], BeforeValidator(_mask_values)]
 """One or several that a mask holds: numbers, or "#rrggbb"."""
 ClassWeights = Annotated[Literal["balanced"] | tuple[float, ...] | None, BeforeValidator(_class_weights)]

@@ -3,6 +3,7 @@
 train/images/*.jpg   train/masks/*.png    the same stem; class ids as `read_mask` reads them, 255 is void
 val/images/*.jpg     val/masks/*.png      any format of `SUFFIXES`, images of `IMAGE_SUFFIXES`; labels/ is
                                           another name for masks/
+train/masks/LABEL/*.png                   of several labels at once, in place of masks/*.png: where each of them is
 unlabelled/**/*.jpg                       optional: images alone
 
 To measure on, a folder that has images/ and masks/ itself will do. Files that are not used are told in `warnings`.
@@ -21,8 +22,8 @@ import numpy as np
 
 from compress.data.coding import CLASS_IDS, Coding
 from compress.data.duplicates import duplicates
-from compress.data.images import RGB, Reading, UnreadableError, checked, read_all
-from compress.data.labels import Values, check_ids, check_measurable, found_coding, oddities, values_of
+from compress.data.images import RGB, LabelMasks, Mask, Reading, UnreadableError, checked, read_all
+from compress.data.labels import Values, check_ids, check_labels, check_measurable, found_coding, oddities, values_of
 from compress.data.listing import MASKS, folders_in, images_in, masks_in, pictures_under, what_is_in
 from compress.errors import DataError
 
@@ -34,7 +35,7 @@ _OPENED = ("train", "val", "unlabelled")
 @dataclass(frozen=True)
 class Sample:
     image: Path
-    mask: Path | None = None
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Dataset:
     """What there is to learn from and to measure on. Samples of `train` and `val` have masks, those
     of `unlabelled` have none; with reference "teacher" those of `val` have none either, and IoU is
     agreement with the teacher. `coding`: what values in masks mean, as `read_mask` needs to know. `reading`: how the
-    images are read.
+    images are read. `multilabel`: a pixel can have several of the classes.
     """
 
     train: tuple[Sample, ...]
@@ -53,16 +54,18 @@ class Dataset:
     coding: Coding = CLASS_IDS
     warnings: tuple[str, ...] = ()
     reading: Reading = RGB
+    multilabel: bool = False
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What a folder with images/ and masks/ holds."""
+    """What a folder with images/ and masks/ holds. `multilabel`: a folder of masks for each label; None: no masks."""
 
     folder: Path
     masks: Path
     samples: tuple[Sample, ...]
     left_out: tuple[str, ...]
+    multilabel: bool | None
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,10 @@ class _Read:
     does not decode."""
 
     thumbnails: dict[Sample, np.ndarray]
-    values: dict[Path, Values]
+    values: dict[Mask, Values]
     warnings: tuple[str, ...]
 
-    def masks_of(self, part: _Part) -> dict[Path, Values]:
+    def masks_of(self, part: _Part) -> dict[Mask, Values]:
         return {sample.mask: self.values[sample.mask] for sample in part.samples if sample.mask in self.values}
 
 
@@ -84,15 +87,18 @@ def open_dataset(
     unlabelled: Path | None = None,
     coding: Coding | None = None,
     reading: Reading = RGB,
+    multilabel: bool | None = None,
 ) -> Dataset:
     """The dataset in `folder`, with the images under `unlabelled` added to its own. `coding` None: found out.
+    `multilabel`: whether its masks are to tell several labels at once; None: as they are laid out.
 
     Train images without a mask count as unlabelled. A picture that is in `val` too is left out of what is
     learnt from, with a warning: `val` must tell of images that were not seen. Raises DataError, naming the file,
     for a missing folder, an empty `val`, a mask without an image, of another size or with an id that is no class,
     a `val` without any class, and for unreadable files unless they are under 1 % of the set, which become warnings.
     """
-    train, val = _part(_existing(folder) / "train"), _with_all_masks(_part(folder / "val"))
+    train = _part(_existing(folder) / "train", classes, multilabel)
+    val = _with_all_masks(_part(folder / "val", classes, multilabel if train.multilabel is None else train.multilabel))
     known = {sample.image.resolve() for sample in train.samples + val.samples}
     beside = [folder / "unlabelled"] if os.path.isdir(folder / "unlabelled") else []
     alone = [pictures_under(place) for place in (*beside, *([_existing(unlabelled)] if unlabelled else []))]
@@ -115,27 +121,63 @@ def open_dataset(
         coding=coding,
         warnings=(*left_out, *read.warnings, *odd, *copies),
         reading=reading,
+        multilabel=bool(val.multilabel),
     )
     return _with_something_to_learn_from(_with_something_to_measure_on(dataset, val), folder, copies)
 
 
+def mask_layout(folder: Path) -> tuple[bool | None, list[str]]:
+    """Whether the masks to measure on in a set tell several labels at once, and the folders of the labels; None where
+    there are no masks. Raises DataError for a missing folder."""
+    masks = _masks_of(_labelled_in(folder))
+    labels = folders_in(masks)
+    return (False if masks_in(masks).pictures else True if labels else None), labels
+
+
+def _masks_of(folder: Path) -> Path:
+    """The first of `MASKS` that is there."""
+    others = folders_in(folder)
+    return folder / next((name for name in MASKS if name in others), MASKS[0])
+
+
+def _labelled_in(folder: Path) -> Path:
+    return folder if os.path.isdir(_existing(folder) / "images") else folder / "val"
+
+
 def open_labelled(
-    folder: Path, classes: Sequence[str], coding: Coding | None = None, reading: Reading = RGB
+    folder: Path,
+    classes: Sequence[str],
+    coding: Coding | None = None,
+    reading: Reading = RGB,
+    multilabel: bool | None = None,
 ) -> Dataset:
     """What there is to measure on alone, as `val`: that of `folder`, or `folder` itself where it has images/. `coding`
-    None: found out.
+    None: found out. `multilabel` as `open_dataset` has it.
 
     Raises DataError as `open_dataset` does.
     """
-    part = _with_all_masks(_part(folder if os.path.isdir(_existing(folder) / "images") else folder / "val"))
+    part = _with_all_masks(_part(_labelled_in(folder), classes, multilabel))
     read = _read(part.samples, reading, coding)
     coding, odd = _coding(coding, classes, read, [part], measured=part)
-    warnings = (*part.left_out, *read.warnings, *odd)
-    dataset = Dataset((), tuple(read.thumbnails), (), tuple(classes), "labels", coding, warnings, reading)
-    return _with_something_to_measure_on(dataset, part)
+    return _with_something_to_measure_on(
+        Dataset(
+            train=(),
+            val=tuple(read.thumbnails),
+            unlabelled=(),
+            classes=tuple(classes),
+            reference="labels",
+            coding=coding,
+            warnings=(*part.left_out, *read.warnings, *odd),
+            reading=reading,
+            multilabel=bool(part.multilabel),
+        ),
+        part,
+    )
 
 
-def open_unlabelled(folder: Path, classes: Sequence[str], seed: int, reading: Reading = RGB) -> Dataset:
+def open_unlabelled(
+    folder: Path, classes: Sequence[str], seed: int, reading: Reading = RGB, multilabel: bool = False
+) -> Dataset:
     """Images alone, at any depth of `folder`: 15 % of them (1 to 100, drawn by `seed`) become `val`.
 
     Pictures that are in `val` too are left out, as `open_dataset` does. Raises DataError for a missing folder,
@@ -155,6 +197,7 @@ def open_unlabelled(folder: Path, classes: Sequence[str], seed: int, reading: Re
         reference="teacher",
         warnings=(*found.left_out, *read.warnings, *copies),
         reading=reading,
+        multilabel=multilabel,
     )
     return _with_something_to_learn_from(dataset, folder, (*found.left_out, *copies))
 
@@ -190,7 +233,8 @@ def _with_all_masks(part: _Part) -> _Part:
     """Raises DataError for an image without a mask, with what was left out, since its mask may be among that."""
     for sample in part.samples:
         if not sample.mask:
-            lines = [f"{sample.image}: no mask {sample.image.stem}.png in {part.masks}; add it", *part.left_out]
+            place = f"any folder of {part.masks}" if part.multilabel else part.masks
+            lines = [f"{sample.image}: no mask {sample.image.stem}.png in {place}; add it", *part.left_out]
             raise DataError("; ".join(lines))
     return part
 
@@ -200,6 +244,8 @@ def _coding(
 ) -> tuple[Coding, list[str]]:
     """What values mean, and what looks mis-coded in each part. Raises DataError for ids that are no classes, and where
     the part to measure on has none."""
+    if any(part.multilabel for part in parts):
+        return CLASS_IDS, [line for part in parts for line in check_labels(part.masks, classes, read.masks_of(part))]
     check_ids(classes, read.values)
     coding = named or found_coding(classes, read.values)
     if found := read.masks_of(measured):
@@ -245,17 +291,44 @@ def _without_copies(thumbnails: Mapping[Sample, np.ndarray], val: Sequence[Sampl
     return [sample for sample in others if sample not in twins], [warning] if twins else []
 
 
-def _part(folder: Path) -> _Part:
-    """Images with the mask of the same name, where there is one, in the first of `MASKS` that is there."""
-    others = folders_in(folder)
-    place = folder / next((name for name in MASKS if name in others), MASKS[0])
+def _part(folder: Path, classes: Sequence[str], multilabel: bool | None) -> _Part:
+    """Images with the mask of the same name, where there is one. Raises DataError where masks are not laid out as
+    `multilabel` says."""
+    others, place = folders_in(folder), _masks_of(folder)
     images, masks = images_in(folder / "images"), masks_in(place)
+    labels = folders_in(place) if multilabel is not False and not masks.pictures else []
+    if multilabel and masks.pictures:
+        raise DataError(
+            f"{masks.pictures[0]}: is of one class a pixel, but the model tells several labels at once: the masks of a "
+            "label lie in masks/LABEL/; move them there, or set multilabel = false under [model]"
+        )
     by_stem = _by_stem(images.pictures, "one mask for two images")
-    mask_of = _matched(by_stem, _by_stem(masks.pictures, "two masks for one image"))
+    mask_of: dict[str, Mask] = {}
+    if labels:
+        mask_of |= _label_masks(folder / "masks", labels, classes, by_stem)
+    else:
+        mask_of |= _matched(by_stem, _by_stem(masks.pictures, "two masks for one image"))
     samples = tuple(Sample(image, mask_of.get(stem)) for stem, image in by_stem.items())
     named = ", ".join(f"{name}/" for name in others if name not in ("images", place.name, *_OPENED))
     unread = (f"{folder}: left out: {named}; images lie in images/ and masks in masks/ or labels/",) if named else ()
-    return _Part(folder, place, samples, unread + images.left_out + masks.left_out)
+    left_out = unread + images.left_out + (() if labels else masks.left_out)
+    return _Part(folder, place, samples, left_out, bool(labels) if mask_of else None)
+
+
+def _label_masks(
+    folder: Path, labels: Sequence[str], classes: Sequence[str], images: Mapping[str, Path]
+) -> dict[str, Mask]:
+    """By the stem of an image, the masks of its labels. Raises DataError where the folders are not the classes."""
+    if set(labels) != set(classes):
+        raise DataError(
+            f"{folder}: holds folders for the labels {', '.join(labels)}, but the model's are {', '.join(classes)}; "
+            "name classes as the folders, in the order of the model's channels"
+        )
+    found = [
+        _matched(images, _by_stem(masks_in(folder / name).pictures, "two masks for one image")) for name in classes
+    ]
+    stems = [stem for stem in images if any(stem in one for one in found)]
+    return {stem: LabelMasks(tuple(one.get(stem) for one in found)) for stem in stems}
 
 
 def _by_stem(paths: Sequence[Path], clash: str) -> dict[str, Path]:
@@ -288,7 +361,7 @@ def _folded(stem: str) -> str:
 
 
 def _images_beside(mask: Path) -> Path:
-    return mask.parent.with_name("images")
+    return next(folder for folder in mask.parents if folder.name == "masks").with_name("images")
 
 
 def _read(samples: Sequence[Sample], reading: Reading, coding: Coding | None = None) -> _Read:
@@ -301,7 +374,7 @@ def _read(samples: Sequence[Sample], reading: Reading, coding: Coding | None = N
         except UnreadableError as error:
             return error
 
-    thumbnails, values, unreadable = dict[Sample, np.ndarray](), dict[Path, Values](), []
+    thumbnails, values, unreadable = dict[Sample, np.ndarray](), dict[Mask, Values](), []
     for sample, found in zip(samples, read_all(check, samples, "checking images"), strict=True):
         if isinstance(found, UnreadableError):
             unreadable.append(str(found))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from compress.data.arrays import TIFF_MAGIC, read_npy, read_tiff
-from compress.data.coding import CLASS_IDS, OBJECT_255, Coding
+from compress.data.coding import CLASS_IDS, OBJECT_255, VOID, Coding
 from compress.errors import DataError
 from compress.machine import cores
 from compress.recipe import Recipe
@@ -64,6 +64,23 @@ class Reading:
 RGB = Reading()
 
 
+@dataclass(frozen=True)
+class LabelMasks:
+    """A mask of several labels at once: for each label the picture of where it is; None: it is nowhere."""
+
+    files: tuple[Path | None, ...]
+
+    @property
+    def named(self) -> tuple[Path, ...]:
+        return tuple(path for path in self.files if path)
+
+    def __str__(self) -> str:
+        return str(self.named[0])
+
+
+Mask = Path | LabelMasks
+
+
 class UnreadableError(DataError):
     """A file that cannot be decoded: zero bytes, truncated, or no image at all."""
 
@@ -96,7 +113,7 @@ def as_rgb(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)
 
 
-def read_mask(path: Path, coding: Coding = CLASS_IDS, size: Size | None = None) -> np.ndarray:
+def read_mask(path: Mask, coding: Coding = CLASS_IDS, size: Size | None = None) -> np.ndarray:
     """Class ids, uint8 [H, W], with 255 for void pixels; nearest pixel where resized to `size`.
 
     What is named in the coding are grey values, as a viewer shows them, and of a palette with colours the indices; or
@@ -104,8 +121,11 @@ def read_mask(path: Path, coding: Coding = CLASS_IDS, size: Size | None = None) 
     1 there, everything else 0.
 
     Raises UnreadableError, or DataError for a value that is not in the coding, for a picture of colours where numbers
-    are, and for one in JPEG or WebP where they are named.
+    are, and for one in JPEG or WebP where they are named. Of several labels at once: sets of them,
+    int32, as `compress.measure.masks` has them.
     """
+    if isinstance(path, LabelMasks):
+        return _label_sets(path, size)
     with _opened(path) as image:
         _turn_upright(image)
         picture = _as_colours(image, path) if coding.colours else _one_channel(image, path)
@@ -119,6 +139,21 @@ def read_mask(path: Path, coding: Coding = CLASS_IDS, size: Size | None = None) 
     if coding.colours:
         values = values.astype(np.int64) @ (1 << 16, 1 << 8, 1)
     return coding.ids(values, path)
+
+
+def _label_sets(masks: LabelMasks, size: Size | None) -> np.ndarray:
+    sets = np.zeros((1, 1), np.int32)
+    for label, path in enumerate(masks.files):
+        if path is None:
+            continue
+        marked = read_mask(path, size=size)
+        wrong = marked[(marked > 1) & (marked != VOID)]
+        if wrong.size:
+            raise DataError(f"{path}: holds {wrong[0]}; the mask of a label is 0, and 1 or 255 where the label is")
+        if sets.size > 1 and marked.shape != sets.shape:
+            raise DataError(f"{path}: is not as large as {masks}; save the masks of all labels at one size")
+        sets = sets | (marked > 0).astype(np.int32) << label
+    return sets
 
 
 def is_lossy(path: Path) -> bool:

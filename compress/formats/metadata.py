@@ -23,7 +23,8 @@ _AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
 @dataclass(frozen=True)
 class Card:
     """What a file says of itself. `labels` are the classes in the order of the output's channels; `pixels`: how the
-    values of an image become its pixels, where that need be said."""
+    values of an image become its pixels, where that need be said; with `multilabel` a pixel can have several of the
+    labels."""
 
     name: str
     version: str = ""
@@ -32,6 +33,7 @@ class Card:
     licence: str = ""
     labels: tuple[str, ...] = ()
     pixels: str = ""
+    multilabel: bool = False
 
     @property
     def labels_text(self) -> str:
@@ -64,7 +66,9 @@ def metadata(card: Card, channels: int, mean: float, std: float, lowest: float, 
         b,
         {
             0: b.CreateString("segmentation_masks"),
-            1: b.CreateString("probability of each class"),
+            1: b.CreateString(
+                "probability of each label, by itself" if card.multilabel else "probability of each class"
+            ),
             3: masks,
             6: _tables(b, [labels]),
         },

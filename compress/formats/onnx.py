@@ -96,6 +96,7 @@ def _facts(graph: QuantizedGraph, card: Card, reads: Normalisation | None) -> di
         "labels": "\n".join(card.labels),
         "color_space": {1: "GRAYSCALE", 3: "RGB"}.get(channels, ""),
         "pixels": card.pixels,
+        "multilabel": "true" if card.multilabel else "",
         "preprocessing": preprocessing,
     }
     return {key: value for key, value in facts.items() if value}

@@ -30,6 +30,7 @@ from compress.measure.latency import advice
 from compress.measure.stability import IMAGES as STABLE_IMAGES
 from compress.measure.statistics import SHARE, bootstrap_mean, change, few_images, fold_means
 from compress.recipe import MeasureSection, PreprocessSection, Recipe
+from compress.release.manifest import tells_labels
 from compress.runtime.kernels import Kernels
 from compress.runtime.local import Child
 from compress.settings import validated
@@ -195,7 +196,9 @@ def _open_images(
     recipe = options.recipe
     coding = Coding.of(recipe.data, recipe.model.classes) if recipe else None
     reading = Reading(next(iter(artifacts.values())).channels, recipe.preprocess.range if recipe else None)
-    dataset = open_labelled(options.data, _classes(artifacts, originals, recipe), coding, reading)
+    said = recipe.model.multilabel if recipe else None
+    multilabel = True if any(map(tells_labels, originals.values())) else said
+    dataset = open_labelled(options.data, _classes(artifacts, originals, recipe), coding, reading, multilabel)
     if options.folds and options.folds > len(dataset.val):
         raise RecipeError(f"--folds {options.folds}: there are {len(dataset.val)} images")
     return dataset, [*dataset.warnings, *_cautions(artifacts, options), *few_images(len(dataset.val))]

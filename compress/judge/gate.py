@@ -252,7 +252,8 @@ def _evaluations(
             )
     known = next((file.range for file in files if file.range), rules.range)
     reading = Reading(artifacts[str(files[0].path)].channels, known)
-    dataset = open_labelled(folder, classes, _coding(rules, classes), reading)
+    multilabel = True if files[0].multilabel else None
+    dataset = open_labelled(folder, classes, _coding(rules, classes), reading, multilabel)
     found = evaluate_each(artifacts, _to_measure_on(dataset))
     notes = [f"IoU is of {len(dataset.val)} images in {folder}", *dataset.warnings, *few_images(len(dataset.val))]
     return {Path(path): evaluation for path, evaluation in found.items()}, notes

@@ -31,6 +31,7 @@ class ShippedFile:
     std: Colours | None = None
     range: tuple[float, float] | None = None
     report_sha256: str | None = None
+    multilabel: bool = False
 
 
 def shipped(target: Path, references: Collection[Path] = ()) -> list[ShippedFile]:
@@ -111,6 +112,7 @@ def _shipped(
         _colours(given.get("std")),
         (given["range"][0], given["range"][1]) if given.get("range") else None,
         manifest.get("report", {}).get("sha256"),
+        manifest.get("multilabel", False),
     )
 
 

@@ -69,10 +69,10 @@ def verify_folder(folder: Path, images: np.ndarray | None = None) -> tuple[list[
     _, channels, height, width = graph.tensors[graph.input].shape
     if images.shape[1:] != (height, width, channels):
         raise ExportError(f"{folder / GOLDEN}: its image is not of the network's size; run again, or give --images")
-    return [], compare(graph, paths, images)
+    return [], compare(graph, paths, images, manifest.get("multilabel", False))
 
 
-def compare(graph: QuantizedGraph, paths: dict[str, Path], images: np.ndarray) -> Parity:
+def compare(graph: QuantizedGraph, paths: dict[str, Path], images: np.ndarray, multilabel: bool = False) -> Parity:
     """The files against the graph: what they say; layer by layer on the first image; end to end on all.
 
     `images` are uint8 [N, H, W, C] at the network's size. A file that says otherwise than the graph is not run.
@@ -95,7 +95,7 @@ def compare(graph: QuantizedGraph, paths: dict[str, Path], images: np.ndarray) -
     order = {operator.name: index for index, operator in enumerate(graph.operators)}
     layers.sort(key=lambda layer: order[layer.layer])
     stored = tuple(line for lines in found.values() for line in lines)
-    ends = tuple(_ends(graph, run, images)) if run else ()
+    ends = tuple(_ends(graph, run, images, multilabel)) if run else ()
     equal = tuple(path.name for path, lines in found.items() if not lines)
     unread = tuple(path.name for path in run.values() if path.suffix not in READABLE)
     return Parity(stored, tuple(layers), ends, tuple(not_run), equal, unread)
@@ -135,7 +135,7 @@ def _difference(
     return float(np.mean(apart <= 1)), int(apart.max())
 
 
-def _ends(graph: QuantizedGraph, paths: dict[str, Path], images: np.ndarray) -> list[EndParity]:
+def _ends(graph: QuantizedGraph, paths: dict[str, Path], images: np.ndarray, multilabel: bool) -> list[EndParity]:
     """Every pair of torch's simulation and the files."""
     answers: dict[str, list[np.ndarray]] = {"torch": [], **{name: [] for name in paths}}
     scale, zero_point = graph.tensors[graph.output].scale, graph.tensors[graph.output].zero_point
@@ -149,7 +149,7 @@ def _ends(graph: QuantizedGraph, paths: dict[str, Path], images: np.ndarray) -> 
             for name, child in children.items():
                 answers[name].append(_answer(child, image, paths[name], simulated.shape))
     names = list(answers)
-    return [_end(a, b, answers[a], answers[b]) for i, a in enumerate(names) for b in names[i + 1 :]]
+    return [_end(a, b, answers[a], answers[b], multilabel) for i, a in enumerate(names) for b in names[i + 1 :]]
 
 
 def _answer(child: Child, image: np.ndarray, path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -159,10 +159,11 @@ def _answer(child: Child, image: np.ndarray, path: Path, shape: tuple[int, ...])
     return answer
 
 
-def _end(a: str, b: str, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> EndParity:
+def _end(a: str, b: str, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], multilabel: bool) -> EndParity:
     apart = np.abs(np.stack(ours) - np.stack(theirs)) * 256
-    masks = np.mean([np.mean(class_ids(x) == class_ids(y)) for x, y in zip(ours, theirs)])
-    return EndParity(f"{a} and {b}", len(ours), float(apart.mean()), round(float(apart.max())), float(masks))
+    masks = [[class_ids(each, multilabel=multilabel) for each in side] for side in (ours, theirs)]
+    agreement = np.mean([np.mean(x == y) for x, y in zip(*masks)])
+    return EndParity(f"{a} and {b}", len(ours), float(apart.mean()), round(float(apart.max())), float(agreement))
 
 
 def describe_parity(parity: Parity) -> str:

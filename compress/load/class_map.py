@@ -8,33 +8,74 @@ from compress.graph.operators.conv import CONV, POINTWISE
 from compress.graph.operators.operator import OnSteps
 from compress.graph.operators.resize import RESIZE, ResizeAttributes
 from compress.graph.operators.unary import SIGMOID, SOFTMAX
+from compress.load.outputs import ADVICE, Deployed
 
+MOST_LABELS = 31
+"""Masks are sets of labels, as bits of an int32."""
 RESIZED = "resized_map"
 ENDS = (SIGMOID.name, SOFTMAX.name)
 
 
-def with_class_map(net: Network, output: int, classes: int) -> Network:
+def with_class_map(net: Network, deployed: Deployed, classes: int | None, multilabel: bool | None = None) -> Network:
     """The network whose output is one probability per class, [1, classes, H, W] of the image's height and width. A map
     of another size is resized: its logits where an activation is the last that is done to it.
 
     What cannot leave 0..1 are probabilities, whatever was done to them after the sigmoid or softmax; all else are
-    logits. `output`: its index in the model, for messages. Raises ModelError.
+    logits: of classes that exclude one another, or with `multilabel` each of its own label (None: as
+    `tells_labels_apart` has it). `classes`: None for as many as there are channels. Raises ModelError.
     """
     shape, size = net.shapes()[net.output], net.traced_size
-    if shape[1] != classes and (shape[1], classes) != (1, 2):
-        raise ModelError(f"output {output} has {shape[1]} channels, but the recipe names {classes} classes")
+    multilabel = tells_labels_apart(net, deployed) if multilabel is None else multilabel
+    if multilabel and shape[1] > MOST_LABELS:
+        raise ModelError(f"output {deployed.name} has {shape[1]} labels; at most {MOST_LABELS} can be told at once")
+    of_two = shape[1] == 1 and classes in (None, 2) and not multilabel
+    if classes not in (None, shape[1]) and not of_two:
+        raise ModelError(
+            f"output {deployed.name} has {shape[1]} channel{'s' * (shape[1] > 1)}, but the recipe names {classes} "
+            f"{'labels' if multilabel else 'classes'}; name as many as there are channels, or {ADVICE}"
+        )
     if min(shape[2:]) == 1 < min(size):
         raise ModelError(
-            f"output {output} is {shape[2]}x{shape[3]} for an image of {size[0]}x{size[1]}: one class for the whole "
-            "image is no map; set model.output in the recipe"
+            f"output {deployed.name} is {shape[2]}x{shape[3]} for an image of {size[0]}x{size[1]}: one class for the "
+            f"whole image is no map; {ADVICE}"
+        )
+    if multilabel and _end(net).op == SOFTMAX.name:
+        raise ModelError(
+            f"output {deployed.name} is a softmax, of which labels exclude one another; set multilabel = false under "
+            "[model], or deploy the logits before it"
+        )
+    probabilities = _are_probabilities(net)
+    if deployed.threshold not in (None, 0.5 if probabilities else 0.0):
+        raise ModelError(
+            f"output {deployed.name} decides at {deployed.threshold:g}, but its map is read at "
+            f"{'0.5' if probabilities else '0'}; deploy the map before that"
         )
     if shape[2:] != size:
         net = _resized(net, size)
-    low, high = net.bounds()[net.output]
-    probabilities = low >= 0 and high <= 1
-    if shape[1] != classes:
+    if of_two:
         return _two_channels(net, probabilities)
-    return net if probabilities else _appended(net, Node("class_map", SOFTMAX.name, (net.output,)))
+    last = SIGMOID if multilabel else SOFTMAX
+    return net if probabilities else _appended(net, Node("class_map", last.name, (net.output,)))
+
+
+def tells_labels_apart(net: Network, deployed: Deployed) -> bool:
+    """Whether a network that has no class map yet gives several labels at once: by a sigmoid of each of several
+    channels, or because each was held against a threshold."""
+    several = net.shapes()[net.output][1] > 1
+    return several and (deployed.threshold is not None or _end(net).op == SIGMOID.name)
+
+
+def _are_probabilities(net: Network) -> bool:
+    low, high = net.bounds()[net.output]
+    return low >= 0 and high <= 1
+
+
+def _end(net: Network) -> Node:
+    """The operator that gave the values of the map, but for resizing and averages."""
+    end = net.by_name[net.output]
+    while end.kind.on_steps is OnSteps.AVERAGES:
+        end = net.by_name[end.inputs[0]]
+    return end
 
 
 def _appended(net: Network, node: Node, weights: tuple[torch.Tensor, torch.Tensor] | None = None) -> Network:

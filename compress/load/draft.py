@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree
 
-from compress.data.folders import open_labelled
+from compress.data.folders import mask_layout, open_labelled
 from compress.data.images import Reading, read_image, read_mask
-from compress.errors import ModelError, RecipeError
+from compress.errors import RecipeError
 from compress.formats.artifact import named_channels
 from compress.graph.network import Network
-from compress.load.faithful import first_line
+from compress.load.class_map import tells_labels_apart
 from compress.load.model import Trained, read_module, trained
+from compress.load.outputs import Key
 from compress.load.sources import CARRY_THEIR_GRAPH, image_channels, input_size, kind_of
-from compress.load.trace import trace
+from compress.load.trace import trace_with_original
 from compress.measure.masks import class_ids, image_iou
 from compress.recipe import Recipe
 from compress.settings import validated
@@ -49,7 +49,7 @@ class Told:
     arch: str | None = None
     classes: Sequence[str] | None = None
     size: tuple[int, int] | None = None
-    output: int | None = None
+    output: Key = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     data: Path | None = None
@@ -95,20 +95,27 @@ def drafted(path: Path, told: Told, trust_pickle: bool = False, *, pixels: bool 
     plain = validated(Recipe, {"name": name[:60], "model": model, "folder": told.folder}, str(path))
     module = read_module(path, plain, trust_pickle)
     model["channels"] = image_channels(module, size)
-    model["output"], channels = _output(module, model["channels"], size, told.output, path)
-    model["classes"] = list(told.classes or _classes(channels))
+    multilabel = _laid_out(told, path)
+    count = len(told.classes) if told.classes else None
     known, first = _told_of_pixels(told, pixels, model["channels"]), normalisations(model["channels"])["0 to 1"]
-    net, outputs = trace(module, size, model["output"], len(model["classes"]), *(known or first))
-    (mean, std), how = (known, "") if known else _normalisation(net, told, model["classes"], path)
+    net, outputs, original = trace_with_original(module, size, told.output, count, *(known or first), multilabel)
+    channels = original.network.shapes()[original.network.output][1]
+    model["output"] = original.deployed.name
+    model["multilabel"] = tells_labels_apart(original.network, original.deployed) if multilabel is None else multilabel
+    model["classes"] = list(told.classes or _classes(channels))
+    (mean, std), how = (known, "") if known else _normalisation(net, told, model["classes"], model["multilabel"], path)
     log.info(
-        "%s: there is no recipe beside it: a %s file; images: %s %dx%d; output %d of %d channel%s, classes %s",
+        "%s: there is no recipe beside it: a %s file; images: %s %dx%d; output %s of %d channel%s, classes %s",
         path.name, kind, named_channels(model["channels"]), *size, model["output"], channels, "s" * (channels != 1),
         ", ".join(model["classes"]),
     )  # fmt: skip
     recipe = validated(Recipe, {**plain.model_dump(), "model": model, "preprocess": {"mean": mean, "std": std},
                                 "folder": told.folder}, str(path))  # fmt: skip
     why = {**_why(told, stated is not None, channels), "pixels": how}
-    return Draft(recipe, why, trained(path, module, net, recipe.model.classes, outputs) if known else None)
+    if known is None:
+        return Draft(recipe, why, None)
+    said = recipe.model
+    return Draft(recipe, why, trained(path, module, net, said.classes, bool(said.multilabel), outputs, model["output"]))
 
 
 def normalisations(channels: int) -> dict[str, Normalisation]:
@@ -120,23 +127,16 @@ def normalisations(channels: int) -> dict[str, Normalisation]:
     }
 
 
-def _output(
-    module: torch.nn.Module, channels: int, size: tuple[int, int], index: int | None, path: Path
-) -> tuple[int, int]:
-    """Which of a module's outputs is the map, and how many channels it has: the first that can be one."""
-    try:
-        with torch.no_grad():
-            outputs = _pytree.tree_leaves(module(torch.zeros(1, channels, *size)))
-    except Exception as error:  # the module is anybody's code
-        image = f"an image: {named_channels(channels)} {size[0]}x{size[1]}"
-        raise ModelError(f"{path}: does not run on {image}: {first_line(error)}") from None
-    maps = [i for i, each in enumerate(outputs) if isinstance(each, Tensor) and each.ndim == 4 and each.shape[1] < 255]
-    if index is None and not maps:
-        raise ModelError(f"{path}: gives no map [1, classes, H, W]; name its output with --output")
-    chosen = maps[0] if index is None else index
-    if chosen not in maps:
-        raise ModelError(f"{path}: output {chosen} is no map; of {len(outputs)} outputs, {maps} are")
-    return chosen, int(outputs[chosen].shape[1])
+def _laid_out(told: Told, path: Path) -> bool | None:
+    """Whether labelled images tell several labels at once; None where there are none. Raises RecipeError where nothing
+    says which channel is which label."""
+    multilabel, labels = mask_layout(told.data) if told.data else (None, [])
+    if multilabel and not told.classes:
+        raise RecipeError(
+            f"{path}: the masks are of {', '.join(labels)}; say in which order the model's channels are, with "
+            f"--classes {','.join(labels)}"
+        )
+    return multilabel
 
 
 def _why(told: Told, stated: bool, channels: int) -> dict[str, str]:
@@ -161,16 +161,18 @@ def _classes(channels: int) -> list[str]:
     return ["background", "object"] if channels <= 2 else [f"class {index}" for index in range(channels)]
 
 
-def _normalisation(net: Network, told: Told, classes: Sequence[str], path: Path) -> tuple[Normalisation, str]:
+def _normalisation(
+    net: Network, told: Told, classes: Sequence[str], multilabel: bool, path: Path
+) -> tuple[Normalisation, str]:
     """The one of `NORMALISATIONS` that does clearly best on labelled images, and that in words."""
     advice = "say it with --mean and --std, as of pixel / 255: --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
     if told.data is None:
         raise RecipeError(
             f"{path}: nothing says how it reads pixels, and there are no labelled images to try; {advice}"
         )
-    labelled = _labelled(told.data, classes, net.traced_size, Reading(net.image_channels))
+    labelled = _labelled(told.data, classes, net.traced_size, Reading(net.image_channels), multilabel)
     ways = normalisations(net.image_channels)
-    found = {name: _iou(net, labelled, len(classes), way) for name, way in ways.items()}
+    found = {name: _iou(net, labelled, len(classes), multilabel, way) for name, way in ways.items()}
     first, second = sorted(found, key=found.__getitem__, reverse=True)[:2]
     figures = ", ".join(f"{name} {iou:.3f}" for name, iou in found.items())
     if found[first] - found[second] < CLEARLY:
@@ -181,10 +183,10 @@ def _normalisation(net: Network, told: Told, classes: Sequence[str], path: Path)
 
 
 def _labelled(
-    data: Path, classes: Sequence[str], size: tuple[int, int], reading: Reading
+    data: Path, classes: Sequence[str], size: tuple[int, int], reading: Reading, multilabel: bool
 ) -> list[tuple[Tensor, np.ndarray]]:
-    """At most TRIED_ON images, values pixel / 255 [1, channels, H, W] of `size`, with their masks, uint8 [H, W]."""
-    dataset = open_labelled(data, classes, reading=reading)
+    """At most TRIED_ON images, values pixel / 255 [1, channels, H, W] of `size`, with their masks [H, W]."""
+    dataset = open_labelled(data, classes, reading=reading, multilabel=multilabel)
     found = []
     for sample in dataset.val[:TRIED_ON]:
         assert sample.mask
@@ -193,9 +195,16 @@ def _labelled(
     return found
 
 
-def _iou(net: Network, labelled: Sequence[tuple[Tensor, np.ndarray]], classes: int, ways: Normalisation) -> float:
+def _iou(
+    net: Network,
+    labelled: Sequence[tuple[Tensor, np.ndarray]],
+    classes: int,
+    multilabel: bool,
+    ways: Normalisation,
+) -> float:
     """The mean of them."""
     mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in ways)
     with torch.no_grad():
         answers = [(net((pixels - mean) / std)[0].numpy(), mask) for pixels, mask in labelled]
-    return float(np.mean([image_iou(class_ids(answer), mask, classes) for answer, mask in answers]))
+    masks = [(class_ids(answer, multilabel=multilabel), mask) for answer, mask in answers]
+    return float(np.mean([image_iou(ours, mask, classes, multilabel=multilabel) for ours, mask in masks]))

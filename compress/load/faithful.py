@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils import _pytree
 
 from compress.errors import ModelError
 from compress.graph.network import Network, Node
+from compress.load.outputs import Deployed, named
 
 TOLERANCE = 1e-3
 """Of the largest value: what float32 rounds differently, in networks of some hundred layers, is far below."""
@@ -29,14 +29,15 @@ EXACT = 1e-4
 class Original:
     """What a network was traced from.
 
-    network  not yet with a class map: real image values [N, channels, H, W] -> the module's output number `output`
-    layers   by node of the exported program, the operator of `network` that gives the same values
+    network   not yet with a class map: real image values [N, channels, H, W] -> the map that is deployed
+    deployed  which output of the module that is, or is decided from it
+    layers    by node of the exported program, the operator of `network` that gives the same values
     """
 
     module: nn.Module
     exported: torch.export.ExportedProgram
     network: Network
-    output: int
+    deployed: Deployed
     layers: Mapping[torch.fx.Node, str]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -52,7 +53,9 @@ class Original:
 
     def _wanted(self, picture: Tensor) -> Tensor:
         try:
-            return _pytree.tree_leaves(self.module(self._normalised(picture)))[self.output].float()
+            if self.deployed.decision:
+                return self._run(self._normalised(picture))[self.network.output]
+            return named(self.module(self._normalised(picture)))[self.deployed.name].float()  # type: ignore[no-any-return]
         except Exception as error:  # the module is the user's own code
             raise ModelError(f"the model can be traced, but not run: {first_line(error)}") from error
 
@@ -62,7 +65,7 @@ class Original:
 
     def _check_layers(self, picture: Tensor, wanted: Tensor) -> None:
         """In float64, where rounding is no reason to part."""
-        values = self._values(self._normalised(picture.double()))
+        values = self._run(self._normalised(picture.double()))
         for name, value in values.items():
             if not _finite(value):
                 raise ModelError(f"{name}: {NOT_FINITE}")
@@ -88,12 +91,13 @@ class Original:
                 "image, and draw no random numbers"
             )
 
-    def _values(self, given: Tensor) -> dict[str, Tensor]:
-        """What the exported program computes, by layer of the network, in the order in which it does."""
+    def _run(self, given: Tensor) -> dict[str, Tensor]:
+        """What the exported program computes in the precision of `given`, by layer of the network, in the order in
+        which it does."""
         program, layers = self.exported, self.layers
         paths, stored = paths_of(program), stored_in(program)
         placeholders = [node.name for node in program.graph.nodes if node.op == "placeholder"]
-        inputs = [_double(stored[paths[name]]) if name in paths else given for name in placeholders]
+        inputs = [_as(given.dtype, stored[paths[name]]) if name in paths else given for name in placeholders]
         values: dict[str, Tensor] = {}
 
         class Kept(torch.fx.Interpreter):
@@ -112,8 +116,8 @@ def _finite(value: Tensor) -> bool:
     return bool(value.float().isfinite().all())
 
 
-def _double(value: Tensor) -> Tensor:
-    return value.detach().double() if value.is_floating_point() else value.detach().clone()
+def _as(dtype: torch.dtype, value: Tensor) -> Tensor:
+    return value.detach().to(dtype) if value.is_floating_point() else value.detach().clone()
 
 
 def _apart(found: Tensor, wanted: Tensor) -> float:

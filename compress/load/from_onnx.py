@@ -103,7 +103,7 @@ class OnnxModule(nn.Module):
         """Of the image; None where the file leaves it free."""
         return tuple(d.dim_value or None for d in self.inputs[0].type.tensor_type.shape.dim)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
         values: dict[str, Value] = {"": None, **self.constants, self.inputs[0].name: image}
         for node in self.nodes:
             given = [values[name] for name in node.input]
@@ -116,7 +116,7 @@ class OnnxModule(nn.Module):
                 results = _evaluated(node, given, self.opset)
             results = results if isinstance(results, tuple | list) else [results]
             values.update(zip(node.output, results))
-        return [values[name] for name in self.outputs]
+        return {name: values[name] for name in self.outputs}
 
     def _tensor(self, name: str, value: Value) -> Value:
         """A parameter where it is one, so that layers keep their names."""
@@ -435,6 +435,10 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "HardSwish": lambda c, x: F.hardswish(x),
     "HardSigmoid": lambda c, x: (x * c.get("alpha", 0.2) + c.get("beta", 0.5)).clamp(0, 1),
     "Softmax": _softmax,
+    "ArgMax": lambda c, x: torch.argmax(x, c.get("axis", 0), bool(c.get("keepdims", 1))),
+    "Greater": _two(lambda a, b: a > b),
+    "GreaterOrEqual": _two(lambda a, b: a >= b),
+    "Round": lambda c, x: torch.round(x),
     "Identity": lambda c, x: x,
     "Dropout": lambda c, x, *rest: x,
     "Cast": lambda c, x: x,

@@ -13,6 +13,7 @@ from compress.files import identity, sha256_of
 from compress.graph.channels import Channels, find_groups
 from compress.graph.network import Network
 from compress.load.architecture import made
+from compress.load.class_map import tells_labels_apart
 from compress.load.faithful import Original
 from compress.load.sources import CARRY_THEIR_GRAPH, WEIGHTS, kind_of, module_in
 from compress.load.trace import Shapes, fold_normalisation, trace_with_original
@@ -25,11 +26,13 @@ class Segmenter:
     """A network that segments, as it was given; all else that belongs to it follows from it, so that no part of one
     can be joined with a part of another.
 
-    network  real image values [N, 3, H, W] -> class probabilities [N, classes, H, W]; its preprocessing is in it
+    network     real image values [N, 3, H, W] -> class probabilities [N, classes, H, W]; its preprocessing is in it
+    multilabel  whether a pixel can have several of the classes, which have no background among them then
     """
 
     network: Network
     classes: tuple[str, ...]
+    multilabel: bool
 
     @cached_property
     def folded(self) -> Network:
@@ -57,14 +60,16 @@ class Trained(Segmenter):
     """The segmenter in a file of weights.
 
     parameters  of the file, also those that the deployed output does not need
-    outputs     shapes of all maps that the module gives
+    outputs     shapes of all tensors that the module gives, by name
+    output      the name of the one that is deployed
     """
 
     path: Path
     sha256: str
     size_bytes: int
     parameters: int
-    outputs: tuple[tuple[int, ...], ...]
+    outputs: Shapes
+    output: str
 
 
 def load(path: Path, recipe: Recipe, trust_pickle: bool = False) -> Trained:
@@ -80,12 +85,22 @@ def load_with_original(path: Path, recipe: Recipe, trust_pickle: bool = False) -
     """The same, and the module that it comes from, for a look at other pictures too. Raises ModelError."""
     module = read_module(path, recipe, trust_pickle)
     net, outputs, original = _traced(module, recipe)
-    return trained(path, module, net, recipe.model.classes, outputs), original
+    multilabel, output = _is_multilabel(recipe, original), original.deployed.name
+    return trained(path, module, net, recipe.model.classes, multilabel, outputs, output), original
 
 
-def trained(path: Path, module: nn.Module, net: Network, classes: Sequence[str], outputs: Shapes) -> Trained:
+def trained(
+    path: Path,
+    module: nn.Module,
+    net: Network,
+    classes: Sequence[str],
+    multilabel: bool,
+    outputs: Shapes,
+    output: str,
+) -> Trained:
     parameters = sum(each.numel() for each in module.parameters())
-    return Trained(net, tuple(classes), path, sha256_of(path), path.stat().st_size, parameters, outputs)
+    sha256, size_bytes = sha256_of(path), path.stat().st_size
+    return Trained(net, tuple(classes), multilabel, path, sha256, size_bytes, parameters, outputs, output)
 
 
 def fresh(recipe: Recipe) -> Segmenter:
@@ -93,13 +108,19 @@ def fresh(recipe: Recipe) -> Segmenter:
     if recipe.model.architecture is None:
         raise ModelError("a network that is trained from its beginning needs model.architecture in its recipe")
     module = made(recipe.folder, recipe.model.architecture).float().eval()
-    return Segmenter(_traced(module, recipe)[0], tuple(recipe.model.classes))
+    net, _, original = _traced(module, recipe)
+    return Segmenter(net, tuple(recipe.model.classes), _is_multilabel(recipe, original))
+
+
+def _is_multilabel(recipe: Recipe, original: Original) -> bool:
+    said = recipe.model.multilabel
+    return tells_labels_apart(original.network, original.deployed) if said is None else said
 
 
 def _traced(module: nn.Module, recipe: Recipe) -> tuple[Network, Shapes, Original]:
     model, preprocess = recipe.model, recipe.preprocess
     return trace_with_original(
-        module, model.input_size, model.output, len(model.classes), preprocess.mean, preprocess.std
+        module, model.input_size, model.output, len(model.classes), preprocess.mean, preprocess.std, model.multilabel
     )
 
 

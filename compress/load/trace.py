@@ -1,84 +1,101 @@
 """torch module -> Network: exported to ATen operators, batch normalisation folded, the class map as output, and
 compared with the module."""
 
+import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.utils import _pytree
 
 from compress.errors import ModelError, UnknownOperators
 from compress.graph.network import Network, Node
 from compress.graph.operators.conv import CONV
 from compress.load.class_map import with_class_map
-from compress.load.faithful import Original, first_line, made_up_pictures
+from compress.load.faithful import Original, made_up_pictures
+from compress.load.outputs import Key, deployed, is_tensor, known_to_torch, named
+from compress.load.untraced import why_not_traced
 from compress.load.walk import Walk
 from compress.terminal.quiet import quietly
 
-Shapes = tuple[tuple[int, ...], ...]
+log = logging.getLogger("compress")
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""By name of an output."""
 
 
 def trace(
-    module: nn.Module, size: tuple[int, int], output: int, classes: int, mean: tuple[float, ...], std: tuple[float, ...]
+    module: nn.Module,
+    size: tuple[int, int],
+    output: Key,
+    classes: int | None,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    multilabel: bool | None = None,
 ) -> tuple[Network, Shapes]:
     """The network that maps an image, real values pixel / 255, to class probabilities; and the shapes of all outputs of
     `module`.
 
-    `module` maps normalised images [1, channels, H, W], of as many as `mean` has values, to one map or a sequence of
-    maps, of which `output` is deployed; what that does not need is left out. Raises ModelError naming the layer and
-    the operator that is not known here, or the layer whose values are not those of the module.
+    `module` maps normalised images [1, channels, H, W], of as many as `mean` has values, to one map, or to a dict,
+    dataclass, tuple or list in which there are maps, of which `output` is deployed; what that does not need is left
+    out, and so is an argmax or a threshold at its end. `classes`: how many there are, None for as many as the map tells
+    apart; `multilabel` as `with_class_map` has it. Raises ModelError naming the layer and the operator that is not
+    known here, or the layer whose values are not those of the module.
     """
-    net, shapes, _ = trace_with_original(module, size, output, classes, mean, std)
+    net, shapes, _ = trace_with_original(module, size, output, classes, mean, std, multilabel)
     return net, shapes
 
 
 def trace_with_original(
-    module: nn.Module, size: tuple[int, int], output: int, classes: int, mean: tuple[float, ...], std: tuple[float, ...]
+    module: nn.Module,
+    size: tuple[int, int],
+    output: Key,
+    classes: int | None,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    multilabel: bool | None = None,
 ) -> tuple[Network, Shapes, Original]:
     """The same, and what the network can be compared with on other pictures."""
-    example = torch.zeros(1, len(mean), *size)
-    try:
-        with quietly():
-            exported = torch.export.export(module.eval(), (example,), strict=False)
-    except Exception as error:
-        advice = "; set [model] channels in the recipe" if "channels" in (line := first_line(error)) else ""
-        raise ModelError(f"the model cannot be traced at {size[0]}x{size[1]}: {line}{advice}") from error
-    given = _outputs(exported)
-    walk = Walk(exported, _deployed(given, output), size, mean, std)
+    exported = _exported(module.eval(), torch.zeros(1, len(mean), *size))
+    outputs = _outputs(exported)
+    chosen = deployed(outputs, output)
+    walk = Walk(exported, chosen.node, size, mean, std)
     if walk.unknown:
         raise _refused(walk)
     last = walk.result()
     net = Network(walk.nodes, walk.weights, last)
-    shapes = tuple(tuple(one.meta["val"].shape) for one in given if _is_tensor(one))
-    original = Original(module, exported, net, output, walk.layers, mean, std)
+    shapes = {name: tuple(one.meta["val"].shape) for name, one in outputs.items() if is_tensor(one)}
+    original = Original(module, exported, net, chosen, walk.layers, mean, std)
     original.check(made_up_pictures(size, len(mean)))
-    return with_class_map(net, output, classes), shapes, original
+    if chosen.decision:
+        log.info("output %s: the %s at its end is taken off; its map is deployed", chosen.name, chosen.decision)
+    return with_class_map(net, chosen, classes, multilabel), shapes, original
 
 
-def _outputs(exported: torch.export.ExportedProgram) -> tuple[Any, ...]:
-    """What the module returns, as nodes; None and numbers stay what they are."""
-    return tuple(next(node for node in exported.graph.nodes if node.op == "output").args[0])
+def _exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    def export() -> torch.export.ExportedProgram:
+        with quietly():
+            return torch.export.export(module, (example,), strict=False)
+
+    try:
+        try:
+            return export()
+        except RuntimeError as error:
+            if "not a known type" not in str(error) or not known_to_torch(module(example)):
+                raise
+        return export()
+    except Exception as error:  # the module is anybody's code
+        height, width = example.shape[2:]
+        raise ModelError(f"the model cannot be traced at {height}x{width}: {why_not_traced(error, module)}") from error
 
 
-def _is_tensor(output: Any) -> bool:
-    return isinstance(output, fx.Node) and isinstance(output.meta["val"], Tensor)
-
-
-def _deployed(given: tuple[Any, ...], index: int) -> fx.Node:
-    advice = "set model.output in the recipe"
-    if index >= len(given):
-        raise ModelError(f"output {index} does not exist: the model has {len(given)}; {advice}")
-    if not _is_tensor(given[index]):
-        raise ModelError(f"output {index} is no map but {_kind(given[index])}; {advice}")
-    shape = tuple(given[index].meta["val"].shape)
-    if len(shape) != 4 or shape[0] != 1 or 0 in shape:
-        raise ModelError(f"output {index} is no map: its shape is {'x'.join(map(str, shape)) or 'empty'}; {advice}")
-    return given[index]
-
-
-def _kind(output: Any) -> str:
-    return "None" if output is None else f"of type {type(output).__name__}"
+def _outputs(exported: torch.export.ExportedProgram) -> dict[str, Any]:
+    """What the module returns, by name, as nodes; None and numbers stay what they are."""
+    returned = next(node for node in exported.graph.nodes if node.op == "output").args[0]
+    return named(_pytree.tree_unflatten(list(returned), exported.call_spec.out_spec))
 
 
 SHOWN = 8

@@ -57,12 +57,14 @@ class LabelledImages:
     [N, H, W, channels].
 
     `masks` gives a mask for each, class ids uint8 [H, W] of any size, anew at each call; None: there are no labels,
-    and the answers of the file that the others are compared with take their place.
+    and the answers of the file that the others are compared with take their place. `multilabel`: masks are sets of
+    labels.
     """
 
     classes: tuple[str, ...]
     pixels: Callable[[Size, int], np.ndarray]
     masks: Callable[[], Iterable[np.ndarray]] | None
+    multilabel: bool = False
 
     @classmethod
     def of(cls, dataset: Dataset, pixels: Callable[[Size, int], np.ndarray]) -> "LabelledImages":
@@ -71,7 +73,8 @@ class LabelledImages:
         def masks() -> Iterable[np.ndarray]:
             return (read_mask(sample.mask, dataset.coding) for sample in dataset.val if sample.mask)
 
-        return cls(dataset.classes, pixels, masks if dataset.reference == "labels" else None)
+        labelled = masks if dataset.reference == "labels" else None
+        return cls(dataset.classes, pixels, labelled, dataset.multilabel)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Evaluation:
     predicted. `small_found` has, for each image, a value for each small object in its mask."""
 
     iou: tuple[float, ...]
-    predictions: np.ndarray  # class ids at the network's output size, uint8 [N, h, w]
+    predictions: np.ndarray  # masks at the network's output size, uint8 [N, h, w], of labels int32
     boundary_iou: tuple[float, ...] = ()
     intersections: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     unions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
@@ -119,9 +122,9 @@ def measure(
         base = None if name == against else against
         measurement = Measurement()
         if images is not None:
-            pixels = images.pixels(artifact.size, artifact.channels)
-            make = partial(stability, artifact, pixels, threads=threads)
-            stable = known[name].stability(artifact, pixels, make) if name in known else make()
+            pixels, multilabel = images.pixels(artifact.size, artifact.channels), images.multilabel
+            make = partial(stability, artifact, pixels, threads=threads, multilabel=multilabel)
+            stable = known[name].stability(artifact, pixels, make, multilabel) if name in known else make()
             measurement = accuracy(evaluations[name], evaluations[base] if base else None, stable, images.classes)
         measurement = replace(
             measurement,
@@ -150,9 +153,9 @@ def evaluate_each(
             masks = partial(iter, found[first].predictions)
         file, classes = files[name], len(images.classes)
         pixels = images.pixels(file.size, file.channels)
-        make = partial(_answered, file, pixels, masks, classes, threads)
+        make = partial(_answered, file, pixels, masks, classes, threads, images.multilabel)
         kept = (known or {}).get(name)
-        found[name] = kept.evaluation(file, pixels, masks, classes, make) if kept else make()
+        found[name] = kept.evaluation(file, pixels, masks, classes, make, images.multilabel) if kept else make()
     return found
 
 
@@ -162,8 +165,9 @@ def _answered(
     masks: Callable[[], Iterable[np.ndarray]] | None,
     classes: int,
     threads: int,
+    multilabel: bool,
 ) -> Evaluation:
-    return evaluate(artifact, images, masks and masks(), classes, threads=threads)
+    return evaluate(artifact, images, masks and masks(), classes, multilabel=multilabel, threads=threads)
 
 
 def evaluate(
@@ -172,12 +176,13 @@ def evaluate(
     masks: Iterable[np.ndarray] | None,
     classes: int,
     *,
+    multilabel: bool = False,
     threads: int = THREADS,
     open_child: Callable[[Path, int], Child] = Child,
 ) -> Evaluation:
     """Runs the file, in a child process, on `images`: uint8 [N, H, W, channels], N at least 1, at its input size.
 
-    `masks` are uint8 [H, W] of any size, one for each image; the probabilities are resized to it
+    `masks` are [H, W] of any size, one for each image; the probabilities are resized to it
     bilinearly before the class is chosen. None: there are no labels, and the file is its own
     reference (IoU 1). Raises MeasureError.
     """
@@ -189,14 +194,15 @@ def evaluate(
         progress = tqdm(images, desc=f"IoU of {artifact.path.name}", unit="image", delay=1)
         for image, given in zip(progress, references, strict=True):
             answer = child.probabilities(image, artifact.input.mean, artifact.input.std)
-            predictions.append(class_ids(answer, logits=logits))
+            predictions.append(class_ids(answer, logits=logits, multilabel=multilabel))
             mask = predictions[-1] if given is None else given
-            prediction = class_ids(answer, mask.shape, logits)
-            iou.append(image_iou(prediction, mask, classes))
-            outlines.append(boundary_image_iou(prediction, mask, classes))
-            pixels.append(overlap(prediction, mask, classes))
-            small.append(small_objects_found(prediction, mask, classes))
-            confused += confusion(prediction, mask, classes)
+            prediction = class_ids(answer, mask.shape, logits, multilabel=multilabel)
+            iou.append(image_iou(prediction, mask, classes, multilabel=multilabel))
+            outlines.append(boundary_image_iou(prediction, mask, classes, multilabel=multilabel))
+            pixels.append(overlap(prediction, mask, classes, multilabel=multilabel))
+            small.append(small_objects_found(prediction, mask, classes, multilabel=multilabel))
+            if not multilabel:
+                confused += confusion(prediction, mask, classes)
     intersections, unions = np.array(pixels).transpose(1, 0, 2)
     return Evaluation(tuple(iou), np.stack(predictions), tuple(outlines), intersections, unions, tuple(small), confused)
 
@@ -238,7 +244,7 @@ def accuracy(
         jpeg_flips=bootstrap_mean(stable.jpeg, within=SHARE) if stable and stable.jpeg else None,
         miou=miou(evaluation) if evaluation.unions.any() else None,
         miou_drop=miou_drop(base, evaluation) if base and evaluation.unions.any() else None,
-        by_class=class_figures(evaluation, classes) if len(classes) > MANY else (),
+        by_class=class_figures(evaluation, classes) if len(classes) > MANY and evaluation.confusion.any() else (),
     )
 
 

@@ -32,10 +32,11 @@ class Known:
         masks: Callable[[], Iterable[np.ndarray]] | None,
         classes: int,
         make: Callable[[], Evaluation],
+        multilabel: bool = False,
     ) -> Evaluation:
         """What `make` gives, where it is not known."""
         against = None if masks is None else [_digest(mask) for mask in masks()]
-        key = _key("evaluation", artifact, images, masks=against, classes=classes)
+        key = _key(_kind("evaluation", multilabel), artifact, images, masks=against, classes=classes)
         with np.load(self._kept(key, lambda: _arrays(make())), allow_pickle=False) as kept:
             return Evaluation(
                 tuple(kept["iou"].tolist()),
@@ -47,14 +48,17 @@ class Known:
                 kept["confusion"],
             )
 
-    def stability(self, artifact: Artifact, images: np.ndarray, make: Callable[[], Stability]) -> Stability:
+    def stability(
+        self, artifact: Artifact, images: np.ndarray, make: Callable[[], Stability], multilabel: bool = False
+    ) -> Stability:
         """What `make` gives, where it is not known."""
 
         def arrays() -> dict[str, Any]:
             made = make()
             return {"shift": np.array(made.shift), "jpeg": np.array(made.jpeg)}
 
-        with np.load(self._kept(_key("stability", artifact, images), arrays), allow_pickle=False) as kept:
+        key = _key(_kind("stability", multilabel), artifact, images)
+        with np.load(self._kept(key, arrays), allow_pickle=False) as kept:
             return Stability(tuple(kept["shift"].tolist()), tuple(kept["jpeg"].tolist()))
 
     def _kept(self, key: str, arrays: Callable[[], dict[str, Any]]) -> Path:
@@ -76,6 +80,10 @@ def _arrays(evaluation: Evaluation) -> dict[str, Any]:
         "small_found": np.frombuffer(ragged, np.uint8),
         "confusion": evaluation.confusion,
     }
+
+
+def _kind(what: str, multilabel: bool) -> str:
+    return f"{what} of labels" if multilabel else what
 
 
 def _key(kind: str, artifact: Artifact, images: np.ndarray, **more: object) -> str:

@@ -1,7 +1,11 @@
 """Masks against masks: overlap of regions, overlap of outlines, small objects found. Pure functions.
 
 A mask is class ids, uint8 [H, W], 0 being background; pixels of a reference mask that are `VOID` count for nothing.
+With `multilabel` it is sets of labels, int32 [H, W], in which bit i is set where label i is: there is no background
+among them, and nothing is void.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -20,8 +24,11 @@ FOUND = 0.5
 _EIGHT_NEIGHBOURS = np.ones((3, 3), int)
 
 
-def class_ids(probabilities: np.ndarray, size: tuple[int, ...] | None = None, logits: bool = False) -> np.ndarray:
-    """float32 [classes, h, w] -> the likeliest class of each pixel, uint8 [H, W] at `size` (default: h, w).
+def class_ids(
+    probabilities: np.ndarray, size: tuple[int, ...] | None = None, logits: bool = False, *, multilabel: bool = False
+) -> np.ndarray:
+    """float32 [classes, h, w] -> the mask at `size` (default: h, w): the likeliest class of each pixel, or all labels
+    that are likelier than not.
 
     A single channel is the probability of class 1, or its logit. Maps are resized bilinearly before the class is
     chosen.
@@ -30,20 +37,50 @@ def class_ids(probabilities: np.ndarray, size: tuple[int, ...] | None = None, lo
         height, width = size
         resized = [Image.fromarray(c).resize((width, height), Image.Resampling.BILINEAR) for c in probabilities]
         probabilities = np.stack([np.asarray(channel) for channel in resized])
+    if multilabel:
+        return label_sets(probabilities > (0.0 if logits else 0.5))
     if len(probabilities) == 1:
         return (probabilities[0] > (0.0 if logits else 0.5)).astype(np.uint8)
     return probabilities.argmax(0).astype(np.uint8)
 
 
-def as_probabilities(values: np.ndarray, logits: bool = False) -> np.ndarray:
-    """What a file gives, float32 [classes, h, w], as probabilities: logits by softmax, one channel by sigmoid."""
+def label_sets(regions: np.ndarray) -> np.ndarray:
+    """Where each label is, bool [labels, H, W] -> int32 [H, W]."""
+    bits = np.int32(1) << np.arange(len(regions), dtype=np.int32)
+    return np.einsum("lhw,l->hw", regions.astype(np.int32), bits)
+
+
+def labels_in(sets: np.ndarray, labels: int) -> np.ndarray:
+    """int32 [H, W] -> where each label is, bool [labels, H, W]."""
+    return (sets >> np.arange(labels, dtype=np.int32)[:, None, None] & 1).astype(bool)
+
+
+def _objects(
+    prediction: np.ndarray, mask: np.ndarray, classes: int, multilabel: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each label, or each class but the background: where it is predicted, and where it is; bool [H, W] each."""
+    if multilabel:
+        yield from zip(labels_in(prediction, classes), labels_in(mask, classes))
+        return
+    for id in range(1, classes):
+        yield prediction == id, mask == id
+
+
+def as_probabilities(values: np.ndarray, logits: bool = False, *, multilabel: bool = False) -> np.ndarray:
+    """What a file gives, float32 [classes, h, w], as probabilities: logits by softmax, one channel and labels by
+    sigmoid."""
     if not logits:
         return values
-    return special.expit(values) if len(values) == 1 else special.softmax(values, axis=0)
+    return special.expit(values) if multilabel or len(values) == 1 else special.softmax(values, axis=0)
 
 
-def overlap(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID) -> tuple[np.ndarray, np.ndarray]:
+def overlap(
+    prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID, *, multilabel: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Pixels in the intersection and in the union of prediction and mask, of each class, int64 [classes] each."""
+    if multilabel:
+        ours, theirs = labels_in(prediction, classes), labels_in(mask, classes)
+        return (ours & theirs).sum((1, 2)), (ours | theirs).sum((1, 2))
     predicted, labelled = prediction[mask != void], mask[mask != void]
     both = np.bincount(labelled[predicted == labelled], minlength=classes)[:classes]
     either = np.bincount(predicted, minlength=classes)[:classes] + np.bincount(labelled, minlength=classes)[:classes]
@@ -58,12 +95,15 @@ def confusion(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int 
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def image_iou(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID) -> float:
-    """Mean intersection over union of the foreground classes (ids from 1) that occur in prediction or mask; 1 where
-    none does."""
-    both, either = overlap(prediction, mask, classes, void)
-    occurs = either[1:] > 0
-    return float(np.mean(both[1:][occurs] / either[1:][occurs])) if occurs.any() else 1.0
+def image_iou(
+    prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID, *, multilabel: bool = False
+) -> float:
+    """Mean intersection over union of the foreground classes (ids from 1; labels all) that occur in prediction or mask;
+    1 where none does."""
+    both, either = (each[0 if multilabel else 1 :] for each in overlap(
+        prediction, mask, classes, void, multilabel=multilabel))  # fmt: skip
+    occurs = either > 0
+    return float(np.mean(both[occurs] / either[occurs])) if occurs.any() else 1.0
 
 
 def boundary(region: np.ndarray, depth: int) -> np.ndarray:
@@ -86,28 +126,33 @@ def rim_depth(height: int, width: int) -> int:
     return max(1, round(DILATION * float(np.hypot(height, width))))
 
 
-def boundary_image_iou(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID) -> float:
+def boundary_image_iou(
+    prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID, *, multilabel: bool = False
+) -> float:
     """Boundary IoU (Cheng et al., CVPR 2021, arXiv 2103.16562): overlap of the outlines of two masks, since mean IoU of
     large objects hides a coarse one. The mean over classes is that of `image_iou`.
 
     Void pixels are taken out of both before the outlines are drawn, so that an edge in there counts for nothing.
     """
-    counted = mask != void
+    counted = np.full(mask.shape, True) if multilabel else mask != void
     depth = rim_depth(*mask.shape)
     scores = []
-    for id in range(1, classes):
-        predicted, labelled = (prediction == id) & counted, (mask == id) & counted
+    for ours, theirs in _objects(prediction, mask, classes, multilabel):
+        predicted, labelled = ours & counted, theirs & counted
         if predicted.any() or labelled.any():
-            ours, theirs = boundary(predicted, depth), boundary(labelled, depth)
-            scores.append(np.count_nonzero(ours & theirs) / np.count_nonzero(ours | theirs))
+            rim, wanted = boundary(predicted, depth), boundary(labelled, depth)
+            scores.append(np.count_nonzero(rim & wanted) / np.count_nonzero(rim | wanted))
     return float(np.mean(scores)) if scores else 1.0
 
 
-def small_objects_found(prediction: np.ndarray, mask: np.ndarray, classes: int) -> tuple[bool, ...]:
+def small_objects_found(
+    prediction: np.ndarray, mask: np.ndarray, classes: int, *, multilabel: bool = False
+) -> tuple[bool, ...]:
     """For each small object in the mask, whether it was found: a mean over pixels or images does not notice when the
     small ones go. An object is a connected part of a class, diagonal neighbours touching; background and void are
     none."""
-    return tuple(found for id in range(1, classes) for found in _found(prediction == id, mask == id))
+    pairs = _objects(prediction, mask, classes, multilabel)
+    return tuple(found for predicted, labelled in pairs for found in _found(predicted, labelled))
 
 
 def _found(predicted: np.ndarray, labelled: np.ndarray) -> list[bool]:

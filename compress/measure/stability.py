@@ -20,14 +20,19 @@ JPEG_QUALITY = 75
 
 @dataclass(frozen=True)
 class Stability:
-    """For each image, the share of the mask's pixels that change class."""
+    """For each image, the share of the mask's pixels that change class, or any of their labels."""
 
     shift: tuple[float, ...]  # the picture moved by one pixel, down and to the right
     jpeg: tuple[float, ...]  # the picture compressed as JPEG once more; of one that is neither grey nor RGB, nothing
 
 
 def stability(
-    artifact: Artifact, images: np.ndarray, *, threads: int = THREADS, open_child: Callable[[Path, int], Child] = Child
+    artifact: Artifact,
+    images: np.ndarray,
+    *,
+    multilabel: bool = False,
+    threads: int = THREADS,
+    open_child: Callable[[Path, int], Child] = Child,
 ) -> Stability:
     """Runs the file, in a child process, on up to 16 of `images`, evenly spread: uint8 [N, H, W, C] at its input size.
 
@@ -39,7 +44,8 @@ def stability(
 
         def mask(image: np.ndarray) -> np.ndarray:
             probabilities = child.probabilities(image, artifact.input.mean, artifact.input.std)
-            return class_ids(probabilities, image.shape[:2], artifact.output.activation == LOGITS)
+            logits = artifact.output.activation == LOGITS
+            return class_ids(probabilities, image.shape[:2], logits, multilabel=multilabel)
 
         for index in tqdm(picked, desc=f"stability of {artifact.path.name}", unit="image", delay=1):
             image = images[index]

@@ -15,6 +15,7 @@ from compress.formats.artifact import LOGITS
 from compress.load.model import load
 from compress.measure.masks import as_probabilities
 from compress.recipe import read_recipe, recipe_of
+from compress.release.manifest import tells_labels
 from compress.runtime.local import Child
 from compress.runtime.session import OPENERS
 
@@ -33,6 +34,7 @@ class Model:
     identity: str
     size: Size
     classes: int
+    multilabel: bool
     answer: Callable[[np.ndarray], np.ndarray]
     reading: Reading = RGB
 
@@ -71,6 +73,7 @@ def _trained(path: Path, trust_pickle: bool) -> Model:
         trained.identity,
         recipe.model.input_size,
         len(trained.classes),
+        trained.multilabel,
         answer,
         Reading.of(recipe),
     )
@@ -84,13 +87,14 @@ def _exported(path: Path, stack: ExitStack) -> Model:
         if not recipe.is_file():
             raise MeasureError(f"{path}: reads float32; put its recipe, {recipe.name}, beside it for the mean and std")
         file = file.reading(*read_recipe(recipe).preprocess.of_pixels())
-    mean, std = file.input.mean, file.input.std
+    mean, std, multilabel = file.input.mean, file.input.std, tells_labels(path)
 
     def answer(image: np.ndarray) -> np.ndarray:
-        return as_probabilities(child.probabilities(image, mean, std), file.output.activation == LOGITS)
+        values, logits = child.probabilities(image, mean, std), file.output.activation == LOGITS
+        return as_probabilities(values, logits, multilabel=multilabel)
 
     key = identity("exported file", 1, sha256=file.sha256, mean=mean, std=std)
-    return Model(path, key, file.size, file.classes, answer, Reading(file.channels))
+    return Model(path, key, file.size, file.classes, multilabel, answer, Reading(file.channels))
 
 
 @dataclass(frozen=True)

@@ -66,13 +66,18 @@ def mine(teachers: Sequence[Path], student: Path, unlabelled: Path, top: int, *,
                     f"{model.path}: {model.classes} classes, but {models[0].path.name} has {models[0].classes}; "
                     "compare models of one task"
                 )
+            if model.multilabel != models[0].multilabel:
+                raise MeasureError(
+                    f"{model.path}: one of it and {models[0].path.name} tells several labels at once; compare models "
+                    "of one task"
+                )
         thumbnails, warnings = open_images(unlabelled, models[0].reading)
         paths = list(thumbnails)
         hashes = dict(zip(paths, read_all(content_hash, paths, "hashing images"), strict=True))
         kept = [answers(model, hashes, cache) for model in models]
 
     def uncertainty_on(path: Path) -> Uncertainty:
-        return uncertainty(np.stack([answer.of(hashes[path]) for answer in kept]))
+        return uncertainty(np.stack([answer.of(hashes[path]) for answer in kept]), models[0].multilabel)
 
     scores, foregrounds = [], []
     for path in tqdm(paths, desc="uncertainty", unit="image", delay=1):

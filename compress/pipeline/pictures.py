@@ -39,11 +39,11 @@ def open_photographs(folder: Path, size: Size, reading: Reading = RGB) -> Photog
 
 
 def pictures_of_photographs(
-    shown: Photographs, heavy: Artifact, student: Artifact, classes: tuple[str, ...]
+    shown: Photographs, heavy: Artifact, student: Artifact, classes: tuple[str, ...], multilabel: bool = False
 ) -> list[Picture]:
     """Runs both files on the photographs; the IoU is that of the student's mask with the teacher's. Raises
     MeasureError."""
-    images = LabelledImages(classes, lambda size, channels: shown.pixels, masks=None)
+    images = LabelledImages(classes, lambda size, channels: shown.pixels, None, multilabel)
     teacher, ours = evaluate_each({"teacher": heavy, "student": student}, images, first="teacher").values()
     return [
         Picture(name, photo, theirs, mask, None, iou)

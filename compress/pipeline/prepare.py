@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from compress.data.coding import Coding
-from compress.data.folders import Dataset, open_dataset, open_unlabelled
+from compress.data.folders import Dataset, mask_layout, open_dataset, open_unlabelled
 from compress.data.images import RGB, Reading, read_image
 from compress.data.packed import Packed, pack_images, pack_masks
 from compress.errors import DataError, ModelError
@@ -18,7 +18,7 @@ from compress.files import cache_folder, identity
 from compress.graph.network import Network
 from compress.load.model import Segmenter, Trained, load
 from compress.prune.widths import PrunePlan
-from compress.recipe import DataSection, TeacherSection, recipe_of
+from compress.recipe import DataSection, Recipe, TeacherSection, recipe_of
 from compress.settings import ClassWeights
 from compress.train.examples import Examples, balanced, hopeless, references_of
 from compress.train.teacher import LiveTeacher, StoredTeacher, Teacher, teacher_features, teacher_maps
@@ -50,12 +50,23 @@ class Prepared:
     identity: str
 
 
-def open_data(data: DataSection, classes: Sequence[str], seed: int, reading: Reading = RGB) -> Dataset:
+def as_masks_tell(recipe: Recipe) -> Recipe:
+    """The recipe, which says whether a pixel can have several labels where the masks that it names show it."""
+    if recipe.data.folder is None or recipe.model.multilabel is not None:
+        return recipe
+    multilabel, _ = mask_layout(recipe.data.folder)
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"multilabel": multilabel})})
+
+
+def open_data(
+    data: DataSection, classes: Sequence[str], seed: int, reading: Reading = RGB, *, multilabel: bool = False
+) -> Dataset:
     """Raises DataError."""
     if data.folder:
-        return open_dataset(data.folder, classes, data.unlabelled, Coding.of(data, classes), reading)
+        coding = Coding.of(data, classes)
+        return open_dataset(data.folder, classes, data.unlabelled, coding, reading, multilabel)
     if data.unlabelled:
-        return open_unlabelled(data.unlabelled, classes, seed, reading)
+        return open_unlabelled(data.unlabelled, classes, seed, reading, multilabel)
     raise DataError("no images: give --data DIR with train/ and val/, or --unlabelled DIR with photographs")
 
 
@@ -67,7 +78,12 @@ def load_teachers(
     teachers = []
     for path in teacher.models:
         recipe = recipe_of(path)
+        if recipe.model.multilabel is None:
+            said = recipe.model.model_copy(update={"multilabel": model.multilabel})
+            recipe = recipe.model_copy(update={"model": said})
         one = load(path, recipe, trust_pickle)
+        if one.multilabel != model.multilabel:
+            raise ModelError(f"{path}: one of it and the model tells several labels at once; set multilabel in both")
         if one.classes != model.classes or one.network.traced_size != model.network.traced_size:
             raise ModelError(f"{path}: its recipe has other classes or another input size than the model's")
         if Reading.of(recipe) != reading:
@@ -99,7 +115,7 @@ def prepare(
     val = pack_images([sample.image for sample in dataset.val], size, cache, dataset.reading)
     names = [teacher.identity for teacher in teachers]
     nets = [teacher.network for teacher in teachers]
-    stored = StoredTeacher(*teacher_maps(nets, packed, " ".join(names), cache, tta))
+    stored = _stored(nets, packed, " ".join(names), cache, tta, dataset.multilabel)
     candidates = range(len(masks) or len(samples))
     count = min(HELD_OUT, len(samples) // 5, len(candidates))
     held_out = sorted(random.Random(seed).sample(candidates, max(1, count)))
@@ -110,13 +126,24 @@ def prepare(
         tuple(held_out),
         references_of(held_out, labels.array, stored),
         hopeless(stored.maps, stored.uncertainty, len(masks)),
+        multilabel=dataset.multilabel,
     )
     key = identity("data", 1, images=packed.key, labels=labels.key, val=val.key, teachers=names, tta=sorted(tta))
     examples = replace(examples, weights=_weights(class_weights, examples))
-    return Prepared(packed, examples, stored, LiveTeacher.of(nets) if live else stored, val.array, key)
+    teacher = LiveTeacher.of(nets, dataset.multilabel) if live else stored
+    return Prepared(packed, examples, stored, teacher, val.array, key)
+
+
+def _stored(
+    nets: Sequence[Network], packed: Packed, key: str, cache: Path, tta: Sequence[str], multilabel: bool
+) -> StoredTeacher:
+    maps, uncertainty = teacher_maps(nets, packed, key, cache, tta, multilabel)
+    return StoredTeacher(maps, uncertainty, multilabel=multilabel)
 
 
 def _weights(wanted: ClassWeights, examples: Examples) -> tuple[float, ...]:
+    if wanted and examples.multilabel:
+        raise DataError("train.class_weights: are of classes of which a pixel has one, not of labels; leave them out")
     if wanted != "balanced":
         return wanted or ()
     counted = [index for index in examples.trained_on() if index < len(examples.labels)]
@@ -130,8 +157,8 @@ def _weights(wanted: ClassWeights, examples: Examples) -> tuple[float, ...]:
 def with_teacher(teacher: Segmenter, before: Prepared, cache: Path) -> Prepared:
     """The same, with another teacher: its maps, computed here, or itself where teachers look at every view."""
     if isinstance(before.teacher, LiveTeacher):
-        return replace(before, teacher=LiveTeacher.of([teacher.network]))
-    stored = StoredTeacher(*teacher_maps([teacher.network], before.packed, teacher.identity, cache))
+        return replace(before, teacher=LiveTeacher.of([teacher.network], teacher.multilabel))
+    stored = _stored([teacher.network], before.packed, teacher.identity, cache, (), teacher.multilabel)
     left_out = hopeless(stored.maps, stored.uncertainty, len(before.examples.labels))
     return replace(before, examples=replace(before.examples, left_out=left_out), stored=stored, teacher=stored)
 

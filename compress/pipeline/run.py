@@ -22,6 +22,7 @@ from compress.formats.onnx import to_onnx
 from compress.graph.network import Network
 from compress.graph.quantized import QuantizedGraph
 from compress.judge.verify import GRAPH, compare, describe_parity
+from compress.load.class_map import tells_labels_apart
 from compress.load.model import Segmenter, Trained, load_with_original
 from compress.load.sizes import with_fitting_sizes
 from compress.machine import busy, cores, load_now, prepare_process, processor, versions
@@ -35,7 +36,15 @@ from compress.pipeline.controls import Small, control_files, small_network
 from compress.pipeline.forecast import Forecast, Speed, forecast
 from compress.pipeline.pictures import Photographs, open_photographs, pictures_of_photographs, pictures_of_validation
 from compress.pipeline.plain_torch import write_student
-from compress.pipeline.prepare import Prepared, load_teachers, open_data, prepare, real_pictures, with_teacher
+from compress.pipeline.prepare import (
+    Prepared,
+    as_masks_tell,
+    load_teachers,
+    open_data,
+    prepare,
+    real_pictures,
+    with_teacher,
+)
 from compress.pipeline.student import StudentSettings, compress_network, tune
 from compress.prune.cost import CHANNEL_BYTES
 from compress.prune.widths import check_budget
@@ -111,7 +120,12 @@ class Loaded:
 def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = False) -> Loaded:
     """Raises a CompressError where the model, the images, the recipe or the budget cannot be used."""
     assert budget.size_bytes is not None
+    said, recipe = recipe.model.multilabel is not None, as_masks_tell(recipe)
     source, original = load_with_original(model, recipe, trust_pickle)
+    if source.multilabel:
+        log.info("several labels at once, each a probability of its own: %s", ", ".join(source.classes))
+    elif not said and tells_labels_apart(original.network, original.deployed):
+        log.info("the model gives a sigmoid of each class, and masks hold one class a pixel: the likeliest counts")
     fitting = with_fitting_sizes(recipe, source.network)
     settings = StudentSettings.of(fitting, budget)
     check_keep_float(source.network, settings.keep_float)
@@ -119,7 +133,7 @@ def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = Fal
     reading = Reading.of(recipe)
     teachers = load_teachers(recipe.teacher, source, trust_pickle, reading)
     small = small_network(recipe, trust_pickle) if recipe.controls.run else None
-    dataset = open_data(recipe.data, source.classes, recipe.seed, reading)
+    dataset = open_data(recipe.data, source.classes, recipe.seed, reading, multilabel=source.multilabel)
     seen = [sample.image for sample in dataset.val[:COMPARED_WITH_MODULE]]
     original.check(real_pictures(seen, source.network, reading))
     pictures = recipe.report.pictures
@@ -162,11 +176,13 @@ def _run(
 
     with checkpoints.stage("export"):
         graph = quantized_graph(student.quantized, recipe.name)
-        artifacts = _export(graph, settings.files, shown.pixels[0] if shown else prepared.images[0], out)
+        files = settings.files.telling(source.multilabel)
+        artifacts = _export(graph, files, shown.pixels[0] if shown else prepared.images[0], out)
         write_student(student.quantized.unquantized(), recipe.name, source.classes, out)
 
     with checkpoints.stage("verify"):
-        parity = compare(graph, {artifact.format: artifact.path for artifact in artifacts}, prepared.images[:COMPARED])
+        paths = {artifact.format: artifact.path for artifact in artifacts}
+        parity = compare(graph, paths, prepared.images[:COMPARED], source.multilabel)
         log.info("%s", describe_parity(parity))
 
     controls: dict[str, Artifact] = {}
@@ -187,6 +203,7 @@ def _run(
             checkpoints.history.points,
             dataset.classes,
             dataset.reference == "labels",
+            source.multilabel,
         )
         _warn(*doubtful)
         painted = _pictures(shown, dataset, references["teacher"], artifacts, answers)
@@ -204,7 +221,7 @@ def _run(
         warnings=(*warnings, *cautions, *doubtful),
         minutes=checkpoints.minutes,
         earlier=earlier_runs(out, source.sha256),
-        palette=palette_of(source.classes, recipe.colours()),
+        palette=palette_of(source.classes, recipe.colours(), source.multilabel),
     )
     write_report(record, painted, out)
     return record
@@ -290,6 +307,7 @@ def _record(start: Start, source: Trained, dataset: Dataset, prepared: Prepared)
         seed=recipe["seed"],
         recipe=_public(recipe),
         classes=source.classes,
+        multilabel=source.multilabel,
         source=Source(source.path.name, source.sha256, source.size_bytes, source.parameters),
         tools=versions(),
         machine=Machine(),
@@ -398,7 +416,7 @@ def _pictures(
     """The images of the report, with the masks of the TFLite file, or of the first one."""
     student = next((each for each in artifacts if each.format == "tflite"), artifacts[0])
     if shown:
-        return pictures_of_photographs(shown, teacher, student, dataset.classes)
+        return pictures_of_photographs(shown, teacher, student, dataset.classes, dataset.multilabel)
     return pictures_of_validation(dataset, answers["teacher"], answers[student.format])
 
 

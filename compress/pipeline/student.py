@@ -92,7 +92,7 @@ def tune(
         Network.to_state,
         Network.from_state,
     )
-    return Segmenter(network, heavy.classes)
+    return Segmenter(network, heavy.classes, heavy.multilabel)
 
 
 def compress_network(
@@ -280,7 +280,7 @@ def _damage(net: Network, channels: Channels, settings: StudentSettings, example
     if plan.method != "damage":
         return {}
     pixels = random_pixels(examples, plan.images, plan.size, settings.seed + 1)
-    return measure_damage(net, channels, [net.real(one[None]) for one in pixels])
+    return measure_damage(net, channels, [net.real(one[None]) for one in pixels], examples.multilabel)
 
 
 def _macs(net: Network, channels: Channels) -> float:

@@ -1,6 +1,6 @@
 """What each channel is worth: the damage that cutting it does."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,19 +28,22 @@ class GroupDamage:
     damage: tuple[float, ...]
 
 
-def measure_damage(net: Network, channels: Channels, images: Sequence[Tensor]) -> dict[str, GroupDamage]:
+def measure_damage(
+    net: Network, channels: Channels, images: Sequence[Tensor], multilabel: bool = False
+) -> dict[str, GroupDamage]:
     """Expected damage for each prunable group, from real images: real values [N, 3, H, W], about 32 of them.
 
     A channel's loss matters as far as the kept ones cannot stand in for it, since the repair that follows
     refits every reader of a group by least squares. So channels are taken in the order of a pivoted Cholesky
     decomposition of their covariance, each variance weighted by how much the output's log likelihood depends
     on it: the diagonal of the Fisher information (Molchanov et al. 2019, arXiv 1906.10771, use it for single
-    channels), with labels drawn from the network's own output, so that no label is needed.
+    channels), with labels drawn from the network's own output, so that no label is needed: with `multilabel` each of
+    them by itself.
     """
     if not channels.prunable():
         return {}
     generator = torch.Generator().manual_seed(0)
-    statistics = _Statistics(net, channels)
+    statistics = _Statistics(net, channels, _likelihood_of_labels if multilabel else _likelihood_of_classes)
     for image in tqdm(images, desc="importance", unit="image", delay=1):
         statistics.add(image, generator)
     groups = tqdm(channels.prunable(), desc="ranking channels", unit="group", delay=1)
@@ -50,8 +53,8 @@ def measure_damage(net: Network, channels: Channels, images: Sequence[Tensor]) -
 class _Statistics:
     """Sums over images of channel covariance and of squared gradients, for the tensors that readers see."""
 
-    def __init__(self, net: Network, channels: Channels):
-        self.net, self.channels, self.count = net, channels, 0
+    def __init__(self, net: Network, channels: Channels, likelihood: Callable[[Tensor, torch.Generator], Tensor]):
+        self.net, self.channels, self.count, self.likelihood = net, channels, 0, likelihood
         activated = {n.inputs[0] for n in net.nodes if n.kind.activation and net.readers[n.inputs[0]] == 1}
         self.tensors = [name for name in self._made_as_one() if name not in activated]
         self.second: dict[str, Tensor] = {}
@@ -78,11 +81,8 @@ class _Statistics:
     def add(self, image: Tensor, generator: torch.Generator) -> None:
         image = image.clone().requires_grad_(True)
         values = self.net.run(image, keep=self.tensors)
-        probabilities = values[self.net.output].clamp(1e-6, 1 - 1e-6)
-        share = probabilities / probabilities.sum(1, keepdim=True)
-        drawn = torch.multinomial(share.detach().permute(0, 2, 3, 1).flatten(0, 2), 1, generator=generator)
-        picked = share.permute(0, 2, 3, 1).flatten(0, 2).gather(1, drawn)
-        gradients = torch.autograd.grad(picked.log().sum(), [values[name] for name in self.tensors])
+        likelihood = self.likelihood(values[self.net.output].clamp(1e-6, 1 - 1e-6), generator)
+        gradients = torch.autograd.grad(likelihood.log().sum(), [values[name] for name in self.tensors])
         for name, gradient in zip(self.tensors, gradients):
             value = values[name].detach().transpose(0, 1).flatten(1)
             self._sum(self.second, name, (value @ value.T).double())
@@ -144,6 +144,19 @@ def _damage_of(order: tuple[int, ...], residual: Tensor, fisher: Tensor) -> tupl
         factor = torch.where(pivot > exhausted, left[:, :, 0] / (pivot + floor).sqrt(), 0.0)
         left -= factor[:, :, None] * factor[:, None, :]
     return (*damage, 0.0)
+
+
+def _likelihood_of_classes(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """Of [N, classes, H, W]: the probability of a class that is drawn by it for each pixel."""
+    share = probabilities / probabilities.sum(1, keepdim=True)
+    drawn = torch.multinomial(share.detach().permute(0, 2, 3, 1).flatten(0, 2), 1, generator=generator)
+    return share.permute(0, 2, 3, 1).flatten(0, 2).gather(1, drawn)
+
+
+def _likelihood_of_labels(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """Of [N, labels, H, W]: the probability of what is drawn by it for each label of each pixel, there or not."""
+    there = torch.bernoulli(probabilities.detach(), generator=generator).bool()
+    return torch.where(there, probabilities, 1 - probabilities)
 
 
 def _pivoted(covariances: list[Tensor], fishers: list[Tensor]) -> GroupDamage:

@@ -27,8 +27,8 @@ def describe_model(trained: Trained) -> str:
         f"{trained.path.name}: {trained.size_bytes:,} bytes, {trained.parameters:,} parameters",
         f"input: {named_channels(net.image_channels)} {height}x{width}; "
         f"{sum(macs.values()) / 1e9:.1f} G multiply-accumulates",
-        f"outputs: {', '.join('x'.join(map(str, shape)) for shape in trained.outputs)}; "
-        f"classes: {', '.join(trained.classes)}",
+        f"outputs: {', '.join(f'{name} {_sides(shape)}' for name, shape in trained.outputs.items())}; "
+        f"deployed: {trained.output}; {'labels' if trained.multilabel else 'classes'}: {', '.join(trained.classes)}",
         *([f"the map is resized to the image's {height}x{width}"] if RESIZED in net.by_name else []),
         f"operators: {len(net.nodes)}: {_counted(Counter(node.op for node in net.nodes))}",
         "",
@@ -82,6 +82,10 @@ def describe_unknown(refused: UnknownOperators, path: Path) -> str:
 def _counted(operators: Mapping[str, int]) -> str:
     """The most frequent first."""
     return ", ".join(f"{one_line(name)} {count}" for name, count in Counter(operators).most_common())
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one number"
 
 
 def _positions(node: Node, shapes: dict[str, tuple[int, int, int, int]]) -> int:

@@ -41,6 +41,10 @@ class FileSettings:
         reads = recipe.preprocess.of_pixels() if recipe.onnx_input == "float32" else None
         return cls(card, tuple(recipe.formats), reads)
 
+    def telling(self, multilabel: bool) -> "FileSettings":
+        """With files that say whether a pixel can have several labels."""
+        return replace(self, card=replace(self.card, multilabel=multilabel))
+
     def timed(self) -> "FileSettings":
         """With the one format that a latency is of: as apps on phones run it."""
         return replace(self, formats=("tflite",) if "tflite" in self.formats else self.formats[:1])

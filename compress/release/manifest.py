@@ -45,7 +45,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if "report" in manifest and not (_is_entry(manifest["report"]) and manifest["report"]["file"] == REPORT):
         raise ExportError(f"{path}: report: {REPORT} and its sha256 are expected; run it again")
     _check_classes(path, manifest.get("classes"))
+    if type(manifest.get("multilabel", False)) is not bool:
+        raise ExportError(f"{path}: multilabel: true or false is expected; run it again")
     return manifest
+
+
+def tells_labels(path: Path) -> bool:
+    """Whether the manifest beside a file says that a pixel of its map can have several labels."""
+    try:
+        manifest = read_manifest(path.parent)
+    except ExportError:
+        return False
+    named = any(entry["file"] == path.name for entry in manifest["files"])
+    return named and manifest.get("multilabel", False)
 
 
 def changed_files(folder: Path, manifest: dict[str, Any]) -> list[str]:

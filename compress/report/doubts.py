@@ -24,12 +24,13 @@ def doubts(
     history: Sequence[HistoryPoint],
     classes: Sequence[str],
     labelled: bool,
+    multilabel: bool = False,
 ) -> tuple[str, ...]:
-    """`measurements` and `predictions` (class ids, uint8 [N, h, w]) by the name of the file, "teacher" first;
-    `labelled`: IoU is against labels."""
+    """`measurements` and `predictions` (masks [N, h, w]) by the name of the file, "teacher" first; `labelled`: IoU is
+    against labels; `multilabel`: masks are sets of labels."""
     iou = measurements["teacher"].iou
     sentences = [about_teacher(iou.mean if iou and labelled else None), about_int8(history)]
-    sentences += [about_answers(name, ids, classes) for name, ids in predictions.items()]
+    sentences += [about_answers(name, ids, classes, multilabel) for name, ids in predictions.items()]
     return tuple(sentence for sentence in sentences if sentence)
 
 
@@ -54,8 +55,12 @@ def about_int8(history: Sequence[HistoryPoint]) -> str:
     )
 
 
-def about_answers(name: str, predictions: np.ndarray, classes: Sequence[str]) -> str:
+def about_answers(name: str, predictions: np.ndarray, classes: Sequence[str], multilabel: bool = False) -> str:
     """Empty where there is nothing to doubt."""
     if not predictions.size or predictions.min() != predictions.max():
         return ""
-    return f"{name}: every pixel of every image is {classes[int(predictions.flat[0])]!r}"
+    only = int(predictions.flat[0])
+    said = (
+        classes[only] if not multilabel else ", ".join(n for i, n in enumerate(classes) if only >> i & 1) or "no label"
+    )
+    return f"{name}: every pixel of every image is {said!r}"

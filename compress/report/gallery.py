@@ -99,8 +99,12 @@ def sides(shown: Sequence[Shown]) -> list[str]:
     return ["teacher", *(["labels"] if any(picture.labelled for picture in shown) else []), "photo"]
 
 
-def legend(classes: Sequence[str], pictures: Sequence[Picture], palette: Sequence[str]) -> list[tuple[str, str]]:
+def legend(
+    classes: Sequence[str], pictures: Sequence[Picture], palette: Sequence[str], multilabel: bool = False
+) -> list[tuple[str, str]]:
     """Every class label with the CSS colour of its paint; what is of none is paler."""
+    if multilabel:
+        return [*zip(classes, palette, strict=True), ("no label (paler)", "")]
     found = [
         (label, colour) if colour else (f"{label} (paler)", "") for label, colour in zip(classes, palette, strict=True)
     ]

@@ -85,7 +85,7 @@ def render(record: RunRecord, pictures: Sequence[Picture]) -> str:
             other_titles=("Size", "Latency", "Speedup", "Mean IoU"),
             gallery=shown,
             sides=sides(shown.shown),
-            legend=legend(record.classes, pictures, record.colours),
+            legend=legend(record.classes, pictures, record.colours, record.multilabel),
             curve=charts.curve(record.history, measured["teacher"]),
             layers=charts.sizes_by_layer(record.layers),
             layer_times=timed,

@@ -24,10 +24,11 @@ _NO_CLASS: tuple[Rgb, ...] = ((255, 255, 255), (128, 128, 128), (0, 0, 0))  # pa
 _APART = 0.08  # in OKLab, where black and white are 1 apart: what two colours differ by at least that are told apart
 
 
-def palette_of(classes: Sequence[str], named: Mapping[str, str]) -> tuple[str, ...]:
+def palette_of(classes: Sequence[str], named: Mapping[str, str], multilabel: bool = False) -> tuple[str, ...]:
     """ "#rrggbb" of each class: as it is named, or else one that is told apart from all others. PALE for class 0 where
-    it is the background, by its name or of two classes, and nothing else is said."""
-    pale = len(classes) == 2 or [name.casefold() for name in classes[:1]] == ["background"]
+    it is the background, by its name or of two classes, and nothing else is said. Of labels of which a pixel can have
+    several none is."""
+    pale = not multilabel and (len(classes) == 2 or [name.casefold() for name in classes[:1]] == ["background"])
     others = _others([rgb_of(colour) for colour in named.values()])
     return tuple(
         named[name] if name in named else PALE if pale and not id else next(others) for id, name in enumerate(classes)

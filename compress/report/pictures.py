@@ -28,14 +28,15 @@ _PALE, _TINT, _SOLID = 115, 153, 255  # alpha of white where no class is, of a c
 class Picture:
     """One image with what the teacher, the student and the labels (None: no labels) see in it.
 
-    Masks may be smaller than the photograph, or of another shape: each covers the whole of it.
+    Masks may be smaller than the photograph, or of another shape: each covers the whole of it. Of several labels at
+    once they are int32: sets of labels.
     """
 
     name: str
     photo: bytes  # JPEG
-    teacher: np.ndarray  # uint8 [H, W], class ids
-    student: np.ndarray  # uint8 [H, W], class ids
-    reference: np.ndarray | None  # uint8 [H, W], class ids, 255 ignored
+    teacher: np.ndarray  # uint8 [H, W], class ids, or int32, sets of labels
+    student: np.ndarray  # the same
+    reference: np.ndarray | None  # the same; 255 of class ids is ignored
     student_iou: float  # 0..1, of the student's mask with the labels, or with the teacher's mask where there are none
 
 
@@ -109,7 +110,11 @@ def _photo(stored: np.ndarray) -> bytes:
 
 
 def _mask(stored: np.ndarray) -> np.ndarray:
-    if stored.dtype != np.uint8 or stored.ndim != 2 or not 0 < min(stored.shape) <= max(stored.shape) <= LARGEST_PX:
+    if (
+        stored.dtype not in (np.uint8, np.int32)
+        or stored.ndim != 2
+        or not 0 < min(stored.shape) <= max(stored.shape) <= LARGEST_PX
+    ):
         raise ValueError(f"a mask of {stored.dtype}, {'x'.join(map(str, stored.shape))}")
     return stored
 
@@ -130,9 +135,10 @@ def photo_uri(photo: bytes) -> str:
 
 
 def mask_uri(labels: np.ndarray, palette: Sequence[str]) -> str:
-    """PNG data URI of class ids (uint8 [H, W]), to be laid over the photograph."""
+    """PNG data URI of a mask [H, W], to be laid over the photograph."""
     buffer = io.BytesIO()
-    Image.fromarray(paint(labels, palette)).save(buffer, "PNG", optimize=True)
+    layer = paint_sets(labels, palette) if labels.dtype == np.int32 else paint(labels, palette)
+    Image.fromarray(layer).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -144,6 +150,19 @@ def paint(labels: np.ndarray, palette: Sequence[str]) -> np.ndarray:
         colours[id] = (*rgb_of(colour or _WHITE), _TINT if colour else _PALE)
     layer = colours[labels]
     layer[_edges(labels) & (layer[..., 3] == _TINT), 3] = _SOLID
+    return layer
+
+
+def paint_sets(sets: np.ndarray, palette: Sequence[str]) -> np.ndarray:
+    """Sets of labels (int32 [H, W]) as such a layer: where labels lie over each other, the mean of their colours."""
+    found, places = np.unique(sets, return_inverse=True)
+    colours = np.full((len(found), 4), (255, 255, 255, _PALE), np.uint8)
+    for row, one in enumerate(found.tolist()):
+        labels = [rgb_of(colour) for label, colour in enumerate(palette) if one >> label & 1]
+        if labels:
+            colours[row] = (*np.mean(labels, axis=0).round().astype(int), _TINT)
+    layer = colours[places.reshape(sets.shape)]
+    layer[_edges(sets) & (sets != 0), 3] = _SOLID
     return layer
 
 

@@ -127,11 +127,12 @@ class RunRecord:
     layer_times: dict[str, tuple[LayerTime, ...]] = field(default_factory=dict)  # by format: onnx or ort
     controls: dict[str, Measurement] = field(default_factory=dict)  # by name: what else was made of the same teacher
     earlier: tuple[Earlier, ...] = ()  # oldest first
+    multilabel: bool = False  # whether a pixel can have several of the classes
     palette: tuple[str, ...] = ()  # "#rrggbb" of each class, "" of one that is only paler; older reports have none
 
     @property
     def colours(self) -> tuple[str, ...]:
-        return self.palette or palette_of(self.classes, {})
+        return self.palette or palette_of(self.classes, {}, self.multilabel)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for report.json."""

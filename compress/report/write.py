@@ -74,6 +74,7 @@ def manifest(record: RunRecord, report_sha256: str) -> dict[str, Any]:
         "version": record.version,
         "classes": list(record.classes),
         "palette": [colour or None for colour in record.colours],
+        **({"multilabel": True} if record.multilabel else {}),
         "source": {"file": Path(source.file).name, "sha256": source.sha256, "size_bytes": source.size_bytes},
         "files": [_entry(artifact, Reading(artifact.channels, record.data.range)) for artifact in record.artifacts],
         "report": {"file": "report.json", "sha256": report_sha256},

@@ -21,10 +21,11 @@ class Examples:
     """Arrays are indexed by image.
 
     pixels      uint8 [N, H, W, 3], at the network's size
-    labels      class ids of the first images, uint8 [L, H, W], 255 void; L may be 0
+    labels      masks of the first images, L may be 0: class ids, uint8 [L, H, W], 255 void, or with `multilabel` sets
+                of labels, int32 [L, H, W]
     classes     how many there are
     held_out    indices of the images that are kept for choosing the best copy of a network
-    references  class ids that those are judged by, uint8 [len(held_out), H, W]
+    references  masks that those are judged by, [len(held_out), H, W]
     left_out    indices of unlabelled images of which the teacher's map says nothing
     weights     of a pixel of each class, [classes]; empty: 1
     """
@@ -36,6 +37,7 @@ class Examples:
     references: np.ndarray
     left_out: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
+    multilabel: bool = False
 
     def trained_on(self) -> list[int]:
         """Indices of the images to learn from; a set so small that all are held out is learned from those."""
@@ -47,17 +49,21 @@ class Examples:
         if index >= len(self.labels):
             return None
         label = torch.from_numpy(self.labels[index].copy()).to(device)
+        if self.multilabel:
+            bits = torch.arange(self.classes, dtype=torch.int32, device=device)[:, None, None]
+            return torch.cat([label >> bits & 1, torch.ones_like(label)[None]]).float()[None]
         classes = torch.arange(self.classes, dtype=torch.uint8, device=device)[:, None, None]
         return torch.cat([label == classes, (label < self.classes)[None]]).float()[None]
 
 
 def references_of(held_out: Sequence[int], labels: np.ndarray, teacher: StoredTeacher) -> np.ndarray:
-    """What held-out images are judged by: the label, else the teacher's class ids; uint8 [n, H, W]."""
+    """What held-out images are judged by: the label, else the teacher's mask; [n, H, W]."""
 
     def reference(index: int) -> np.ndarray:
         if index < len(labels):
             return labels[index]
-        return all_classes(teacher.predicted(torch.tensor([index])))[0].argmax(0).numpy().astype(np.uint8)
+        predicted = all_classes(teacher.predicted(torch.tensor([index])), teacher.multilabel)
+        return class_ids(predicted[0, :-1].numpy(), multilabel=teacher.multilabel)
 
     return np.stack([reference(index) for index in held_out])
 
@@ -81,7 +87,10 @@ def teacher_iou(examples: Examples, teacher: StoredTeacher) -> float | None:
     if not labelled:
         return None
     masks = references_of(labelled, examples.labels[:0], teacher)
-    scores = [image_iou(mask, examples.labels[i], examples.classes) for mask, i in zip(masks, labelled)]
+    scores = [
+        image_iou(mask, examples.labels[i], examples.classes, multilabel=examples.multilabel)
+        for mask, i in zip(masks, labelled)
+    ]
     return float(np.mean(scores))
 
 
@@ -90,7 +99,7 @@ def blended(predicted: Tensor, labels: Tensor, label_weight: float) -> Tensor:
     there is one, then how sure they are, in 0..1: as the teacher is, or 1 where there is a label. `predicted` is as
     `Teacher.targets` gives it, `labels` as `Examples.label` does; a label of zeros is none."""
     classes, known = labels[:, :-1], labels[:, -1:]
-    probabilities, sure = all_classes(predicted), 1 - predicted[:, -1:]
+    probabilities, sure = predicted[:, :-1], 1 - predicted[:, -1:]
     return torch.cat([probabilities + label_weight * (classes - known * probabilities), sure + known * (1 - sure)], 1)
 
 
@@ -117,5 +126,6 @@ def held_out_ious(net: Network, examples: Examples) -> list[float]:
     with torch.no_grad():
         for index, reference in zip(examples.held_out, examples.references, strict=True):
             image = net.real(torch.from_numpy(examples.pixels[index : index + 1].copy())).to(device)
-            scores.append(image_iou(class_ids(net(image)[0].cpu().numpy()), reference, examples.classes))
+            mask = class_ids(net(image)[0].cpu().numpy(), multilabel=examples.multilabel)
+            scores.append(image_iou(mask, reference, examples.classes, multilabel=examples.multilabel))
     return scores

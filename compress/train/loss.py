@@ -37,7 +37,7 @@ def batch_loss(
     with autocast(pixels.device):
         made = net.run(net.real(pixels, torch.channels_last), keep={last.inputs[0], *wanted})
     before, probabilities = made[last.inputs[0]].float(), made[net.output].float()
-    loss = map_loss(before, probabilities, target[:, :-1], target[:, -1:], last.op, class_weights)
+    loss = map_loss(before, probabilities, target[:, :-1], target[:, -1:], last.op, class_weights, teacher.multilabel)
     if wanted:
         loss = loss + FEATURE_WEIGHT * feature_loss(made, wanted, teacher.std)
     return loss
@@ -59,8 +59,10 @@ def map_loss(
     certainty: Tensor,
     last: str,
     class_weights: Tensor | None = None,
+    multilabel: bool = False,
 ) -> Tensor:
-    """Cross entropy against soft targets [N, classes, H, W], and one minus the soft IoU of the foreground classes.
+    """Cross entropy against soft targets [N, classes, H, W], and one minus the soft IoU of the foreground classes: all
+    but the first, or with `multilabel` all.
     `last`: the operator that gave the probabilities, and `before` what that read: logits of a softmax or a sigmoid.
 
     Each pixel of the cross entropy weighs as much as its target is certain, [N, 1, H, W], and more near an edge of the
@@ -74,10 +76,11 @@ def map_loss(
     else:
         inside = probabilities.clamp(SURE, 1 - SURE)
         entropy = -(target * inside.log() + (1 - target) * (1 - inside).log()).mean(1, keepdim=True)
-    weight = certainty + EDGE_WEIGHT * edges(target[:, 1:])
+    first = 0 if multilabel else 1
+    ours, theirs = probabilities[:, first:], target[:, first:]
+    weight = certainty + EDGE_WEIGHT * edges(theirs)
     if class_weights is not None:
         weight = weight * (target * class_weights).sum(1, keepdim=True)
-    ours, theirs = probabilities[:, 1:], target[:, 1:]
     overlap = (ours * theirs).sum((2, 3)) + 1.0
     union = (ours + theirs - ours * theirs).sum((2, 3)) + 1.0
     return (weight * entropy).sum() / weight.sum() + OVERLAP_WEIGHT * (1 - overlap / union).mean()

@@ -61,8 +61,9 @@ class Features:
 class Teacher(Protocol):
     """What a step of training asks of a teacher.
 
-    features  those that are stored, of views that are drawn again and again; None where there are none
-    std       by tensor, standard deviation of its features by channel, float32 [1, C, 1, 1]
+    features    those that are stored, of views that are drawn again and again; None where there are none
+    std         by tensor, standard deviation of its features by channel, float32 [1, C, 1, 1]
+    multilabel  whether it tells several labels at once
     """
 
     @property
@@ -71,35 +72,39 @@ class Teacher(Protocol):
     @property
     def std(self) -> Mapping[str, Tensor]: ...
 
+    @property
+    def multilabel(self) -> bool: ...
+
     def batch(
         self, indices: Tensor, views: Sequence[View], size: tuple[int, int], rows: Tensor | None, device: torch.device
     ) -> list[Tensor]:
         """What is stored of some views of the images `indices`, at `size`; `rows`: which of the stored features."""
 
     def targets(self, pixels: Tensor, *stored: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """uint8 [n, H, W, 3], and what `batch` gave for it -> as `joined`, [n, classes, H, W], and the features by
-        tensor."""
+        """uint8 [n, H, W, 3], and what `batch` gave for it -> [n, classes + 1, H, W] in 0..1: the probabilities of all
+        classes, then the uncertainty; and the features by tensor."""
 
 
 @dataclass(frozen=True)
 class StoredTeacher:
     """A teacher whose answers were computed once for every image.
 
-    maps         probabilities of every class but the first, uint8 [N, classes - 1, H, W]
+    maps         probabilities of every class but the first, uint8 [N, classes - 1, H, W]; with `multilabel` of every
+                 label, uint8 [N, labels, H, W]
     uncertainty  of each pixel, uint8 [N, H, W], 255 being no idea at all
     """
 
     maps: np.ndarray
     uncertainty: np.ndarray
     features: Features | None = None
+    multilabel: bool = False
 
     @property
     def std(self) -> Mapping[str, Tensor]:
         return self.features.std if self.features else {}
 
     def predicted(self, indices: Tensor) -> Tensor:
-        """Of whole images, [n, classes, H, W] in 0..1: the probabilities of every class but the first, then the
-        uncertainty."""
+        """Of whole images, in 0..1, as `joined` gives it."""
         picked = indices.numpy()
         maps, uncertainty = torch.from_numpy(self.maps[picked]), torch.from_numpy(self.uncertainty[picked])
         return torch.cat([maps, uncertainty[:, None]], 1).float() / 255
@@ -116,6 +121,7 @@ class StoredTeacher:
 
     def targets(self, pixels: Tensor, *stored: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         predicted, *values = stored
+        predicted = all_classes(predicted, self.multilabel)
         if self.features is None or not values:
             return predicted, {}
         scales = self.features.scales
@@ -140,10 +146,11 @@ class LiveTeacher:
     index: Mapping[str, Tensor] = field(default_factory=dict)
     std: Mapping[str, Tensor] = field(default_factory=dict)
     features: Features | None = None
+    multilabel: bool = False
 
     @classmethod
-    def of(cls, teachers: Sequence[Network]) -> "LiveTeacher":
-        return cls({net: placed(net) for net in teachers})
+    def of(cls, teachers: Sequence[Network], multilabel: bool = False) -> "LiveTeacher":
+        return cls({net: placed(net) for net in teachers}, multilabel=multilabel)
 
     def with_features(
         self, heavy: Network, channels: Channels, kept: Mapping[str, tuple[int, ...]], pixels: Tensor
@@ -172,33 +179,48 @@ class LiveTeacher:
                 for net in self.members.values()
             ]
         features = {name: pooled(values[name].float()[:, kept]) for name, kept in self.index.items()}
-        return joined(torch.stack(views).float()), features
+        return all_classes(joined(torch.stack(views).float(), self.multilabel), self.multilabel), features
 
 
 def teacher_maps(
-    teachers: Sequence[Network], images: Packed, key: str, cache: Path, tta: Sequence[str] = ()
+    teachers: Sequence[Network],
+    images: Packed,
+    key: str,
+    cache: Path,
+    tta: Sequence[str] = (),
+    multilabel: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the teachers say of each image: the probabilities of every class but the first, uint8
-    [N, classes - 1, H, W], 255 being certain, and their uncertainty, uint8 [N, H, W], 255 being no idea.
+    [N, classes - 1, H, W], or with `multilabel` of every label, [N, labels, H, W], 255 being certain; and their
+    uncertainty, uint8 [N, H, W], 255 being no idea.
 
     Kept in the cache under what they were made from; `key` is the teachers' identity. An interrupted computation goes
     on where it stopped, a second process waits for the first, and an image that the same teachers had in another set
     costs nothing. Raises DataError on a full disk.
     """
     count, height, width = images.array.shape[:3]
-    shape = (count, teachers[0].shapes()[teachers[0].output][1], height, width)
-    of_teachers = identity("maps", _VERSION, teachers=key, tta=sorted(tta), shape=shape[1:])
+    shape = (count, teachers[0].shapes()[teachers[0].output][1] + multilabel, height, width)
+    kind = "label maps" if multilabel else "maps"
+    of_teachers = identity(kind, _VERSION, teachers=key, tta=sorted(tta), shape=shape[1:])
     target = cache / f"maps-{of_teachers}-{images.key}.u8"
     map_bytes = int(np.prod(shape[1:]))
     cached(
-        target, lambda partial: _compute_maps(teachers, tta, images.array, target, partial, map_bytes), resumable=True
+        target,
+        lambda partial: _compute_maps(teachers, tta, images.array, target, partial, map_bytes, multilabel),
+        resumable=True,
     )
     stored = np.memmap(target, np.uint8, mode="r", shape=shape)
     return stored[:, :-1], stored[:, -1]
 
 
 def _compute_maps(
-    teachers: Sequence[Network], tta: Sequence[str], images: np.ndarray, target: Path, partial: Path, map_bytes: int
+    teachers: Sequence[Network],
+    tta: Sequence[str],
+    images: np.ndarray,
+    target: Path,
+    partial: Path,
+    map_bytes: int,
+    multilabel: bool,
 ) -> None:
     """Adds to `partial` what is missing; the images' hashes lie beside `target`, for `_known`."""
     members = [placed(net) for net in teachers]
@@ -216,7 +238,7 @@ def _compute_maps(
                 continue
             pixels = torch.from_numpy(image[None].copy())
             views = [view for net, size in zip(members, smaller) for view in _views(net, pixels, tta, size)]
-            file.write((joined(torch.cat(views)) * 255).round().byte().numpy().tobytes())
+            file.write((joined(torch.cat(views), multilabel) * 255).round().byte().numpy().tobytes())
     with written(target.with_suffix(".json")) as listed:
         listed.write_text(json.dumps(hashes))
 
@@ -255,13 +277,16 @@ def _views(net: Network, pixels: Tensor, tta: Sequence[str], smaller: tuple[int,
     return views
 
 
-def joined(members: Tensor) -> Tensor:
+def joined(members: Tensor, multilabel: bool = False) -> Tensor:
     """Probabilities [M, ..., classes, H, W] of M members -> [..., classes, H, W]: those of every class but the first,
-    then the uncertainty.
+    then the uncertainty; with `multilabel` [..., labels + 1, H, W]: those of every label, then the uncertainty.
 
     The members' logits are averaged. The uncertainty, from 0 to 1, is the larger of how far the likeliest class is from
-    certain and of how far the members are apart: twice their mean total variation from the average.
+    certain and of how far the members are apart: twice their mean total variation from the average. Of labels it is
+    that of the one that is least certain, each against its absence.
     """
+    if multilabel:
+        return _joined_labels(members)
     logits = members.clamp(1e-5, 1).log()
     mean = torch.softmax((logits - logits.mean(-3, keepdim=True)).mean(0), -3)
     classes = mean.shape[-3]
@@ -270,10 +295,18 @@ def joined(members: Tensor) -> Tensor:
     return torch.cat([mean[..., 1:, :, :], torch.maximum(unsure, apart).clamp(max=1)], -3)
 
 
-def all_classes(predicted: Tensor) -> Tensor:
-    """The probabilities in what `joined` gives, and before them that of the first class, [n, classes, H, W]."""
+def _joined_labels(members: Tensor) -> Tensor:
+    mean = torch.logit(members, 1e-5).mean(0).sigmoid()
+    unsure = 1 - (2 * mean - 1).abs()
+    apart = 2 * (members - mean).abs().mean(0)
+    return torch.cat([mean, torch.maximum(unsure, apart).amax(-3, keepdim=True).clamp(max=1)], -3)
+
+
+def all_classes(predicted: Tensor, multilabel: bool = False) -> Tensor:
+    """What `joined` gives, and before it the probability of the first class, [n, classes + 1, H, W]; labels have
+    none."""
     others = predicted[:, :-1]
-    return torch.cat([(1 - others.sum(1, keepdim=True)).clamp_min(0), others], 1)
+    return predicted if multilabel else torch.cat([(1 - others.sum(1, keepdim=True)).clamp_min(0), predicted], 1)
 
 
 def feature_tensors(net: Network) -> list[str]:

@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from compress.data.coding import CLASS_IDS, OBJECT_255
-from compress.data.folders import open_dataset, open_images, open_labelled, open_unlabelled
+from compress.data.folders import mask_layout, open_dataset, open_images, open_labelled, open_unlabelled
+from compress.data.images import read_mask
+from compress.data.packed import pack_masks
 from compress.errors import DataError
 
 TWO = ("background", "object")
@@ -431,3 +433,58 @@ def test_images_are_opened_with_their_thumbnails(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty: no images"):
         open_images(tmp_path / "empty")
+
+
+@pytest.fixture
+def by_label(tmp_path):
+    """Two train images and one of val, of the labels hair and skin; the first shows no hair, the second has no mask."""
+    folder = tmp_path / "labels"
+    for part, stem in (("train", "a"), ("train", "b"), ("val", "c")):
+        add_image(folder / part / "images" / f"{stem}.jpg")
+    for part, stem in (("train", "a"), ("val", "c")):
+        add_mask(folder / part / "masks/skin" / f"{stem}.png", (0, 255, 255))
+    add_mask(folder / "train/masks/hair/x.png")
+    (folder / "train/masks/hair/x.png").unlink()
+    add_mask(folder / "val/masks/hair/c.png", (1, 0, 1))
+    return folder
+
+
+def test_masks_by_label_are_sets_of_labels(by_label, tmp_path):
+    dataset = open_dataset(by_label, ("hair", "skin"))
+    assert dataset.multilabel
+    assert (names(dataset.train), names(dataset.unlabelled), names(dataset.val)) == (["a.jpg"], ["b.jpg"], ["c.jpg"])
+    np.testing.assert_array_equal(read_mask(dataset.val[0].mask)[0], [1, 2, 3, 1])
+    packed = pack_masks([dataset.train[0].mask], (3, 4), tmp_path).array
+    np.testing.assert_array_equal(packed[0, 0], [0, 2, 2, 0])
+    assert packed.dtype == np.int32
+    assert any("train/masks: no pixel of hair" in line for line in dataset.warnings)
+    assert mask_layout(by_label) == (True, ["hair", "skin"])
+    assert open_labelled(by_label, ("skin", "hair")).multilabel
+
+
+@pytest.mark.parametrize(
+    ("classes", "multilabel", "message"),
+    [
+        (("hair", "teeth"), None, r"holds folders for the labels hair, skin, but the model's are hair, teeth; name"),
+        (("hair", "skin"), False, r"c.jpg: no mask c.png in .*masks; add it; .*masks: left out: folders \(2\)"),
+    ],
+)
+def test_labels_that_are_not_the_models_are_refused(by_label, classes, multilabel, message):
+    with pytest.raises(DataError, match=message):
+        open_labelled(by_label, classes, multilabel)
+
+
+def test_masks_that_cannot_be_of_labels_are_refused(by_label, folder):
+    with pytest.raises(DataError, match=r"a.png: is of one class a pixel, but the model tells several labels at once"):
+        open_dataset(folder, TWO, multilabel=True)
+    assert mask_layout(folder) == (False, [])
+    add_mask(by_label / "val/masks/hair/c.png", (0, 7))
+    with pytest.raises(DataError, match=r"hair/c.png: holds 7; the mask of a label is 0, and 1 or 255 where the label"):
+        open_labelled(by_label, ("hair", "skin"))
+    add_mask(by_label / "val/masks/hair/c.png", size=(8, 6))
+    with pytest.raises(DataError, match=r"skin/c.png: is not as large as .*hair/c.png; save the masks of all labels"):
+        open_labelled(by_label, ("hair", "skin"))
+    for name in ("hair", "skin"):
+        add_mask(by_label / f"val/masks/{name}/c.png", (0,))
+    with pytest.raises(DataError, match=r"val/masks: no pixel of any label; write 1 or 255 where a label is"):
+        open_labelled(by_label, ("hair", "skin"))

@@ -61,7 +61,7 @@ def test_how_pixels_are_read_is_what_does_best_on_labelled_images(photographs, t
     caplog.set_level("INFO", "compress")
     recipe = draft(stored(Bright(mean, std), tmp_path), Told(data=photographs))
     assert (recipe.preprocess.mean[0], recipe.preprocess.std[0]) == pytest.approx(wanted)
-    assert recipe.model.output == 1
+    assert recipe.model.output == "map"
     assert recipe.model.classes == ["background", "object"]
     assert "does best on" in caplog.text
 
@@ -88,7 +88,9 @@ def test_what_is_told_is_not_guessed(photographs, tmp_path):
 
 
 def test_an_output_that_is_no_map_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"output 0 is no map; of 2 outputs, \[1\] are"):
+    with pytest.raises(
+        ModelError, match=r"output score is no map: its shape is 1; the model gives score \(1\), map \(1x2x32x48\)"
+    ):
         draft(stored(Bright(), tmp_path), Told(output=0, mean=NO_MEAN))
 
 

@@ -55,7 +55,8 @@ def test_what_belongs_to_a_network_follows_from_it(tiny_model):
     folded = fold_normalisation(heavy.network)
     assert [node.name for node in heavy.folded.nodes] == [node.name for node in folded.nodes]
     assert heavy.channels == find_groups(folded)
-    other = Segmenter(heavy.network.rewritten({n: (2 * w, b) for n, (w, b) in heavy.network.weights().items()}), ("a",))
+    doubled = {n: (2 * w, b) for n, (w, b) in heavy.network.weights().items()}
+    other = Segmenter(heavy.network.rewritten(doubled), ("a",), False)
     assert torch.equal(other.folded.weight("deep"), 2 * heavy.folded.weight("deep"))
     half = replace(other, network=heavy.network, classes=heavy.classes)
     assert half.identity == heavy.identity != other.identity

@@ -34,7 +34,7 @@ def test_traced_network_gives_what_the_module_gives():
     x = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(net(x), module(normalised(x)).softmax(1), atol=1e-5, rtol=1e-4)
-    assert shapes == ((1, 3, 64, 64),)
+    assert shapes == {"0": (1, 3, 64, 64)}
 
 
 def test_resizing_follows_another_input_size():

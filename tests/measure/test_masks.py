@@ -12,6 +12,8 @@ from compress.measure.masks import (
     boundary_image_iou,
     class_ids,
     image_iou,
+    label_sets,
+    labels_in,
     overlap,
     rim_depth,
     small_objects_found,
@@ -211,3 +213,33 @@ def test_large_objects_specks_and_void_are_not_asked_for():
     mask[70:73, 70:75] = 1  # 15 pixels
     mask[90:96, 90:96] = 255
     assert small_objects_found(mask, mask, classes=2) == ()
+
+
+def test_labels_are_told_each_by_itself_at_one_half():
+    probabilities = np.array([[[0.9, 0.2]], [[0.6, 0.5]], [[0.1, 0.8]]], np.float32)
+    sets = class_ids(probabilities, multilabel=True)
+    np.testing.assert_array_equal(sets, [[0b011, 0b100]])  # 0.5 is not more likely than not
+    assert sets.dtype == np.int32
+    np.testing.assert_array_equal(labels_in(sets, 3), probabilities > 0.5)
+    logits = np.log(probabilities / (1 - probabilities))
+    np.testing.assert_array_equal(class_ids(logits, logits=True, multilabel=True), sets)
+    np.testing.assert_allclose(as_probabilities(logits, True, multilabel=True), probabilities, rtol=1e-5)
+
+
+def test_figures_of_labels_are_those_of_each_against_its_absence():
+    random = np.random.default_rng(0)
+    ours, theirs = random.random((2, 3, 40, 50)) > 0.7
+    ours[:, :30], theirs[:, :28] = ours[:, :1], theirs[:, :1]  # larger regions
+    theirs[2] = ours[2] = False  # a label that occurs nowhere counts for nothing
+    sets, wanted = label_sets(ours), label_sets(theirs)
+    pairs = [(mine.astype(np.uint8), other.astype(np.uint8)) for mine, other in zip(ours, theirs)]
+    both, either = overlap(sets, wanted, 3, multilabel=True)
+    np.testing.assert_array_equal(both, (ours & theirs).sum((1, 2)))
+    np.testing.assert_array_equal(either, (ours | theirs).sum((1, 2)))
+    for figure in (image_iou, boundary_image_iou):
+        each = [figure(mine, other, 2) for mine, other in pairs[:2]]
+        assert figure(sets, wanted, 3, multilabel=True) == pytest.approx(np.mean(each))
+    found = [one for mine, other in pairs for one in small_objects_found(mine, other, 2)]
+    assert list(small_objects_found(sets, wanted, 3, multilabel=True)) == found
+    nothing = np.zeros((4, 4), np.int32)
+    assert image_iou(nothing, nothing, 3, multilabel=True) == 1.0

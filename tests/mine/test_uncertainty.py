@@ -33,6 +33,12 @@ def test_foreground_is_the_mean_probability_of_all_classes_but_the_first():
     assert uncertainty(answers((1, 0, 0), (0.5, 0.25, 0.25))).foreground.item() == pytest.approx(0.25)
 
 
+def test_labels_are_uncertain_each_against_its_absence():
+    found = uncertainty(answers((1, 0.5), (0, 0.5)), True)
+    assert (found.unsure.item(), found.disagreement.item()) == pytest.approx((0.5, 0.5), abs=1e-4)
+    assert found.foreground.item() == pytest.approx(0.75)  # neither: a half of a half
+
+
 def on_pixels(unsure, disagreement, foreground):
     return score(
         Uncertainty(*(np.array(part, np.float32).reshape(1, -1) for part in (unsure, disagreement, foreground)))

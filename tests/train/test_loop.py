@@ -245,7 +245,7 @@ def test_targets_average_the_teacher_and_the_label_and_leave_void_to_the_teacher
     maps[0, 0] = 255  # the teacher is certain of class 1
     uncertainty = np.full((1, 32, 32), 51, np.uint8)
     one, teacher = replace(examples, pixels=examples.pixels[:1], labels=labels), StoredTeacher(maps, uncertainty)
-    predicted = teacher.predicted(torch.tensor([0]))
+    predicted, _ = teacher.targets(torch.zeros(1, 32, 32, 3), teacher.predicted(torch.tensor([0])))
     target = blended(predicted, one.label(0), 0.5)[0]
     assert target[:3, 5, 5].tolist() == [0.0, 0.5, 0.5]
     assert target[:3, 0, 0].tolist() == [0.0, 1.0, 0.0]
@@ -348,6 +348,14 @@ def test_training_hears_the_weights_of_the_classes(net, examples, teacher):
 
     assert first_loss(1.0, 1.0, 1.0) == pytest.approx(first_loss())
     assert first_loss(1.0, 1.0, 20.0) != pytest.approx(first_loss(), rel=1e-3)
+
+
+def test_map_loss_of_labels_by_hand():
+    """Two labels of logit 0, one of which is there: log 2 of each; soft IoU of both."""
+    logits, target = torch.zeros(1, 2, 1, 1), torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1)
+    expected = np.log(2) + 1 - ((0.5 + 1) / (1 + 1) + 1 / (0.5 + 1)) / 2
+    loss = map_loss(logits, torch.sigmoid(logits), target, torch.ones(1, 1, 1, 1), "sigmoid", multilabel=True)
+    assert loss.item() == pytest.approx(expected)
 
 
 def test_a_pixel_of_which_the_teacher_has_no_idea_does_not_count():

@@ -14,7 +14,15 @@ from compress.data.packed import Packed
 from compress.graph.channels import find_groups
 from compress.load.trace import fold_normalisation, trace
 from compress.train.device import autocast, best_device, placed
-from compress.train.teacher import StoredTeacher, feature_tensors, joined, pooled, teacher_features, teacher_maps
+from compress.train.teacher import (
+    StoredTeacher,
+    all_classes,
+    feature_tensors,
+    joined,
+    pooled,
+    teacher_features,
+    teacher_maps,
+)
 from compress.train.views import WHOLE, View, shrink
 
 ATOL = 1e-2
@@ -52,6 +60,17 @@ def test_two_teachers_average_their_logits_and_are_uncertain_where_they_disagree
     odds = np.sqrt(9 * 1)  # of 0.9 and 0.5: the geometric mean of 9 and 1
     mixed = joined(torch.cat([sure, torch.full((1, 2, 1, 1), 0.5)]))
     assert mixed[0].item() == pytest.approx(odds / (1 + odds), abs=1e-5)
+
+
+def test_of_labels_every_one_is_averaged_and_the_least_certain_counts():
+    sure, other = (torch.tensor(each).reshape(1, 2, 1, 1) for each in ([0.9, 0.9], [0.9, 0.5]))
+    np.testing.assert_allclose(joined(torch.cat([sure, sure]), True).flatten(), [0.9, 0.9, 0.2], atol=1e-5)
+    mean = 3 / (1 + 3)  # odds of 9 and 1
+    apart = (0.9 - mean) + (mean - 0.5)
+    assert 1 - (2 * mean - 1) > apart
+    found = joined(torch.cat([sure, other]), True)
+    np.testing.assert_allclose(found.flatten(), [0.9, mean, 1 - (2 * mean - 1)], atol=1e-5)
+    np.testing.assert_allclose(all_classes(found[None], True)[0], found)
 
 
 def test_views_of_an_image_come_back_to_its_own_frame(net, images, tmp_path):
