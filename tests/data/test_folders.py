@@ -471,7 +471,7 @@ def test_masks_by_label_are_sets_of_labels(by_label, tmp_path):
 )
 def test_labels_that_are_not_the_models_are_refused(by_label, classes, multilabel, message):
     with pytest.raises(DataError, match=message):
-        open_labelled(by_label, classes, multilabel)
+        open_labelled(by_label, classes, multilabel=multilabel)
 
 
 def test_masks_that_cannot_be_of_labels_are_refused(by_label, folder):
