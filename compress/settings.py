@@ -1,7 +1,6 @@
 """What users write: the values that a TOML section is made of, and one line for each mistake."""
 
 import difflib
-import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from compress.flags import MOST_CHANNELS
 _LONGEST = 1_000_000  # bytes of a TOML file
 _LEAST_STD = 1e-5
 _SHOWN = 60  # characters of a value in an error
+_HEAVIEST = 1_000_000  # of weights of classes
 _COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
 
@@ -89,10 +89,12 @@ def _colour(given: Any) -> str:
 
 def _class_weights(given: Any) -> Any:
     numbers = isinstance(given, list | tuple) and all(
-        type(each) in (int, float) and 0 < each < math.inf for each in given
+        type(each) in (int, float) and 0 < each <= _HEAVIEST for each in given
     )
     if given is not None and given != "balanced" and not numbers:
-        raise ValueError(f'"balanced", or a list of one number above 0 for each class, not {_shown(given)}')
+        raise ValueError(
+            f'"balanced", or a list of one number above 0 for each class, at most a million, not {_shown(given)}'
+        )
     return tuple(map(float, given)) if numbers else given
 
 

@@ -222,6 +222,7 @@ def test_a_void_number_alone_leaves_the_classes_their_own_numbers(path):
         ('ignore = ["black"]', "data.ignore: whole numbers, or colours such as #804080, not 'black'"),
         ("[train]\nclass_weights = [1, 2]", "train.class_weights: 2 for 3 classes; write one each"),
         ("[train]\nclass_weights = [1, 0, 2]", 'train.class_weights: "balanced", or a list of one number above 0'),
+        (f"[train]\nclass_weights = [1, 1{'0' * 400}, 2]", "for each class, at most a million"),
         ('[train]\nclass_weights = "median"', 'train.class_weights: "balanced", or a list of one number above 0'),
         ('[report]\npalette = { raod = "#000000" }', "report.palette: 'raod' is no class; did you mean road?"),
         ('[report]\npalette = { road = "grey" }', "report.palette.road: a colour such as #804080, not 'grey'"),
