@@ -313,3 +313,26 @@ def test_the_thumbnail_of_many_bands_shows_the_first_three(tmp_path):
     assert size == (40, 64)
     np.testing.assert_array_equal(thumbnail, np.broadcast_to([0, 200, 0], (32, 32, 3)))
     assert as_rgb(values[..., 4:]).shape == (40, 64, 3)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("kind", ["contig", "separate", "tiles", "npy"])
+def test_what_is_left_of_a_damaged_file_of_bands_is_an_image_or_one_line(tmp_path, kind):
+    path, rng = tmp_path / ("a.npy" if kind == "npy" else "a.tif"), np.random.default_rng(0)
+    if kind == "npy":
+        np.save(path, BANDS)
+    else:
+        more = {"tile": (16, 16), "compression": "zlib"} if kind == "tiles" else {"planarconfig": kind}
+        laid = BANDS.transpose(2, 0, 1) if kind == "separate" else BANDS
+        tifffile.imwrite(path, laid, photometric="minisblack", **({"planarconfig": "contig"} | more))
+    whole, said = np.frombuffer(path.read_bytes(), np.uint8), []
+    for _ in range(40):
+        data = whole.copy()
+        data[rng.integers(0, min(len(data), 400), 3)] = rng.choice([0, 1, 127, 255], 3)
+        path.write_bytes(data[: len(data) if rng.random() < 0.8 else rng.integers(0, len(data))].tobytes())
+        try:
+            assert read_image(path, reading=Reading(6)).shape[2] == 6
+        except DataError as error:
+            said.append(str(error))
+    assert said
+    assert all(path.name in line and "\n" not in line for line in said)
