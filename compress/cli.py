@@ -200,8 +200,7 @@ def _inspected(options: argparse.Namespace) -> "Trained":
 def _init(options: argparse.Namespace, command: str) -> int:
     from compress.pipeline.first_recipe import write_first_recipe
 
-    out = options.out or options.model.with_suffix(".toml")
-    for line in write_first_recipe(options.model, _told(options), out, options.trust_pickle):
+    for line in write_first_recipe(options.model, _told(options), options.out, options.trust_pickle):
         print(line)
     return 0
 

@@ -26,14 +26,14 @@ def made(folder: Path, architecture: str) -> nn.Module:
             module = getattr(_code(folder, place), name)(**arguments)
     except ModelError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"{folder / place}: {name}() failed: {type(error).__name__}: {_said(error)}") from error
     if not isinstance(module, nn.Module):
         raise ModelError(f"{folder / place}: {name}() gives a {type(module).__name__}; it must give a torch module")
     return module
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     hint = ""
     if any(
         word in f"{type(error).__name__} {error}" for word in ("URLError", "urlopen", "HTTP", "resolve", "Connection")

@@ -141,7 +141,7 @@ def made_up_pictures(size: tuple[int, int], channels: int = 3) -> Tensor:
     return scene
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -53,6 +53,7 @@ def read_onnx(path: Path) -> "OnnxModule":
     if kind not in READABLE:
         name = onnx.TensorProto.DataType.Name(kind).lower()
         raise ModelError(f"{path}: its image is {name}; files are written here for 8 bits of each channel")
+    _check_complete(model, path)
     nodes = _from_image(model)
     unknown = [node for node in nodes if _key(node) not in OPERATORS]
     if unknown:
@@ -62,6 +63,18 @@ def read_onnx(path: Path) -> "OnnxModule":
             Counter(node.op_type for node in nodes if _key(node) in OPERATORS),
         )
     return OnnxModule(model)
+
+
+def _check_complete(model: onnx.ModelProto, path: Path) -> None:
+    graph = model.graph
+    given = {"", *(each.name for each in (*graph.initializer, *graph.input))}
+    for node in graph.node:
+        if missing := [name for name in node.input if name not in given]:
+            where = node.name or node.op_type
+            raise ModelError(f"{path}: {where} reads {missing[0]}, which nothing before it gives; export it anew")
+        given.update(node.output)
+    if missing := [each.name for each in graph.output if each.name not in given]:
+        raise ModelError(f"{path}: its output {missing[0]} is given by no operator; export it anew")
 
 
 def _said(node: NodeProto) -> str:

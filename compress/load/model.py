@@ -1,6 +1,7 @@
 """A trained model file and its recipe -> Trained. The only place that reads a foreign model."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +18,10 @@ from compress.load.class_map import tells_labels_apart
 from compress.load.faithful import Original
 from compress.load.sources import CARRY_THEIR_GRAPH, WEIGHTS, kind_of, module_in
 from compress.load.trace import Shapes, fold_normalisation, trace_with_original
-from compress.load.weights import check_finite, fit_weights, read_content, read_safetensors, warn_of_untrained
+from compress.load.weights import check_finite, fit_weights, read_content, read_safetensors, untrained_norms
 from compress.recipe import Recipe
+
+log = logging.getLogger("compress")
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,5 +147,9 @@ def read_module(path: Path, recipe: Recipe, trust_pickle: bool = False) -> nn.Mo
         module = made(recipe.folder, recipe.model.architecture).float()
         fit_weights(content, module, path, recipe.model.architecture, recipe.model.drop)
     check_finite(module, path)
-    warn_of_untrained(module, path)
+    if untrained := untrained_norms(module):
+        log.warning(
+            "warning: %s: batch normalisation that was never trained: %s%s has mean 0 and variance 1 in every channel",
+            path.name, untrained[0], f", as {len(untrained) - 1} more," if len(untrained) > 1 else "",
+        )  # fmt: skip
     return module.eval()

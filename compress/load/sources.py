@@ -42,6 +42,8 @@ def kind_of(path: Path) -> str:
             raise ModelError(f"{path}: {what}")
     if start[4:8] == b"TFL3":
         raise ModelError(f"{path}: is a TFLite file, which compress writes and does not read; give the torch model")
+    if path.suffix in (".pdparams", ".pdiparams", ".pdmodel"):
+        raise ModelError(f"{path}: is a Paddle file; convert it to ONNX with paddle2onnx")
     if start.startswith(b"PK"):
         return _kind_of_archive(path)
     if start.startswith(b"\x80"):  # what torch.save wrote before 1.6
@@ -55,9 +57,12 @@ def kind_of(path: Path) -> str:
 def _kind_of_archive(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name.partition("/")[2] for name in archive.namelist()]
+            whole = archive.namelist()
     except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, OSError):
         return WEIGHTS  # whose reader says what is wrong with it
+    if "model.weights.h5" in whole:
+        raise ModelError(f"{path}: is a Keras file; convert it to ONNX with tf2onnx")
+    names = [name.partition("/")[2] for name in whole]
     if "archive_format" in names or any(name.startswith("models/") for name in names):
         return EXPORTED
     return TORCHSCRIPT if "constants.pkl" in names and any(name.startswith("code/") for name in names) else WEIGHTS

@@ -4,6 +4,8 @@ import logging
 import pickle
 import warnings
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,9 @@ DEEPEST = 3
 LARGEST_RATIO, SMALL = 10, 10**8
 """Of what an archive unpacks to: torch.save does not compress."""
 
-NAMED = 3
-DIFFERING = 10
-"""Of the names in which a file and an architecture differ."""
-
+NAMED, DIFFERING = 3, 10
 LONGEST = 60
-"""Of a file's keys, in messages."""
+"""Of a file's keys, in messages; of those that differ from an architecture's more are named."""
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 WANTED = "expected what torch.save(model.state_dict()) writes"
@@ -105,13 +104,45 @@ def _check_archive(path: Path) -> None:
     """Raises ModelError for a file that is no whole zip archive, or whose parts are far larger than itself."""
     try:
         with zipfile.ZipFile(path) as archive:
-            unpacked = sum(part.file_size for part in archive.infolist())
+            parts = archive.infolist()
+            unpacked = sum(part.file_size for part in parts)
+            if unpacked <= LARGEST_RATIO * path.stat().st_size + SMALL:
+                _check_sums(archive, parts, path)
     except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, OSError):
         raise ModelError(
             f"{path}: is no torch file, or only part of one; expected torch.save(model.state_dict(), ...)"
         ) from None
     if unpacked > LARGEST_RATIO * path.stat().st_size + SMALL:
         raise ModelError(f"{path}: unpacks to {unpacked:,} bytes, which is nothing that torch.save writes")
+
+
+def _check_sums(archive: zipfile.ZipFile, parts: list[zipfile.ZipInfo], path: Path) -> None:
+    """torch does not look at the sums that it wrote; it may also have been told to write none, which all are wrong
+    then."""
+    damaged = [part.filename for part in parts if not _whole(archive, part)]
+    if 0 < len(damaged) < len(parts):
+        raise ModelError(f"{path}: is damaged: {_shown(damaged[0])} is not what was stored; fetch it again")
+
+
+def _whole(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(part) as stored:
+            while stored.read(1 << 20):
+                pass
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):  # the last of what is encrypted
+        return False
+    return True
+
+
+def untrained_norms(module: nn.Module) -> list[str]:
+    """The layers of batch normalisation that never saw an image: mean 0 and variance 1 in every channel."""
+    return [
+        name
+        for name, each in module.named_modules()
+        if isinstance(each, nn.modules.batchnorm._BatchNorm)
+        if each.running_mean is not None and each.running_var is not None
+        if not each.running_mean.any() and bool((each.running_var == 1).all())
+    ]
 
 
 def fit_weights(content: Any, module: nn.Module, path: Path, architecture: str, dropped: Sequence[str] = ()) -> None:
@@ -128,6 +159,8 @@ def fit_weights(content: Any, module: nn.Module, path: Path, architecture: str, 
     where, state, before = _one_of(fitting, path)
     if where or before:
         log.info("%s: weights are taken from %s", path.name, _place(where, before))
+    if apart := [name for name in _needed(own) if state[before + name].shape != own[name].shape]:
+        raise ModelError(f"{path}: does not fit {architecture}: {_shapes(state, before, own, apart)}")
     weights = {name: _checked(state[before + name], own[name], f"{path}: {before}{name}") for name in _needed(own)}
     try:
         module.load_state_dict(weights, strict=False)
@@ -141,23 +174,6 @@ def check_finite(module: nn.Module, path: Path) -> None:
         if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
             kind = "NaN" if bool(value.isnan().any()) else "infinite values"
             raise ModelError(f"{path}: {name} holds {kind}; take a checkpoint from before training went wrong")
-
-
-def warn_of_untrained(module: nn.Module, path: Path) -> None:
-    """Of batch normalisations whose statistics are those that they are born with."""
-    found = [
-        name
-        for name, each in module.named_modules()
-        if isinstance(each, nn.BatchNorm2d)
-        and each.running_mean is not None
-        and each.running_var is not None
-        and bool((each.running_mean == 0).all() and (each.running_var == 1).all())
-    ]
-    if found:
-        log.warning(
-            "%s: %s: batch normalisation without statistics of any image (mean 0, variance 1 in all channels): was it "
-            "trained, and are these its weights?", path.name, _listed(found),
-        )  # fmt: skip
 
 
 def _tables(content: Any, where: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
@@ -233,13 +249,47 @@ def _ends(name: str, ends: set[str]) -> Iterator[bool]:
     return (".".join(parts[start:]) in ends for start in range(len(parts)))
 
 
+def _shapes(state: State, before: str, own: State, apart: list[str]) -> str:
+    """The tensors of other shapes, and what that tells of classes."""
+    pairs = [(state[before + name].shape, own[name].shape) for name in apart]
+    named = [f"{_shown(before + n)} is {_by(a)} in the file and {_by(b)} in the architecture"
+             for n, (a, b) in zip(apart[:DIFFERING], pairs)]  # fmt: skip
+    rest = [f"{len(apart) - DIFFERING} more are others"] if len(apart) > DIFFERING else []
+    counts = {(a[0], b[0]) for a, b in pairs if len(a) and a[1:] == b[1:]}
+    hint = ""
+    if len(counts) == 1 and all(a[1:] == b[1:] for a, b in pairs):
+        ((there, here),) = counts
+        hint = f"; as it seems it was trained for {there} classes, and this is made for {here}"
+    return ", ".join([*named, *rest]) + hint
+
+
+def _by(shape: torch.Size) -> str:
+    return "x".join(map(str, shape)) or "a single number"
+
+
+def _likely_prefix(state: State, own: State) -> str:
+    """What stands before most of the names that a table shares with the module, if before half of the module's."""
+    needed = set(_needed(own))
+    found = Counter(
+        name.removesuffix(end)
+        for name in state
+        for end in (".".join(name.split(".")[start:]) for start in range(name.count(".") + 1))
+        if end in needed
+    )
+    before, count = found.most_common(1)[0] if found else ("", 0)
+    return before if 2 * count >= len(needed) else ""
+
+
 def _misfit(where: tuple[str, ...], state: State, own: State) -> str:
     """What a table has that the module has not, and the other way round."""
-    missing, more = [name for name in _needed(own) if name not in state], [name for name in state if name not in own]
+    before = _likely_prefix(state, own)
+    missing = [before + name for name in _needed(own) if before + name not in state]
+    more = [name for name in state if name.removeprefix(before) not in own or not name.startswith(before)]
     parts = [
         f"it holds {len(state)} tensor{'s' * (len(state) != 1)}"
         + (f" under {_shown('.'.join(where))}" if where else "")
     ]
+    parts += [f"of which most fit behind {_shown(before)}"] if before else []
     parts += [f"without {_listed(missing, DIFFERING)}"] if missing else []
     parts += [f"with {_listed(more, DIFFERING)}, which the architecture has not"] if more else []
     if more and not missing:
@@ -248,9 +298,9 @@ def _misfit(where: tuple[str, ...], state: State, own: State) -> str:
     return ", ".join(parts)
 
 
-def _listed(names: list[Any], count: int = NAMED) -> str:
-    rest = len(names) - count
-    return ", ".join(map(_shown, names[:count])) + (f" and {rest} more" if rest > 0 else "")
+def _listed(names: list[Any], most: int = NAMED) -> str:
+    rest = len(names) - most
+    return ", ".join(map(_shown, names[:most])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _shown(name: Any) -> str:
@@ -264,18 +314,9 @@ def _checked(value: Tensor, own: Tensor, where: str) -> Tensor:
     if value.layout != torch.strided or value.is_quantized or value.is_meta:
         kind = "quantized" if value.is_quantized else "without values" if value.is_meta else "sparse"
         raise ModelError(f"{where} is {kind}; expected plain float weights")
-    if value.shape != own.shape:
-        there, here = ("x".join(map(str, one.shape)) or "a single number" for one in (value, own))
-        count = "" if not _only_more_channels(value, own) else f"; was it trained for {value.shape[0]} classes?"
-        raise ModelError(f"{where} is {there} in the file and {here} in the architecture{count}")
     if own.is_floating_point() and value.dtype not in FLOATS:
         raise ModelError(f"{where} is {str(value.dtype).removeprefix('torch.')}; expected float weights")
     return value
-
-
-def _only_more_channels(value: Tensor, own: Tensor) -> bool:
-    """Whether all but the number of output channels is equal."""
-    return value.ndim == own.ndim > 1 and value.shape[1:] == own.shape[1:]
 
 
 def _described(content: Any) -> str:

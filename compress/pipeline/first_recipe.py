@@ -11,6 +11,7 @@ from compress.load.draft import Draft, Told, drafted
 from compress.load.model import Segmenter, load
 from compress.prune.cost import predicted_bytes
 from compress.prune.widths import narrowest
+from compress.recipe import check_model
 
 SHARE = 0.25
 """Of the bytes that int8 alone leaves: what is guessed as the budget."""
@@ -18,9 +19,11 @@ ROOM = 1.25
 """... but at least so many times the smallest."""
 
 
-def write_first_recipe(path: Path, told: Told, out: Path, trust_pickle: bool = False) -> Iterator[str]:
-    """Writes the recipe of the model in `path` to `out`, which is not there yet; gives what to say of it. Raises
-    RecipeError, WriteError and ModelError."""
+def write_first_recipe(path: Path, told: Told, out: Path | None = None, trust_pickle: bool = False) -> Iterator[str]:
+    """Writes the recipe of the model in `path` to `out`, by default beside it, which is not there yet; gives what to
+    say of it. Raises RecipeError, WriteError and ModelError."""
+    check_model(path)
+    out = out or path.with_suffix(".toml")
     if out.exists():
         raise RecipeError(f"{out}: is there already, and stays as it is; name another with --out")
     if told.arch and told.folder.resolve() != out.parent.resolve() and _is_file(told.arch):

@@ -17,6 +17,9 @@ class Net(nn.Conv2d):
 def fetches():
     raise OSError("<urlopen error [Errno -3] Temporary failure in name resolution>")
 
+def leaves():
+    raise SystemExit(3)
+
 def number():
     return 3
 """
@@ -53,6 +56,7 @@ def test_an_installed_package_makes_one_too(tmp_path):
         ("net.py:Other", "has no attribute 'Other'"),
         ("net.py:number", "gives a int"),
         ("net.py:fetches", "wants to download something"),
+        ("net.py:leaves", r"leaves\(\) failed: SystemExit: 3"),
         ("gone.py:Net", "no such file"),
         ("../net.py:Net", "outside the recipe's folder"),
         ("no_such_package:Net", "No module named"),

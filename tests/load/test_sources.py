@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from compress.errors import ModelError
 from compress.load.draft import Told, draft
+from compress.load.from_onnx import read_onnx
 from compress.load.model import load
 from compress.load.sources import kind_of
 
@@ -138,6 +139,39 @@ def test_a_file_of_another_kind_is_named(tmp_path, content, message):
     with pytest.raises(ModelError, match=message) as raised:
         load(path, draft(path, Told(arch="net.py:Net", mean=(0.0,) * 3)))
     assert "\n" not in str(raised.value)
+
+
+def test_files_of_keras_and_paddle_are_named(tmp_path):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", "")
+    with pytest.raises(ModelError, match="is a Keras file; convert it to ONNX with tf2onnx"):
+        kind_of(path)
+    path = tmp_path / "model.pdparams"
+    path.write_bytes(b"\x80\x02}q.")
+    with pytest.raises(ModelError, match="is a Paddle file; convert it to ONNX with paddle2onnx"):
+        kind_of(path)
+
+
+@pytest.mark.parametrize(
+    ("reads", "gives", "message"),
+    [
+        ("gone", "y", "first reads gone, which nothing before it gives"),
+        ("x", "z", "its output y is given by no operator"),
+    ],
+)
+def test_a_graph_with_a_loose_end_is_named(tmp_path, reads, gives, message):
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", reads], [gives], "first")],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, 3, 16, 16))],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+    )
+    path = tmp_path / "loose.onnx"
+    onnx.save(onnx.helper.make_model(graph), path)
+    with pytest.raises(ModelError, match=message):
+        read_onnx(path)
 
 
 def changed(stored, tmp_path, change):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compress.errors import ModelError
-from compress.load.weights import check_finite, fit_weights, read_content, warn_of_untrained
+from compress.load.weights import check_finite, fit_weights, read_content, untrained_norms
 
 
 def module():
@@ -121,9 +121,20 @@ MISFITS = {
     "keys that are no names": (lambda: {1: torch.ones(2), None: torch.ones(2)}, "a table with the keys 1, None"),
     "one missing": (lambda: without("0.bias"), "it holds 8 tensors, without 0.bias$"),
     "one more": (lambda: {**state(), "aux.weight": torch.ones(1)}, r"with aux.weight, which the .*drop = \['aux.'\]"),
-    "other classes": (lambda: {**state(), "2.weight": torch.ones(7, 4, 1, 1)}, "was it trained for 7 classes"),
     "a line in a key": (lambda: {**state(), "a\nb": torch.ones(1)}, r"with 'a\\nb', which"),
     "other names": (lambda: {"ema": prefixed("net.x")}, "it holds 9 tensors under ema, without 0.weight, 0.bias, 1"),
+    "most behind a prefix": (
+        lambda: prefixed("net.", without("0.bias")),
+        "of which most fit behind net., without net.0.bias$",
+    ),
+    "many others": (
+        lambda: {f"{letter}.weight": torch.ones(1) for letter in "abcdefghijklm"},
+        "with a.weight, b.weight, .*, j.weight and 3 more, which",
+    ),
+    "other classes": (
+        lambda: {**state(), "2.weight": torch.ones(5, 4, 1, 1), "2.bias": torch.ones(5)},
+        "in the file and 2 in the architecture; as it seems it was trained for 5 classes, and this is made for 2$",
+    ),
     "two that fit": (lambda: {"a": state(), "b": module().state_dict()}, "fit under a and b"),
     "another shape": (lambda: {**state(), "2.weight": torch.ones(4, 1)}, "2.weight is 4x1 in the file and 2x4x1x1 in"),
     "empty": (lambda: {**state(), "2.bias": torch.ones(0)}, "2.bias is 0 in the file and 2 in the architecture"),
@@ -159,6 +170,15 @@ def cut_short(path):
     path.write_bytes(path.read_bytes()[:-40])
 
 
+def with_other_weights(path):
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("net/data/0").header_offset
+    data = bytearray(path.read_bytes())
+    place = data.index(state()["0.weight"].numpy().tobytes(), start)
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
 def without_its_pickle(path):
     parts = {}
     with zipfile.ZipFile(path) as archive:
@@ -179,6 +199,7 @@ def that_unpacks_to_much(path):
     [
         (cut_short, "is no torch file, or only part of one"),
         (without_its_pickle, "cannot be read as a torch file"),
+        (with_other_weights, "is damaged: net/data/0 is not what was stored; fetch it again"),
         (that_unpacks_to_much, r"unpacks to 200,\d\d\d,\d\d\d bytes"),
         (lambda path: path.write_bytes(b"\x80\x02garbage"), "cannot be read|holds pickled code"),
         (lambda path: path.write_bytes(b"version https://git-lfs"), "is no torch file"),
@@ -191,11 +212,19 @@ def test_a_damaged_file_is_said_to_be_one(change, message, tmp_path):
         read_content(path)
 
 
-def test_a_norm_that_saw_no_image_is_warned_of(tmp_path, caplog):
-    net = module()
-    warn_of_untrained(net, tmp_path / "net.pt")
-    assert "net.pt: 1: batch normalisation without statistics" in caplog.text
-    caplog.clear()
-    net.load_state_dict(state())
-    warn_of_untrained(net, tmp_path / "net.pt")
-    assert not caplog.text
+def test_a_file_without_sums_is_none_that_is_damaged(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = saved(tmp_path, state())
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert set(read_content(path)) == set(state())
+
+
+def test_a_norm_that_never_saw_an_image_is_known():
+    assert untrained_norms(module()) == ["1"]
+    trained = module()
+    trained[1].running_var[2] = 0.5
+    assert untrained_norms(trained) == []
+    assert untrained_norms(nn.BatchNorm2d(4, track_running_stats=False)) == []

@@ -56,6 +56,13 @@ def test_a_recipe_that_is_there_stays(program, capsys):
     assert out.read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", [".", "gone.onnx"])
+def test_what_is_no_file_is_refused(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", name]) == 2
+    assert capsys.readouterr().err.startswith(f"compress: {name}: ")
+
+
 def test_what_is_told_is_neither_found_nor_guessed(program, tmp_path):
     told = Told(classes=["a", "b", '"""'], size=(64, 64), output=0, mean=MEAN, std=STD)
     text = written(program, told, tmp_path / "told.toml")
