@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compress.data.folders import mask_layout, open_labelled
 from compress.data.images import read_image, read_mask
-from compress.errors import RecipeError
+from compress.errors import ModelError, RecipeError
 from compress.graph.network import Network
 from compress.load.class_map import tells_labels_apart
 from compress.load.model import read_module
@@ -74,7 +74,10 @@ def draft(path: Path, told: Told, trust_pickle: bool = False) -> Recipe:
     module = read_module(path, plain, trust_pickle)
     multilabel = _laid_out(told, path)
     count = len(told.classes) if told.classes else None
-    net, _, original = trace_with_original(module, size, told.output, count, *NORMALISATIONS["0 to 1"], multilabel)
+    try:
+        net, _, original = trace_with_original(module, size, told.output, count, *NORMALISATIONS["0 to 1"], multilabel)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
     channels = original.network.shapes()[original.network.output][1]
     model["output"] = original.deployed.name
     model["multilabel"] = tells_labels_apart(original.network, original.deployed) if multilabel is None else multilabel
