@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compress.data.folders import mask_layout, open_labelled
 from compress.data.images import Reading, read_image, read_mask
-from compress.errors import RecipeError
+from compress.errors import ModelError, RecipeError, UnknownOperators
 from compress.formats.artifact import named_channels
 from compress.graph.network import Network
 from compress.load.class_map import tells_labels_apart
@@ -98,7 +98,12 @@ def drafted(path: Path, told: Told, trust_pickle: bool = False, *, pixels: bool 
     multilabel = _laid_out(told, path)
     count = len(told.classes) if told.classes else None
     known, first = _told_of_pixels(told, pixels, model["channels"]), normalisations(model["channels"])["0 to 1"]
-    net, outputs, original = trace_with_original(module, size, told.output, count, *(known or first), multilabel)
+    try:
+        net, outputs, original = trace_with_original(module, size, told.output, count, *(known or first), multilabel)
+    except UnknownOperators:
+        raise
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
     channels = original.network.shapes()[original.network.output][1]
     model["output"] = original.deployed.name
     model["multilabel"] = tells_labels_apart(original.network, original.deployed) if multilabel is None else multilabel

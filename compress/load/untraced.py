@@ -1,6 +1,7 @@
 """Why a module cannot be traced, in one line: what is wrong, at which line of the user's code, and what to change."""
 
 import inspect
+import sysconfig
 import traceback
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from compress.load.faithful import first_line
 
-_NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")
+_GUARD = "Guard failed: "
+_PYTHONS = sysconfig.get_path("stdlib")
 
 
 def why_not_traced(error: Exception, module: nn.Module) -> str:
@@ -27,7 +30,10 @@ def why_not_traced(error: Exception, module: nn.Module) -> str:
             f"{place or 'it: '}what is done there depends on the values of the image; write torch.where in place of a "
             "branch, and a fixed number in place of one that is computed from values"
         )
-    return f"{place}{first_line(error)}"
+    line = first_line(error)
+    if line.startswith(_GUARD):
+        return f"it was exported for another image: {line.removeprefix(_GUARD)} does not hold"
+    return f"{place}{line}"
 
 
 def _further_inputs(module: nn.Module) -> list[str]:
@@ -42,9 +48,10 @@ def _further_inputs(module: nn.Module) -> list[str]:
 
 def _place(error: Exception) -> str:
     """ "net.py:12, y = y + 1: ", the innermost line of the user's own; empty where there is none."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((*_NOT_THE_USERS, "<"))
-    ]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_the_users(frame.filename)]
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}, {frames[-1].line}: " if frames else ""
+
+
+def _is_the_users(file: str) -> bool:
+    installed = "site-packages" in file or "dist-packages" in file
+    return not file.startswith(_OURS) and (installed or not file.startswith(_PYTHONS))

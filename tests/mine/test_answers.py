@@ -21,11 +21,11 @@ def test_two_that_ask_for_the_same_answers_compute_each_once(tmp_path):
         asked.append(int(pixels[0, 0, 0]))
         return np.full((2, 4, 4), 0.5, np.float32)
 
-    model = Model(tmp_path / "m.pt", "identity", (8, 8), 2, answer)
+    model = Model(tmp_path / "m.pt", "identity", (8, 8), 2, False, answer)
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(lambda _: answers(model, images, tmp_path), range(2)))
     assert sorted(asked) == [0, 40, 80, 120, 160, 200]
     assert all(one.of(key).shape == (2, 160, 160) for one in found for key in images.values())
-    other = Model(tmp_path / "m.pt", "another identity", (8, 8), 2, answer)
+    other = Model(tmp_path / "m.pt", "another identity", (8, 8), 2, False, answer)
     answers(other, images, tmp_path)
     assert len(asked) == 12
