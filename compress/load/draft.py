@@ -74,8 +74,10 @@ def draft(path: Path, told: Told, trust_pickle: bool = False) -> Recipe:
     module = read_module(path, plain, trust_pickle)
     model["output"], channels = _output(module, size, told.output, path)
     model["classes"] = list(told.classes or _classes(channels))
-    net, _ = trace(module, size, model["output"], len(model["classes"]), *NORMALISATIONS["0 to 1"])
-    mean, std = _normalisation(net, told, model["classes"], path)
+    mean, std = _told_normalisation(told) or _tried(
+        trace(module, size, model["output"], len(model["classes"]), *NORMALISATIONS["0 to 1"])[0],
+        told, model["classes"], path,
+    )  # fmt: skip
     log.info(
         "%s: there is no recipe beside it: a %s file; images of %dx%d; output %d of %d channel%s, classes %s",
         path.name, kind, *size, model["output"], channels, "s" * (channels != 1), ", ".join(model["classes"]),
@@ -104,10 +106,14 @@ def _classes(channels: int) -> list[str]:
     return ["background", "object"] if channels <= 2 else [f"class {index}" for index in range(channels)]
 
 
-def _normalisation(net: Network, told: Told, classes: Sequence[str], path: Path) -> Normalisation:
-    """What was told, or the one of `NORMALISATIONS` that does clearly best on labelled images."""
-    if told.mean is not None or told.std is not None:
-        return told.mean or (0.0,) * 3, told.std or (1.0,) * 3
+def _told_normalisation(told: Told) -> Normalisation | None:
+    if told.mean is None and told.std is None:
+        return None
+    return told.mean or (0.0,) * 3, told.std or (1.0,) * 3
+
+
+def _tried(net: Network, told: Told, classes: Sequence[str], path: Path) -> Normalisation:
+    """The one of `NORMALISATIONS` that does clearly best on labelled images."""
     advice = "say it with --mean and --std, as of pixel / 255: --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
     if told.data is None:
         raise RecipeError(
