@@ -92,14 +92,15 @@ def page(found: dict[str, Outcome]) -> str:
     loads, whole = sum(each.loads for each in found.values()), sum(each.whole for each in found.values())
     return f"""# Architectures that were tried
 
-{len(found)} public architectures, at their packages' defaults and with the weights that they are born with. "Loads":
-the traced network gives what the module gives. "The whole way": planned to half the bytes, cut, trained for one step,
-quantized, written as ONNX and TFLite, each file read back and equal to the graph, and every layer of both run within
-one unit of the integers that it should give. {loads} load, {whole} go the whole way. Random weights say nothing of
-accuracy, so none is stated.
+{len(found)} public architectures, at their packages' defaults and with the weights that they are born with; those
+without a package in front are written as their papers describe them (`tests/zoo/papers.py`). "Loads": the traced
+network gives what the module gives. "The whole way": planned to half the bytes, cut, trained for one step, quantized,
+written as ONNX and TFLite, each file read back and equal to the graph, and every layer of both run within one unit of
+the integers that it should give. {loads} load, {whole} go the whole way. Random weights say nothing of accuracy, so
+none is stated. One that takes more than {SECONDS} seconds of a core, or {GIGABYTES} GB, is given up.
 
-`make test-zoo` tries them again and writes this page. A model of yours that is not
-here is read if it consists of [these operators](operators.md); `compress inspect` says.
+`make test-zoo` tries them again and writes this page. A model of yours that is not here is read if it consists of
+[these operators](operators.md); `compress inspect` says.
 
 | architecture | million parameters | loads | the whole way |
 |---|---|---|---|
