@@ -177,7 +177,6 @@ ARCHITECTURES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "MONAI UNet, batch norm": monai("UNet", norm="batch", **MONAI),
     "MONAI UNet, batch norm, ReLU": monai("UNet", norm="batch", act="relu", **MONAI),
     "MONAI UNETR": monai("UNETR", img_size=64, feature_size=16, hidden_size=192, mlp_dim=768, num_heads=3),
-    "MONAI VNet": monai("VNet", bias=True),
     "transformers MobileNetV2, DeepLabV3+": transformers(
         "MobileNetV2ForSemanticSegmentation", "MobileNetV2Config", 128
     ),
