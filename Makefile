@@ -1,7 +1,7 @@
 # make demo               compress the real U²-Net with images from Debian's packages
 # make demo IMAGES=DIR    the same with your own photographs, without apt
 # make test, test-slow    quick tests; tests that take minutes
-# make test-zoo           sixty public architectures the whole way; writes docs/models.md
+# make test-zoo           a hundred public architectures the whole way; writes docs/models.md
 # make clients           the libraries that apps load the files with, each in an environment of its own
 # make gate               every release under export/ against the budget beside it
 # make check              format, lint, types, import rules
@@ -46,7 +46,7 @@ ZOO := torchvision==0.28.0 timm==1.0.31 segmentation-models-pytorch==0.6.0 monai
        huggingface_hub==1.33.0 tokenizers regex pyyaml einops requests httpx httpcore h11 idna certifi urllib3 \
        charset-normalizer anyio sniffio typer click shellingham
 test-zoo: .venv-zoo/.installed
-	TQDM_DISABLE=1 PYTHONPATH=$(CURDIR) .venv-zoo/bin/python tests/zoo/zoo.py
+	OMP_NUM_THREADS=1 TQDM_DISABLE=1 PYTHONPATH=$(CURDIR) .venv-zoo/bin/python tests/zoo/zoo.py
 
 .venv-zoo/.installed: .venv/.installed-dev
 	@$(PYTHON) -m venv .venv-zoo

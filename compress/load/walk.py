@@ -18,7 +18,7 @@ from compress.errors import ModelError
 from compress.graph.network import Node, needed
 from compress.graph.operators import OPERATORS
 from compress.graph.operators.attention import ATTENTION
-from compress.graph.operators.conv import CONV, POINTWISE, ConvAttributes
+from compress.graph.operators.conv import CONV, POINTWISE, ConvAttributes, ConvTransposeAttributes, undivided
 from compress.graph.operators.elementwise import CONCAT
 from compress.graph.operators.image import IMAGE, ImageAttributes
 from compress.graph.operators.operator import Attributes, Call, Channels, FromAten, Operator
@@ -195,6 +195,9 @@ class Walk:
         weights: tuple[Tensor, Tensor] | None = None,
     ) -> str:
         """The name of a new node."""
+        if isinstance(attributes, ConvTransposeAttributes) and weights:
+            attributes, weight = undivided(attributes, weights[0])
+            weights = weight, weights[1]
         taken = {node.name for node in self.nodes}
         name = next(n for i in range(len(taken) + 1) if (n := f"{layer}_{i}" if i else layer) not in taken)
         self.nodes.append(Node(name, operator.name, tuple(inputs), attributes))

@@ -201,3 +201,17 @@ def test_what_cannot_be_said_is_named_with_the_reason(function, message):
 def test_all_that_is_not_known_is_named_at_once():
     with pytest.raises(ModelError, match=r"roll.*; .*cumsum.* are not supported"):
         checked(Net(lambda m, x: torch.roll(x, 1, 2) + torch.cumsum(x, 2)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"groups": 16, "stride": 2, "padding": 1, "output_padding": 1},
+        {"groups": 4, "stride": 2, "padding": (1, 0), "output_padding": (1, 0)},
+        {"dilation": (2, 1), "stride": 2, "padding": (2, 1), "output_padding": 1},
+    ],
+)
+def test_a_transposed_convolution_is_read_without_groups_and_dilation(settings):
+    net = checked(Net(lambda m, x: F.max_pool2d(m.up(x), 2), lambda: {"up": nn.ConvTranspose2d(16, 16, 3, **settings)}))
+    attributes = net.by_name["up"].attrs
+    assert (attributes.groups, attributes.dilation) == (1, (1, 1))

@@ -32,7 +32,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 @dataclass(frozen=True)
 class Outcome:
     """parameters in millions, layers that both files compute right of all, bytes asked for and written, the least share
-    of pixels of one class among the files and torch, seconds in all; `reason`, where it did not go the whole way."""
+    of pixels of one class among the files and torch, seconds of a core in all; `reason`, where it did not go the whole way."""
 
     loads: bool = False
     parameters: float = 0.0
@@ -57,7 +57,7 @@ def photographs(size: int) -> np.ndarray:
 def whole_way(make: Callable[[], nn.Module], size: int, folder: Path, exactly_half: bool = True) -> Outcome:
     """What becomes of the module that `make` gives, for images of `size` pixels square; files go to `folder`. A network
     of a few kilobytes is not to lose half of them, if not `exactly_half`: most are not its weights."""
-    start, done = time.monotonic(), Outcome(reason="it cannot be built")
+    start, done = time.process_time(), Outcome(reason="it cannot be built")
     try:
         torch.manual_seed(0)
         module = make().eval()
@@ -67,7 +67,7 @@ def whole_way(make: Callable[[], nn.Module], size: int, folder: Path, exactly_ha
         net, _ = trace(module, (size, size), 0, classes, MEAN, STD)
         done = Outcome(True, done.parameters)
         outcome = _after_the_door(fold_normalisation(net), size, folder, exactly_half)
-        return Outcome(True, done.parameters, *outcome, seconds=round(time.monotonic() - start, 1))
+        return Outcome(True, done.parameters, *outcome, seconds=round(time.process_time() - start, 1))
     except CompressError as error:
         return Outcome(done.loads, done.parameters, reason=str(error))
     except Unequal as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from compress.errors import ExportError
@@ -179,6 +179,18 @@ def _torch(name: str) -> ToTorch:
         return call(name, *given, **{key: value for key, value in values.items() if value != getattr(default, key)})
 
     return layer
+
+
+def undivided(a: ConvTransposeAttributes, weight: Tensor) -> tuple[ConvTransposeAttributes, Tensor]:
+    """The same transposed convolution without groups and dilation, which TFLite lacks: zeros stand where they leave
+    out. weight [I, O/groups, kh, kw] -> [I, O, ...]."""
+    (inputs, each, *kernel), (down, right) = weight.shape, a.dilation
+    reach = [(side - 1) * step + 1 for side, step in zip(kernel, a.dilation)]
+    whole = weight.new_zeros(inputs, each * a.groups, *reach)
+    for group in range(a.groups):
+        read = slice(group * inputs // a.groups, (group + 1) * inputs // a.groups)
+        whole[read, group * each : (group + 1) * each, ::down, ::right] = weight[read]
+    return replace(a, groups=1, dilation=(1, 1)), whole
 
 
 def weight_of(node: QuantizedOperator) -> Any:
