@@ -63,7 +63,7 @@ check: .venv/.installed-dev
 
 # Weights and images stay: they are slow to fetch again.
 clean:
-	rm -rf .venv .venv-* export/clients/web/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-* export/clients/web/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/.installed: $(BIN)/pip pyproject.toml constraints.txt
 	@$(INSTALL) --editable ".[train]"

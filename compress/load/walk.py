@@ -225,8 +225,11 @@ class Walk:
         return result.with_dims([*view.dims[:-1], result.whole("c")])
 
     def joined(self, operator: Operator, left: View, right: View, layer: str) -> View:
-        """Two tensors, element by element."""
+        """Two tensors, element by element; maps whose channels are in other orders, in that of the map."""
         dims = broadcast(left, right)
+        if dims is None and len(left.dims) == len(right.dims) == 4:
+            left, right = self.as_map(left), self.as_map(right)
+            dims = broadcast(left, right)
         if dims is None:
             raise Unsupported("of tensors whose dimensions are told otherwise")
         shape = tuple(max(a, b) for a, b in zip(left.shape, right.shape))

@@ -130,6 +130,10 @@ FUNCTIONS = {
         lambda m, x: m.act(shuffled(m.norm(shuffled(x)))),
         lambda: {"norm": with_random(nn.BatchNorm2d(16)), "act": _with_slopes()},
     ),
+    "shuffled channels and those that are not": (
+        lambda m, x: torch.cat([shuffled(x) + x, shuffled(x) * shuffled(x).mean((2, 3), keepdim=True)], 1)[:, 8:24],
+        None,
+    ),
     "dropouts": (lambda m, x: F.dropout2d(F.dropout(x, 0.5, False), 0.5, False), None),
 }
 

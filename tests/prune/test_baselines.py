@@ -1,5 +1,7 @@
 """Plans to compare with, worked out by hand."""
 
+from functools import partial
+
 import pytest
 import torch
 from tiny import TinyNet
@@ -50,6 +52,17 @@ def test_magnitude_does_not_gut_a_layer_whose_weights_are_all_small():
     net = two_layers(torch.arange(1.0, 17) / 1000, torch.arange(1.0, 33))
     plan = choose_magnitude(net, find_groups(net), lambda widths: widths["a"] + widths["b"] <= 24)
     assert (len(plan.kept["a"]), len(plan.kept["b"])) == (8, 16)
+
+
+@pytest.mark.parametrize("choose", [choose_uniform, choose_magnitude, partial(choose_random, seed=0)])
+def test_of_a_grouped_convolution_whole_groups_are_kept(choose):
+    nodes = [Node("image", "input", (), ImageAttributes(1 / 255, 0, (4, 4))), Node("a", "conv", ("image",), CONV)]
+    nodes += [Node("b", "conv", ("a",), ConvAttributes(groups=8)), Node("c", "conv", ("b",), CONV)]
+    shapes = {"a": (32, 3, 1, 1), "b": (32, 4, 1, 1), "c": (2, 32, 1, 1)}
+    net = Network(nodes, {name: (torch.randn(shape), torch.zeros(shape[0])) for name, shape in shapes.items()}, "c")
+    kept = choose(net, find_groups(net), lambda widths: widths["a"] <= 16).kept["a"]
+    assert len(kept) in (8, 16)
+    assert [c // 4 for c in kept[::4]] == sorted({c // 4 for c in kept})
 
 
 def test_random_has_the_uniform_widths_and_its_channels_depend_on_the_seed_alone():

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from masked import every_other
 from tiny import TinyNet
 
 from compress.graph.channels import find_groups
 from compress.graph.network import Network, Node
 from compress.graph.operators import OPERATORS
+from compress.graph.operators.attention import AttentionAttributes
 from compress.graph.operators.image import ImageAttributes
+from compress.graph.operators.norm import NormAttributes
 from compress.graph.unfold import Taps, as_matrix, from_matrix
 from compress.load.trace import fold_normalisation, trace
 from compress.prune.cut import cut
@@ -59,6 +62,36 @@ def test_a_student_of_half_the_width_is_nearer_to_the_teacher(net):
         before = (logits(student, x) - logits(net, x)).square().mean()
         after = (logits(repaired, x) - logits(net, x)).square().mean()
     assert after < 0.6 * before
+
+
+def test_attention_between_layer_norms_is_refitted_too():
+    torch.manual_seed(0)
+    widths = {"a": (16, 3), "q": (16, 16), "k": (16, 16), "v": (16, 16), "out": (16, 16), "head": (3, 16)}
+    nodes = [Node("image", "input", (), ImageAttributes(1 / 255, 0, (8, 8)))]
+
+    def conv(name, source):
+        nodes.append(Node(name, "conv", (source,), OPERATORS["conv"].attributes()))
+
+    conv("a", "image")
+    nodes.append(Node("norm", "layer_norm", ("a",), NormAttributes(1e-5)))
+    for name in "qkv":
+        conv(name, "norm")
+    nodes.append(Node("attention", "attention", ("q", "k", "v"), AttentionAttributes(2, 0.35, 64)))
+    conv("out", "attention")
+    nodes.append(Node("sum", "add", ("a", "out")))
+    conv("head", "sum")
+    weights = {
+        name: (torch.randn(*shape, 1, 1) / shape[1] ** 0.5, torch.randn(shape[0])) for name, shape in widths.items()
+    }
+    teacher = Network(nodes, weights, "head")
+    channels = find_groups(teacher)
+    kept = {group.name: every_other(group) for group in channels.groups.values()}
+    student = cut(teacher, channels, kept)
+    repaired = repair(teacher, student, channels, kept, pixels(size=8))
+    x = teacher.real(pixels(4, 8))
+    with torch.no_grad():
+        before, after = ((net(x) - teacher(x)).square().mean() for net in (student, repaired))
+    assert after < 0.2 * before
 
 
 def test_a_student_that_lost_nothing_stays_as_it_is(net):

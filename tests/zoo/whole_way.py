@@ -19,7 +19,7 @@ from compress.graph.channels import find_groups
 from compress.judge.verify import compare
 from compress.load.trace import fold_normalisation, trace
 from compress.prune.cost import predicted_bytes
-from compress.prune.cut import cut
+from compress.prune.cut import check_cut, cut
 from compress.prune.importance import measure_damage
 from compress.prune.widths import choose, narrowest
 from compress.quantize.calibration import balance, calibrate
@@ -86,7 +86,9 @@ def _after_the_door(net, size: int, folder: Path, exactly_half: bool) -> tuple[t
     least = predicted_bytes(net, channels, narrowest(channels))
     half = whole // 2 if exactly_half else max(whole // 2, round(1.02 * least))
     plan = choose(net, channels, measure_damage(net, channels, images), half, 1.0)
-    student = balance(cut(net, channels, plan.kept), images)
+    narrow = cut(net, channels, plan.kept)
+    check_cut(net, narrow, channels, plan.kept, images[0])
+    student = balance(narrow, images)
     quantized = QuantizedNetwork(student, calibrate(student, images))
     optimizer = torch.optim.SGD(quantized.parameters(), 1e-6)
     loss = (quantized(images[0]) - net(images[0]).detach()).square().mean()

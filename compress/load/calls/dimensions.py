@@ -166,6 +166,8 @@ def concat(walk: Walk, call: Called) -> Value:
     dim = call["dim"] % len(views[0].dims)
     if len(views) == 1:
         return views[0]
+    if dim == 1 and any(len(view.dims) == 4 and view.dims[1] != view.whole("c") for view in views):
+        views = [walk.as_map(view) for view in views]
     others = {tuple(each for index, each in enumerate(view.dims) if index != dim) for view in views}
     if len(others) != 1 or any(view.dims[dim] != view.whole("c") for view in views):
         raise Unsupported(f"along dimension {call['dim']}, which is not the channels")
