@@ -63,6 +63,9 @@ def _segments(net: Network, node: Node, inputs: list[list[str]], ties: "_Ties") 
             return [group for part in inputs for group in part]
         case From.PASSES:
             return inputs[0]
+        case From.ARRANGES:
+            ties.freeze(inputs[0], f"read by {node.name}, a {node.op}")
+            return [ties.new(node.name, node.attrs.made, f"made by {node.name}, a {node.op}")]
         case From.MIXES | From.ATTENDS:
             for part in inputs:
                 ties.freeze(part, f"read by {node.name}, a {node.op}")

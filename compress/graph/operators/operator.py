@@ -32,6 +32,10 @@ class Attributes:
         """The same for an image of `size`, where the network was traced at `traced_size`."""
         return self
 
+    def stored_bytes(self) -> int:
+        """Of constants among them, in a file."""
+        return 0
+
 
 class Channels(Enum):
     """Where the channels of an operator's result come from."""
@@ -41,6 +45,7 @@ class Channels(Enum):
     PASSES = auto()  # from its only input
     TIES = auto()  # from every input, so that channel c of one stays or goes with channel c of the others
     JOINS = auto()  # its inputs' channels side by side
+    ARRANGES = auto()  # `made` of its attributes, out of all of its only input's, none of which can go
     MIXES = auto()  # from its only input, none of which can go without changing the others
     ATTENDS = auto()  # from its last input; those of all inputs stay as they are
 
