@@ -1,6 +1,7 @@
 """torch module -> Network: exported to ATen operators, batch normalisation folded, the class map as output, and
 compared with the module."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from compress.graph.network import Network, Node
 from compress.graph.operators.conv import CONV
 from compress.load.class_map import with_class_map
 from compress.load.faithful import Original, first_line, made_up_pictures
+from compress.load.idioms import name_idioms
 from compress.load.walk import Walk
 from compress.terminal.quiet import quietly
 
@@ -42,6 +44,7 @@ def trace_with_original(
             exported = torch.export.export(module.eval(), (example,), strict=False)
     except Exception as error:
         raise ModelError(f"the model cannot be traced at {size[0]}x{size[1]}: {first_line(error)}") from error
+    name_idioms(exported)
     given = _outputs(exported)
     walk = Walk(exported, _deployed(given, output), size, mean, std)
     if walk.unknown:
@@ -80,12 +83,16 @@ def _kind(output: Any) -> str:
 
 
 SHOWN = 8
-"""Of what cannot be read, so many are named."""
+"""Of the kinds of calls that cannot be read, so many are named."""
 
 
-def _refused(unknown: list[str]) -> ModelError:
+def _refused(unknown: Mapping[str, list[str]]) -> ModelError:
     several, rest = len(unknown) > 1, len(unknown) - SHOWN
-    named = "; ".join(unknown[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+    texts = [
+        f"{places[0]}: {what}" + (f" and {len(places) - 1} more like it" if len(places) > 1 else "")
+        for what, places in unknown.items()
+    ]
+    named = "; ".join(texts[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
     return ModelError(
         f"{named} {'are' if several else 'is'} not supported; replace {'them' if several else 'it'} with what "
         "docs/operators.md names"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from compress.graph.operators.shape import ArrangeAttributes
 from compress.load.axes import Part, View, broadcast
 
 SHAPE = (12, 4, 6)
@@ -87,3 +88,42 @@ def test_a_reshape_that_divides_an_axis_unevenly_is_none():
 )
 def test_two_views_join_where_their_maps_do(left, right, fits):
     assert (broadcast(left, right) is not None) == fits
+
+
+def arranged(the_map: np.ndarray, a: ArrangeAttributes) -> np.ndarray:
+    """What an arrangement makes of a map [C, H, W]."""
+    apart = the_map.reshape(*a.channels, *a.height, *a.width)
+    turned = apart.transpose([index for one in a.order for index in one])
+    sizes = (*a.channels, *a.height, *a.width)
+    return turned.reshape([int(np.prod([sizes[index] for index in one])) for one in a.order])
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_an_arranged_map_holds_the_same_tensor(seed):
+    view, the_map, wanted = moved(seed)
+    places = np.random.default_rng(seed).integers(0, 3, wanted.ndim)
+    groups = [[index for index, place in enumerate(places) if place == axis] for axis in range(3)]
+    attributes, result = view.arranged(groups)
+    assert result.shape == tuple(int(np.prod([wanted.shape[index] for index in group])) for group in groups)
+    np.testing.assert_array_equal(np.broadcast_to(read(result, arranged(the_map, attributes)), wanted.shape), wanted)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_tensor_that_is_told_like_another_is_still_the_same(seed):
+    view, the_map, wanted = moved(seed)
+    for more in range(20):
+        other = moved(100 * seed + more)[0].reshaped(wanted.shape)
+        if other and (found := view.like(other)):
+            attributes, result = found
+            assert (result.dims, result.shape) == (other.dims, other.shape)
+            np.testing.assert_array_equal(
+                np.broadcast_to(read(result, arranged(the_map, attributes)), wanted.shape), wanted
+            )
+
+
+def test_what_is_the_same_everywhere_stays_so_when_it_is_told_like_a_map():
+    gate = View.of_map("g", (1, 1, 1, 12)).reshaped((1, 12, 1, 1))
+    attributes, result = gate.like(View.of_map("x", (1, *SHAPE)))
+    assert result.shape == (12, 1, 1)
+    assert result.dims == ((), (Part("c", 12),), (), ())
+    assert attributes.order == ((0,), (), ())
