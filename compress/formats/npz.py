@@ -79,7 +79,11 @@ def _check(graph: QuantizedGraph) -> None:
 
 
 def _operator(entry: dict[str, Any], index: int, arrays: dict[str, np.ndarray]) -> QuantizedOperator:
-    attrs = {key: tuple(value) if isinstance(value, list) else value for key, value in entry["attrs"].items()}
+    attrs = {key: _tuples(value) for key, value in entry["attrs"].items()}
     own = {kind: arrays.get(f"{index}.{kind}") for kind in _ARRAYS}
     typed = OPERATORS[entry["op"]].attributes(**attrs)
     return QuantizedOperator(**{**entry, "inputs": tuple(entry["inputs"]), "attrs": typed, **own})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -91,6 +91,9 @@ def _segments(net: Network, node: Node, inputs: list[list[str]], ties: "_Ties") 
             return [group for part in inputs for group in part]
         case From.PASSES | From.MIXES:
             return inputs[0]
+        case From.ARRANGES:
+            ties.freeze(inputs[0], why)
+            return [ties.new(node.name, node.attrs.made, f"made by {node.name}, a {node.op}")]
         case From.GROUPS:
             if node.attrs.groups > 1:
                 ties.in_blocks(inputs[0], ties.count(inputs[0]) // node.attrs.groups, why)

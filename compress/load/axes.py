@@ -10,7 +10,10 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
+from compress.graph.operators.shape import ArrangeAttributes
+
 Axis = Literal["c", "h", "w"]
+AXES: tuple[Axis, ...] = ("c", "h", "w")
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class View:
     def reshaped(self, sizes: Sequence[int]) -> "View | None":
         """The same values in the same order, in dimensions of these sizes; None where one would begin within a part
         that does not divide."""
-        left = [part for dim in self.dims for part in dim]
+        left = list(_merged(tuple(part for dim in self.dims for part in dim)))
         dims = []
         for size in sizes:
             dim: list[Part] = []
@@ -86,16 +89,89 @@ class View:
         """All parts of an axis, in the order of the dimensions."""
         return tuple(part for dim in self.dims for part in dim if part.axis == axis)
 
+    @property
+    def is_natural(self) -> bool:
+        """Whether no axis is divided."""
+        return all(len(_merged(self.parts(axis))) <= 1 for axis in AXES)
+
+    def arranged(self, groups: Sequence[Sequence[int]]) -> "tuple[ArrangeAttributes, View]":
+        """How the map becomes another, whose channels, height and width run each through these dimensions, all of them
+        together, in order; and the same tensor as a view of that."""
+        own = {axis: sorted(self.parts(axis), key=lambda part: -part.stride) for axis in AXES}
+        numbers = {part: index for index, part in enumerate(part for axis in AXES for part in own[axis])}
+        order = tuple(tuple(numbers[part] for index in group for part in self.dims[index]) for group in groups)
+        channels, height, width = (tuple(part.size for part in own[axis]) for axis in AXES)
+        attributes = ArrangeAttributes(channels, height, width, order)
+        dims: list[Dim] = [()] * len(self.dims)
+        shape = []
+        for axis, group in zip(AXES, groups):
+            size = 1
+            for index in reversed(group):
+                if self.sizes[index] > 1:
+                    dims[index] = (Part(axis, self.sizes[index], size),)
+                size *= self.sizes[index]
+            shape.append(size)
+        return attributes, View.of_map(self.tensor, shape).with_dims(dims)
+
+    def like(self, other: "View") -> "tuple[ArrangeAttributes, View] | None":
+        """How the map becomes one of which the same tensor is told as `other` is of its own; None where it cannot.
+        Dimensions of size 1 stay so."""
+        rank = max(len(self.dims), len(other.dims))
+        a, b = (((),) * (rank - len(view.dims)) + view.dims for view in (self, other))
+        pairs: list[tuple[Part, Part]] = []
+        dims: list[Dim] = []
+        for ours, theirs in zip(a, b):
+            together = _divided_alike(ours, theirs) if ours else []
+            if together is None:
+                return None
+            pairs += together
+            dims.append(tuple(part for _, part in together))
+        in_turn = {axis: sorted((p for p in pairs if p[1].axis == axis), key=lambda p: -p[1].stride) for axis in AXES}
+        shape = []
+        for axis in AXES:
+            size = 1
+            for _, part in reversed(in_turn[axis]):
+                if part.stride != size:
+                    return None
+                size *= part.size
+            if in_turn[axis] and size != other.shape[AXES.index(axis)]:
+                return None
+            shape.append(size)
+        source = replace(self, dims=tuple(tuple(ours for ours, _ in in_turn[axis]) for axis in AXES))
+        attributes, _ = source.arranged(([0], [1], [2]))
+        return attributes, View.of_map(self.tensor, shape).with_dims(dims)
+
     def on(self, tensor: str, shape: Sequence[int]) -> "View":
         """The same dimensions of another map, whose [C, H, W] may lack an axis of this one's (be 1 there)."""
         channels, height, width = shape[-3:]
-        there = {axis for axis, size in zip("chw", (channels, height, width)) if size > 1}
+        there = {axis for axis, size in zip(AXES, (channels, height, width)) if size > 1}
         dims = [tuple(part for part in dim if part.axis in there) for dim in self.dims]
         return View(tensor, (channels, height, width), tuple(dims))
 
 
 def _whole(shape: tuple[int, int, int]) -> list[Dim]:
-    return [(Part(axis, size),) if size > 1 else () for axis, size in zip(("c", "h", "w"), shape)]  # type: ignore[arg-type]
+    return [(Part(axis, size),) if size > 1 else () for axis, size in zip(AXES, shape)]  # type: ignore[arg-type]
+
+
+def _divided_alike(left: Dim, right: Dim) -> list[tuple[Part, Part]] | None:
+    """Two ways to tell one dimension, in parts of equal sizes; None where they do not divide so."""
+    pairs = []
+    a, b = list(left), list(right)
+    while a and b:
+        one, other = a.pop(0), b.pop(0)
+        size = min(one.size, other.size)
+        for part, rest in ((one, a), (other, b)):
+            if part.size % size:
+                return None
+            if part.size > size:
+                rest.insert(0, Part(part.axis, part.size // size, part.stride))
+        pairs.append((_outer(one, size), _outer(other, size)))
+    return None if a or b else pairs
+
+
+def _outer(part: Part, size: int) -> Part:
+    """The first `size` steps of a part that is divided."""
+    return Part(part.axis, size, part.stride * (part.size // size))
 
 
 def _merged(dim: Dim) -> Dim:
@@ -117,16 +193,8 @@ def broadcast(left: View, right: View) -> tuple[Dim, ...] | None:
     a, b = (((),) * (rank - len(view.dims)) + view.dims for view in (left, right))
     if any(x != y and x and y for x, y in zip(a, b)):
         return None
-    for axis in ("c", "h", "w"):
+    for axis in AXES:
         ours, theirs = (tuple(part for dim in dims for part in dim if part.axis == axis) for dims in (a, b))
         if ours != theirs and ours and theirs:
             return None
     return tuple(x or y for x, y in zip(a, b))
-
-
-def channel_order(dim: Dim) -> list[int]:
-    """The channels that a dimension runs through, in its order; those of other axes are none."""
-    order = [0] if all(part.axis == "c" for part in dim) else []
-    for part in dim:
-        order = [first + index * part.stride for first in order for index in range(part.size)]
-    return order

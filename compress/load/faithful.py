@@ -1,8 +1,10 @@
 """Whether a traced network is the module: both on the same pictures, and the layer where they part."""
 
 import copy
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -102,7 +104,11 @@ class Original:
 
         class Kept(torch.fx.Interpreter):
             def run_node(self, n: torch.fx.Node) -> Any:
+                if n.target is torch.ops.aten._assert_tensor_metadata.default:  # that all is float32
+                    return None
                 result = super().run_node(n)
+                if isinstance(result, Tensor) and result.dtype == torch.float32:  # as the module asked for
+                    result = result.double()
                 if n in layers:
                     values[layers[n]] = result.clone()  # a later operator may change it in place
                 return result
@@ -165,3 +171,16 @@ def layer_of(node: torch.fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     path = list(stack.values())[-1][0] if stack else ""
     return f"{path}.{node.name}" if path else node.name
+
+
+FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+TORCH, OWN = Path(torch.__file__).parent, Path(__file__).parent
+
+
+def line_of(node: torch.fx.Node) -> str:
+    """ " at net.py:9": the innermost line of the model's code that makes this call, where that is known."""
+    frames = FRAME.findall(node.meta.get("stack_trace") or "")
+    places = [(Path(file), line) for file, line in frames if not Path(file).is_relative_to(TORCH)]
+    if not places or places[-1][0].is_relative_to(OWN):  # an ONNX file, which we read ourselves
+        return ""
+    return f" at {places[-1][0].name}:{places[-1][1]}"

@@ -92,6 +92,11 @@ def _check_external(model: onnx.ModelProto, path: Path) -> None:
                     raise ModelError(f"{path}: {tensor.name} has its data in {entry.value}, which is not there")
 
 
+LAYERS = {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "LayerNormalization", "MatMul",
+          "GroupNormalization", "Gemm", "PRelu"}  # fmt: skip
+"""Whose constants are parameters, even if they are one number."""
+
+
 class OnnxModule(nn.Module):
     """The graph, for one float32 image [1, C, H, W]. Its parameters are the float initializers, in float32."""
 
@@ -100,10 +105,11 @@ class OnnxModule(nn.Module):
         graph = model.graph
         self.opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        of_layers = {name for node in graph.node if node.op_type in LAYERS for name in node.input}
         self.constants: dict[str, np.ndarray] = {}
         self.held: dict[str, tuple[nn.Module, str]] = {}  # by initializer: where it is, as a parameter
         for name, array in stored.items():
-            if array.dtype in (np.float16, np.float32, np.float64) and array.ndim:
+            if array.dtype in (np.float16, np.float32, np.float64) and (array.size > 1 or name in of_layers):
                 parameter = nn.Parameter(torch.from_numpy(array.astype(np.float32)), requires_grad=False)
                 self.held[name] = _placed(self, name, parameter)
             self.constants[name] = array
@@ -124,7 +130,8 @@ class OnnxModule(nn.Module):
                 given = [self._tensor(name, values[name]) for name in node.input]
                 results = OPERATORS[_key(node)](_Call(node, self.opset), *given)
             elif node.op_type == "Shape" and isinstance(given[0], Tensor):
-                results = np.array(given[0].shape, np.int64)
+                call = _Call(node, self.opset)
+                results = np.array(given[0].shape, np.int64)[call.get("start", 0) : call.get("end")]
             else:
                 results = _evaluated(node, given, self.opset)
             results = results if isinstance(results, tuple | list) else [results]
@@ -236,21 +243,35 @@ def _conv_transpose(call: _Call, x: Tensor, weight: Tensor, bias: Tensor | None 
     return F.conv_transpose2d(x, weight, bias, stride, before, extra, call.get("group", 1), dilation)
 
 
-def _max_pool(call: _Call, x: Tensor) -> Tensor:
-    kernel = call.get("kernel_shape")
+def _pool_windows(call: _Call, x: Tensor) -> tuple[list[int], list[int], list[int], list[int], bool]:
+    """Kernel, stride, padding, dilation, and whether the last window may lack pixels, which is what padding at the end
+    alone says too."""
+    kernel = list(call.get("kernel_shape"))
     x, stride, dilation, before, after = _windows(call, x, kernel)
-    if before != after:
+    if before == after:
+        return kernel, stride, before, dilation, bool(call.get("ceil_mode", 0))
+    reach = [size - d * (k - 1) - 1 for size, k, d in zip(x.shape[2:], kernel, dilation)]
+    alike = all((r + more) // s == ceil(r / s) for r, more, s in zip(reach, after, stride))
+    if any(before) or not alike:
         raise call.refuse("with uneven padding")
-    return F.max_pool2d(x, kernel, stride, before, dilation, bool(call.get("ceil_mode", 0)))
+    return kernel, stride, before, dilation, True
+
+
+def _max_pool(call: _Call, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    kernel, stride, padding, dilation, ceiled = _pool_windows(call, x)
+    indices = len(call.node.output) > 1 and bool(call.node.output[1])
+    pool = F.max_pool2d_with_indices if indices else F.max_pool2d
+    return pool(x, kernel, stride, padding, dilation, ceiled)  # type: ignore[no-any-return]
+
+
+def _max_unpool(call: _Call, x: Tensor, places: Tensor, shape: Any = None) -> Tensor:
+    size = None if shape is None else [int(each) for each in shape[2:]]
+    return F.max_unpool2d(x, places, call.get("kernel_shape"), call.get("strides"), (0, 0), size)
 
 
 def _avg_pool(call: _Call, x: Tensor) -> Tensor:
-    kernel = call.get("kernel_shape")
-    x, stride, _, before, after = _windows(call, x, kernel)
-    if before != after:
-        raise call.refuse("with uneven padding")
-    counts = bool(call.get("count_include_pad", 0))
-    return F.avg_pool2d(x, kernel, stride, before, bool(call.get("ceil_mode", 0)), counts)
+    kernel, stride, padding, _, ceiled = _pool_windows(call, x)
+    return F.avg_pool2d(x, kernel, stride, padding, ceiled, bool(call.get("count_include_pad", 0)))
 
 
 def _batch_norm(call: _Call, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
@@ -264,8 +285,14 @@ def _resize(call: _Call, x: Tensor, *given: Any) -> Tensor:
         call.get("scales") if call.opset < 9 else given[0] if call.opset < 11 else given[1] if len(given) > 1 else None
     )
     sizes = given[2] if call.opset >= 11 and len(given) > 2 and given[2] is not None and len(given[2]) else None
+    axes = [axis % x.ndim for axis in call.get("axes") or range(x.ndim)]
     if sizes is None:
-        sizes = [int(np.floor(n * float(s))) for n, s in zip(x.shape, scales if scales is not None else ())]
+        given = scales if scales is not None else ()
+        sizes = [int(np.floor(x.shape[axis] * float(s))) for axis, s in zip(axes, given)]
+    by_axis = {**dict(enumerate(x.shape)), **{axis: int(each) for axis, each in zip(axes, sizes)}}
+    sizes = [by_axis[axis] for axis in range(x.ndim)]
+    if call.get("antialias", 0) or call.get("exclude_outside", 0):
+        raise call.refuse("with antialias or exclude_outside")
     if list(sizes[:2]) != list(x.shape[:2]):
         raise call.refuse("of more than height and width")
     size = [int(each) for each in sizes[2:]]
@@ -326,12 +353,15 @@ def _slice(call: _Call, x: Tensor, *given: Any) -> Tensor:
     axes = call.get("axes") if not given else given[2] if len(given) > 2 else None
     steps = given[3] if len(given) > 3 else None
     for index, (start, end) in enumerate(zip(starts, ends)):
-        if steps is not None and int(steps[index]) != 1:
-            raise call.refuse("in steps")
-        axis = index if axes is None else int(axes[index])
+        axis, step = index if axes is None else int(axes[index]) % x.ndim, 1 if steps is None else int(steps[index])
         size = x.shape[axis]
+        if step < 0:
+            if (step, int(start)) != (-1, -1) or int(end) > -size:
+                raise call.refuse("in steps backwards")
+            x = x.flip(axis)
+            continue
         first, last = (min(max(int(e) + size if e < 0 else int(e), 0), size) for e in (start, end))
-        x = x.narrow(axis, first, last - first)
+        x = x[(slice(None),) * axis + (slice(first, last, step),)]
     return x
 
 
@@ -342,9 +372,15 @@ def _split(call: _Call, x: Tensor, sizes: Any = None) -> list[Tensor]:
 
 
 def _gather(call: _Call, x: Tensor, indices: Any) -> Tensor:
-    if np.ndim(indices):
-        raise call.refuse("of several places")
-    return x.select(call.get("axis", 0), int(indices))
+    axis = call.get("axis", 0) % x.ndim
+    if not np.ndim(indices):
+        return x.select(axis, int(indices))
+    places = [int(each) % x.shape[axis] for each in np.ravel(indices)]
+    if np.ndim(indices) > 1:
+        raise call.refuse("of places in several dimensions")
+    if places == list(range(places[0], places[0] + len(places))):
+        return x.narrow(axis, places[0], len(places))
+    return x[(slice(None),) * axis + (torch.tensor(places),)]
 
 
 def _gemm(call: _Call, a: Tensor, b: Tensor, c: Any = None) -> Tensor:
@@ -382,6 +418,36 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _group_norm(call: _Call, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """Before opset 21, factors are of groups."""
+    groups = call.get("num_groups")
+    each = x.shape[1] // groups if call.opset < 21 else 1
+    scale, bias = (part.repeat_interleave(each) if each > 1 else part for part in (scale, bias))
+    return F.group_norm(x, groups, scale, bias, call.get("epsilon", 1e-5))
+
+
+def _largest_of(call: _Call, a: Any, b: Any) -> Tensor:
+    return _between(a, b, "min", torch.maximum)
+
+
+def _least_of(call: _Call, a: Any, b: Any) -> Tensor:
+    return _between(a, b, "max", torch.minimum)
+
+
+def _between(a: Any, b: Any, limit: str, of_two: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """A limit, where one side is a number."""
+    one, other = _number(a), _number(b)
+    if isinstance(one, float):
+        one, other = other, one
+    return one.clamp(**{limit: other}) if isinstance(other, float) else of_two(one, other)
+
+
+def _space_to_depth(call: _Call, x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    r = call.get("blocksize")
+    return x.reshape(n, c, h // r, r, w // r, r).permute(0, 3, 5, 1, 2, 4).reshape(n, c * r**2, h // r, w // r)
+
+
 def _layer_norm(call: _Call, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
     axis = call.get("axis", -1) % x.ndim
     return F.layer_norm(x, x.shape[axis:], scale, bias, call.get("epsilon", 1e-5))
@@ -410,13 +476,17 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
         x, None, None, scale, bias, eps=c.get("epsilon", 1e-5)
     ),
     "LayerNormalization": _layer_norm,
+    "GroupNormalization": _group_norm,
     "MaxPool": _max_pool,
+    "MaxUnpool": _max_unpool,
+    "GlobalMaxPool": lambda c, x: x.amax((2, 3), keepdim=True),
     "AveragePool": _avg_pool,
     "GlobalAveragePool": lambda c, x: x.mean((2, 3), keepdim=True),
     "Resize": _resize,
     "Upsample": _resize,
     "Pad": _pad,
     "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
     "Add": _two(lambda a, b: a + b),
     "Sub": _two(lambda a, b: a - b),
     "Mul": _two(lambda a, b: a * b),
@@ -437,10 +507,26 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "MatMul": lambda c, a, b: torch.matmul(_as_tensor(a), _as_tensor(b)),
     "ReduceMean": _reduced(torch.mean),
     "ReduceSum": _reduced(torch.sum),
+    "ReduceMax": _reduced(torch.amax),
+    "Max": _largest_of,
+    "Min": _least_of,
+    "Sum": lambda c, *x: sum(map(_as_tensor, x[1:]), _as_tensor(x[0])),
+    "Einsum": lambda c, *x: torch.einsum(c.get("equation"), *map(_as_tensor, x)),
+    "Tile": lambda c, x, times: x.repeat([int(each) for each in times]),
     "Relu": lambda c, x: torch.relu(x),
     "LeakyRelu": lambda c, x: F.leaky_relu(x, c.get("alpha", 0.01)),
     "PRelu": lambda c, x, slope: F.prelu(x, slope.flatten()),
     "Elu": lambda c, x: F.elu(x, c.get("alpha", 1.0)),
+    "Celu": lambda c, x: F.celu(x, c.get("alpha", 1.0)),
+    "Selu": lambda c, x: _selu(x, c.get("alpha", 1.67326319217681884765625), c.get("gamma", 1.0507009873554805)),
+    "Mish": lambda c, x: F.mish(x),
+    "Softplus": lambda c, x: F.softplus(x),
+    "Erf": lambda c, x: torch.erf(x),
+    "Sqrt": lambda c, x: torch.sqrt(x),
+    "Reciprocal": lambda c, x: 1 / x,
+    "Exp": lambda c, x: torch.exp(x),
+    "Log": lambda c, x: torch.log(x),
+    "Abs": lambda c, x: torch.abs(x),
     "Gelu": lambda c, x: F.gelu(x, approximate=c.get("approximate", "none")),
     "Sigmoid": lambda c, x: torch.sigmoid(x),
     "Tanh": lambda c, x: torch.tanh(x),
@@ -456,6 +542,10 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "Dropout": lambda c, x, *rest: x,
     "Cast": lambda c, x: x,
 }
+
+
+def _selu(x: Tensor, alpha: float, gamma: float) -> Tensor:
+    return gamma * F.elu(x, alpha)
 
 
 def _as_tensor(value: Any) -> Tensor:

@@ -16,6 +16,7 @@ from compress.graph.network import Network, Node
 from compress.graph.operators.conv import CONV
 from compress.load.class_map import with_class_map
 from compress.load.faithful import Original, made_up_pictures
+from compress.load.idioms import name_idioms
 from compress.load.outputs import Key, deployed, is_tensor, known_to_torch, named
 from compress.load.untraced import why_not_traced
 from compress.load.walk import Walk
@@ -60,6 +61,7 @@ def trace_with_original(
 ) -> tuple[Network, Shapes, Original]:
     """The same, and what the network can be compared with on other pictures."""
     exported = _exported(module.eval(), torch.zeros(1, len(mean), *size))
+    name_idioms(exported)
     outputs = _outputs(exported)
     chosen = deployed(outputs, output)
     walk = Walk(exported, chosen.node, size, mean, std)
@@ -99,17 +101,21 @@ def _outputs(exported: torch.export.ExportedProgram) -> dict[str, Any]:
 
 
 SHOWN = 8
-"""Of what cannot be read, so many are named."""
+"""Of the kinds of calls that cannot be read, so many are named."""
 
 
 def _refused(walk: Walk) -> UnknownOperators:
     unknown = walk.unknown
     several, rest = len(unknown) > 1, len(unknown) - SHOWN
-    named = "; ".join(unknown[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+    texts = [
+        f"{places[0]}: {what}" + (f" and {len(places) - 1} more like it" if len(places) > 1 else "")
+        for what, places in unknown.items()
+    ]
+    named = "; ".join(texts[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
     return UnknownOperators(
         f"{named} {'are' if several else 'is'} not supported; replace {'them' if several else 'it'} with what "
         "docs/operators.md names",
-        unknown,
+        [f"{place}: {what}" for what, places in unknown.items() for place in places],
         Counter(node.op for node in walk.nodes),
     )
 

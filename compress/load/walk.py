@@ -22,11 +22,12 @@ from compress.graph.operators.conv import CONV, POINTWISE, ConvAttributes, ConvT
 from compress.graph.operators.elementwise import CONCAT
 from compress.graph.operators.image import IMAGE, ImageAttributes
 from compress.graph.operators.operator import Attributes, Call, Channels, FromAten, Operator
+from compress.graph.operators.shape import ARRANGE, ARRANGE_PIXELS, ArrangeAttributes
 from compress.graph.operators.unary import SOFTMAX, UNARY
-from compress.load.axes import View, broadcast, channel_order
+from compress.load.axes import AXES, Axis, View, broadcast
 from compress.load.calls import CALLS
 from compress.load.calls.call import Called, Unsupported, Value, viewed
-from compress.load.faithful import layer_of, paths_of, stored_in
+from compress.load.faithful import layer_of, line_of, paths_of, stored_in
 
 NORMALISE = "normalise"
 """The node that makes of pixels what the module reads."""
@@ -42,7 +43,7 @@ class Walk:
 
     nodes, weights  of the network
     layers          by node of the exported graph, the node of the network that gives the same map
-    unknown         what could not be said, one each: "layer: operator aten.foo.default with this"
+    unknown         what could not be said, "operator aten.foo.default with this", and its places: "layer at net.py:9"
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class Walk:
     ):
         self.nodes = [Node("image", IMAGE.name, (), ImageAttributes(1 / 255, 0, size, len(mean)))]
         self.weights: dict[str, tuple[Tensor, Tensor]] = {}
-        self.unknown: list[str] = []
+        self.unknown: dict[str, list[str]] = {}
         self.selected: dict[tuple[str, tuple[int, ...]], str] = {}
         self.values: dict[fx.Node, Value] = {}  # what a node's value is now
+        self.moved: dict[tuple[str, ArrangeAttributes], str] = {}
         self.layers: dict[fx.Node, str] = {}
         self.output = output
         self.paths, stored = paths_of(exported), stored_in(exported)
@@ -77,8 +79,13 @@ class Walk:
         value = self.values[self.output]
         if isinstance(value, Tensor):
             raise ModelError("the deployed output is a constant of the model: it does not depend on the image")
-        if not isinstance(value, View) or not value.is_map:
-            raise ModelError("the deployed output is no map [1, classes, H, W]; set model.output in the recipe")
+        try:
+            value = self.as_map(value)
+        except Unsupported:
+            raise ModelError(
+                "the deployed output is no map [1, classes, H, W]; set model.output in the recipe"
+            ) from None
+        self.layers[self.output] = value.tensor
         self.nodes = list(needed(self.nodes, value.tensor))
         output = self._fold_into_what_is_read(value.tensor)
         self._fold_into_readers(output)
@@ -134,23 +141,29 @@ class Walk:
         return tuple(weight.shape) == (groups, 1, 1, 1) and node.attrs == ConvAttributes(groups=groups)
 
     def _called(self, node: fx.Node) -> Value:
-        given, name = [self.values[each] for each in node.all_input_nodes], _name(node)
-        if any(value is None for value in given):
-            if name not in CALLS and name not in FROM_ATEN:
-                self.unknown.append(f"{layer_of(node)}: operator {node.target}")
-            return None
-        if all(isinstance(value, Tensor) for value in given):
-            return _computed(node, self.values)
+        given = [self.values[each] for each in node.all_input_nodes]
+        name = _name(node)
         try:
+            if any(value is None for value in given):  # of what could not be said before
+                self._check_known(name)
+                return None
+            if all(isinstance(value, Tensor) for value in given):
+                return _computed(node, self.values)
             if name in CALLS:
                 return CALLS[name](self, Called(node, name, _arguments(node, self.values), layer_of(node)))
             return self.become(node, name)
         except Unsupported as why:
-            self.unknown.append(f"{layer_of(node)}: operator {node.target}{f' {why}' if str(why) else ''}")
+            what = f"operator {node.target}{f' {why}' if str(why) else ''}"
+            self.unknown.setdefault(what, []).append(f"{layer_of(node)}{line_of(node)}")
             return None
+
+    def _check_known(self, name: str) -> None:
+        if name not in CALLS and name not in FROM_ATEN:
+            raise Unsupported("")
 
     def become(self, node: fx.Node, name: str) -> View:
         """The operator of the table that says that the call is one of its own."""
+        self._check_known(name)
         arguments = _arguments(node, self.values)
         shapes = {key: tuple(each.shape) if isinstance(each, Tensor) else each.sizes
                   for key, each in arguments.items() if isinstance(each, Tensor | View)}  # fmt: skip
@@ -214,18 +227,16 @@ class Walk:
         return view.on(self.affine(layer, view.tensor, scale, shift), view.shape)
 
     def linear(self, view: View, weight: Tensor, bias: Tensor | None, layer: str) -> View:
-        """Of the last dimension, [O, I] and [O]: a 1x1 convolution, if that dimension is all channels, in any order."""
-        if sorted(order := channel_order(view.dims[-1])) != list(range(view.shape[0])):
-            raise Unsupported("of a dimension that is not the channels of a map")
-        placed = torch.empty_like(weight, dtype=torch.float32)
-        placed[:, order] = weight.float()
-        weights = placed[:, :, None, None], torch.zeros(len(weight)) if bias is None else bias.float()
+        """Of the last dimension, [O, I] and [O]: a 1x1 convolution, if that dimension is all channels."""
+        view = self.with_channels(view, len(view.dims) - 1)
+        weights = weight.float()[:, :, None, None], torch.zeros(len(weight)) if bias is None else bias.float()
         shape = (len(weight), *view.shape[1:])
         result = View.of_map(self.append(CONV, [view.tensor], POINTWISE, layer, weights), shape)
         return result.with_dims([*view.dims[:-1], result.whole("c")])
 
     def joined(self, operator: Operator, left: View, right: View, layer: str) -> View:
-        """Two tensors, element by element; maps whose channels are in other orders, in that of the map."""
+        """Two tensors, element by element."""
+        left, right = self._told_alike(left, right)
         dims = broadcast(left, right)
         if dims is None and len(left.dims) == len(right.dims) == 4:
             left, right = self.as_map(left), self.as_map(right)
@@ -236,18 +247,68 @@ class Walk:
         name = self.append(operator, [left.tensor, right.tensor], Attributes(), layer)
         return replace(left, tensor=name, shape=shape, dims=dims)  # type: ignore[arg-type]
 
+    def _told_alike(self, left: View, right: View) -> tuple[View, View]:
+        """The same two, one of them arranged as the other is, where they would not meet as they are: if it can be, as
+        the one whose axes are whole."""
+        if broadcast(left, right) is not None:
+            return left, right
+        first = self.like(left, right) if right.is_natural else None
+        if first is None and (second := self.like(right, left)):
+            return left, second
+        return first or self.like(left, right) or left, right
+
+    def like(self, view: View, other: View) -> View | None:
+        found = view.like(other)
+        return found and self._moved(view, *found)
+
+    def arranged(self, view: View, *groups: Sequence[int]) -> View:
+        """The same tensor as a view of a map whose channels, height and width are these dimensions."""
+        return self._moved(view, *view.arranged(groups))
+
+    def _moved(self, view: View, attributes: ArrangeAttributes, result: View) -> View:
+        order = [index for one in attributes.order for index in one]
+        if order == list(range(len(order))) and result.shape == view.shape:
+            return replace(result, tensor=view.tensor)
+        key = view.tensor, attributes
+        if key not in self.moved:
+            pixels, layer = attributes.of_pixels, f"{view.tensor}.arranged"
+            operator = ARRANGE_PIXELS if pixels else ARRANGE
+            self.moved[key] = self.append(operator, [view.tensor], pixels or attributes, layer)
+        return replace(result, tensor=self.moved[key])
+
+    def with_channels(self, view: View, dim: int) -> View:
+        """The same tensor, of which one dimension is all channels of a map."""
+        if view.dims[dim] == view.whole("c"):
+            return view
+        rest = [index for index, size in enumerate(view.sizes) if size > 1 and index != dim]
+        return self.arranged(view, [dim], rest[:-1], rest[-1:])
+
+    def with_axis(self, view: View, dim: int) -> tuple[View, Axis]:
+        """The same tensor, of which one dimension is all of the height or of the width of a map: and which it is."""
+        for axis in AXES[1:]:
+            if view.dims[dim] and view.dims[dim] == view.whole(axis):
+                return view, axis
+        channels = [index for index, each in enumerate(view.dims) if each and each == view.whole("c")]
+        rest = [index for index, size in enumerate(view.sizes) if size > 1 and index not in (*channels, dim)]
+        return self.arranged(view, channels, rest, [dim]), "w"
+
     def as_map(self, value: Value) -> View:
         view = viewed(value)
-        return View.of_map(self.map_of(view), view.shape)
+        return View.of_map(self.map_of(view), view.sizes)
 
     def map_of(self, view: View) -> str:
-        """The map that a tensor is, its channels in another order where they are."""
+        """The map that a tensor is, its channels and pixels in other places where they are."""
         if view.is_map:
             return view.tensor
-        whole = View.of_map(view.tensor, view.shape).dims
-        if len(view.dims) != 4 or any(view.dims[index] != whole[index] for index in (0, 2, 3)):
+        if len(view.dims) != 4 or view.dims[0]:
             raise Unsupported("of a tensor that is no map [N, C, H, W]")
-        return self.select(view.tensor, tuple(channel_order(view.dims[1])))
+        whole = View.of_map(view.tensor, view.shape).dims
+        if any(view.dims[index] != whole[index] for index in (2, 3)):
+            return self.arranged(view, [1], [2], [3]).tensor
+        order = torch.zeros(1, dtype=torch.long)
+        for part in view.dims[1]:
+            order = (order[:, None] + torch.arange(part.size) * part.stride).flatten()
+        return self.select(view.tensor, tuple(order.tolist()))
 
     def select(self, tensor: str, indices: tuple[int, ...]) -> str:
         """Some channels of a map, in that order: the operators before it, as far as they go channel by channel, made
@@ -304,6 +365,8 @@ class Walk:
             return int(node.attrs.channels)
         if node.kind.weights:
             return node.out_channels(self.weights[tensor][0])
+        if node.kind.channels is Channels.ARRANGES:
+            return int(node.attrs.made)
         counts = [self.channels(name) for name in node.inputs]
         return sum(counts) if node.kind is CONCAT else counts[-1] if node.kind is ATTENTION else max(counts)
 
@@ -340,14 +403,27 @@ def _arguments(node: fx.Node, values: Mapping[fx.Node, Value]) -> dict[str, Any]
 
 
 def _needed(exported: torch.export.ExportedProgram, output: fx.Node) -> list[fx.Node]:
-    """The nodes that decide an output, in order: what it reads, and what changes in place what it reads."""
+    """The nodes that decide an output, in order: what it reads, and what changes in place what it reads, or part of
+    it."""
     wanted = {output}
     kept = []
     for node in reversed(list(exported.graph.nodes)):
-        if node in wanted or (_in_place(node) and node.args[0] in wanted):
+        if node in wanted or (_in_place(node) and not wanted.isdisjoint(_same_memory(node.args[0]))):
             wanted.update(node.all_input_nodes)
             kept.append(node)
     return kept[::-1]
+
+
+def _same_memory(node: Any) -> list[fx.Node]:
+    """A node, and those whose memory its value is part of."""
+    found = [node]
+    while node.op == "call_function" and hasattr(node.target, "_schema") and node.all_input_nodes:
+        first = node.target._schema.arguments[0]
+        if first.alias_info is None:
+            break
+        node = node.all_input_nodes[0]
+        found.append(node)
+    return found
 
 
 def _in_place(node: fx.Node) -> bool:

@@ -37,7 +37,7 @@ def write_student(net: Network, name: str, classes: Sequence[str], out: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "student.py", source.encode())
     write_whole(folder / "student.safetensors", save(weights))
-    write_whole(folder / "student.pt2", _program(student, net.traced_size))
+    write_whole(folder / "student.pt2", _program(student, (net.image_channels, *net.traced_size)))
 
 
 def _loaded(source: str, weights: dict[str, Tensor]) -> nn.Module:
@@ -50,7 +50,7 @@ def _loaded(source: str, weights: dict[str, Tensor]) -> nn.Module:
 
 def _check(student: nn.Module, net: Network) -> None:
     """In float64, where rounding is no reason to part."""
-    pixels = (255 * made_up_pictures(net.traced_size)).round().byte().permute(0, 2, 3, 1)
+    pixels = (255 * made_up_pictures(net.traced_size, net.image_channels)).round().byte().permute(0, 2, 3, 1)
     with torch.no_grad():
         wanted = copy.deepcopy(net).cpu().double()(net.real(pixels).double())
         found = copy.deepcopy(student).double()(pixels.permute(0, 3, 1, 2).double())
@@ -59,12 +59,12 @@ def _check(student: nn.Module, net: Network) -> None:
         raise ExportError(f"{FOLDER}/student.py gives something else than the student, by up to {apart:.2g}")
 
 
-def _program(student: nn.Module, size: tuple[int, int]) -> bytes:
+def _program(student: nn.Module, shape: tuple[int, int, int]) -> bytes:
     """For any number of images of one size."""
     buffer = io.BytesIO()
     with quietly():
         program = torch.export.export(
-            student, (torch.zeros(2, 3, *size),), dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False
+            student, (torch.zeros(2, *shape),), dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False
         )
         torch.export.save(program, buffer)
     return buffer.getvalue()

@@ -48,7 +48,8 @@ class LatencyModel:
 
 def predicted_bytes(net: Network, channels: Channels, widths: Mapping[str, int]) -> int:
     """Bytes of the exported int8 file when the groups have these widths."""
-    return OPERATOR_BYTES * len(net.nodes) + sum(weight_bytes(net, channels, widths, node) for node in net.weighted())
+    weights = sum(weight_bytes(net, channels, widths, node) for node in net.weighted())
+    return OPERATOR_BYTES * len(net.nodes) + weights + sum(node.attrs.stored_bytes() for node in net.nodes)
 
 
 def weight_bytes(net: Network, channels: Channels, widths: Mapping[str, int], node: Node) -> int:
@@ -102,9 +103,9 @@ class Workload:
 
     def _attending(self, node: Node, widths: Mapping[str, int]) -> float:
         """Millions of multiply-accumulates: each pixel's query with each key, and each pair's weight with the value."""
-        query, key, value = node.inputs
+        query, _, value = node.inputs
         channels = self.channels.width(query, widths) + self.channels.width(value, widths)
-        return self.pixels[query] * self.pixels[key] * channels / 1e6
+        return float(self.pixels[query] * node.attrs.keys * channels / 1e6)
 
     def _moved(self, node: Node, widths: Mapping[str, int]) -> float:
         return self._millions(node.name, widths) + sum(self._millions(name, widths) for name in node.inputs)

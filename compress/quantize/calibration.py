@@ -159,6 +159,8 @@ def _channels(net: Network, name: str) -> int:
             return 3
         case Channels.MAKES:
             return node.out_channels(net.weight(name))
+        case Channels.ARRANGES:
+            return int(node.attrs.made)
         case Channels.JOINS:
             return sum(_channels(net, other) for other in node.inputs)
         case Channels.PASSES | Channels.TIES | Channels.MIXES | Channels.GROUPS | Channels.SHARES:

@@ -4,7 +4,9 @@ It knows nothing of torch, ONNX or TFLite. `GraphBuilder` makes small graphs wit
 each tensor's scale from what a random image gives there.
 """
 
-from dataclasses import dataclass, field
+import base64
+import io
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +79,18 @@ def float_result(operator: QuantizedOperator, inputs: list[np.ndarray], shape: t
         case "layer_norm":
             return standard(x, (1,), operator.attrs.eps)
         case "attention":
-            return attention(*inputs, operator.attrs.heads, operator.attrs.scale)
+            return attention(*inputs, operator.attrs)
+        case "arrange" | "arrange_pixels":
+            return arranged(x, operator.attrs, shape)
+        case "roll":
+            return np.roll(x, (operator.attrs.down, operator.attrs.right), (2, 3))
+        case "channel_max":
+            return x.max(axis=1, keepdims=True)
+        case "local_affine":
+            factor, offset = (read(text) if text else None for text in (operator.attrs.factor, operator.attrs.offset))
+            return x * (1 if factor is None else factor) + (0 if offset is None else offset)
+        case "unpool":
+            return unpooled(x, inputs[1], operator.attrs.kernel)
         case "mul":
             return x * inputs[1]
         case "concat":
@@ -162,14 +175,71 @@ def standard(x: np.ndarray, axes: tuple[int, ...], eps: float) -> np.ndarray:
     return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
 
 
-def attention(query: np.ndarray, key: np.ndarray, value: np.ndarray, heads: int, scale: float) -> np.ndarray:
-    """Head by head: softmax over keys of query . key, times value."""
-    parts = []
-    for q, k, v in zip(*(np.split(each[0], heads) for each in (query, key, value)), strict=True):
-        scores = np.einsum("cyx,ck->yxk", q, k.reshape(len(k), -1)) * scale
-        powers = np.exp(scores - scores.max(-1, keepdims=True))
-        parts.append(np.einsum("yxk,ck->cyx", powers / powers.sum(-1, keepdims=True), v.reshape(len(v), -1)))
+def attention(query: np.ndarray, key: np.ndarray, value: np.ndarray, attrs: Any) -> np.ndarray:
+    """Row by row, where rows attend for themselves, and head by head: softmax of query . key, times value."""
+    if attrs.rows:
+        alone = replace(attrs, rows=False, added=())
+        rows = []
+        for row in range(query.shape[2]):
+            added = [each if len(each) == 1 else each[row : row + 1] for each in map(read, attrs.added)]
+            one = [each[:, :, row : row + 1] for each in (query, key, value)]
+            rows.append(_attention(*one, alone, added))
+        return np.concatenate(rows, axis=2)
+    return _attention(query, key, value, attrs, [read(each) for each in attrs.added])
+
+
+def _attention(query: np.ndarray, key: np.ndarray, value: np.ndarray, attrs: Any, added: list) -> np.ndarray:
+    parts, (_, _, *size) = [], query.shape
+    for head, (q, k, v) in enumerate(zip(*(np.split(each[0], attrs.heads) for each in (query, key, value)))):
+        scores = np.einsum("cq,ck->qk", q.reshape(len(q), -1), k.reshape(len(k), -1)) * attrs.scale
+        for each in added:
+            scores = scores + each[0, head if each.shape[1] > 1 else 0]
+        powers = np.exp(scores - scores.max())
+        total = {"keys": powers.sum(-1, keepdims=True), "pairs": powers.sum(), "nothing": None}[attrs.over]
+        weights = scores if total is None else powers / total
+        parts.append((v.reshape(len(v), -1) @ weights.T).reshape(-1, *size))
     return np.concatenate(parts)[None]
+
+
+def arranged(x: np.ndarray, attrs: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Value by value: from the digits of each place, in the parts that it runs through, to where it was."""
+    parts = [*attrs.channels, *attrs.height, *attrs.width]
+    result, digits = np.empty(shape), {}
+    for axis, (run, places) in enumerate(zip(attrs.order, np.indices(shape[1:]))):
+        for index in reversed(run):
+            digits[index], places = places % parts[index], places // parts[index]
+        assert not places.any(), axis
+    where, first = [], 0
+    for own in (attrs.channels, attrs.height, attrs.width):
+        place = 0
+        for index in range(first, first + len(own)):
+            place = place * parts[index] + digits[index]
+        where.append(np.broadcast_to(place, shape[1:]))
+        first += len(own)
+    result[0] = x[0][tuple(where)]
+    return result
+
+
+def unpooled(x: np.ndarray, before: np.ndarray, kernel: tuple[int, int]) -> np.ndarray:
+    """Window by window: the value goes to where the first of the largest was."""
+    result = np.zeros(before.shape)
+    for _, c, i, j in np.ndindex(x.shape):
+        rows, columns = (slice(k * n, (k + 1) * n) for k, n in zip((i, j), kernel))
+        window = before[0, c, rows, columns]
+        place = np.unravel_index(window.argmax(), window.shape)
+        result[0, c, rows, columns][place] = x[0, c, i, j]
+    return result
+
+
+def stored(values: np.ndarray) -> str:
+    """As a network keeps an array among its attributes: an .npy file in base64."""
+    stream = io.BytesIO()
+    np.save(stream, values.astype(np.float32))
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def read(text: str) -> np.ndarray:
+    return np.load(io.BytesIO(base64.b64decode(text))).astype(np.float64)
 
 
 def adaptive(x: np.ndarray, bins: tuple[int, int]) -> np.ndarray:
@@ -266,7 +336,20 @@ class GraphBuilder:
         if unary and unary.fixed:
             return unary.fixed
         source = self.tensors[operator.inputs[0]]
-        sharing = ("max_pool", "avg_pool", "adaptive_pool", "pad", "resize", "concat", "relu", "relu6")
+        sharing = (
+            "arrange",
+            "arrange_pixels",
+            "roll",
+            "channel_max",
+            "max_pool",
+            "avg_pool",
+            "adaptive_pool",
+            "pad",
+            "resize",
+            "concat",
+            "relu",
+            "relu6",
+        )
         shares = operator.op in sharing
         if shares or (unary and unary.inputs_scale):
             return source.scale, source.zero_point
@@ -331,11 +414,29 @@ class GraphBuilder:
     def bins(self, x: str, bins: tuple[int, int]) -> str:
         return self.add("adaptive_pool", (x,), (1, self.tensors[x].shape[1], *bins), attrs={"bins": bins})
 
-    def attention(self, query: str, key: str, value: str, heads: int) -> str:
+    def attention(self, query: str, key: str, value: str, heads: int, rows=False, over="keys", added=()) -> str:
+        """`added`: shapes of random constants."""
         (_, _, *size), (_, channels, *_) = self.tensors[query].shape, self.tensors[value].shape
-        keys = int(np.prod(self.tensors[key].shape[2:]))
-        attrs = {"heads": heads, "scale": 0.75, "keys": keys}
+        keys = self.tensors[key].shape[3] if rows else int(np.prod(self.tensors[key].shape[2:]))
+        constants = tuple(stored(self.random.normal(0, 0.5, shape)) for shape in added)
+        scale = 0.75 if over != "nothing" else 1 / keys
+        attrs = {"heads": heads, "scale": scale, "keys": keys, "rows": rows, "over": over, "added": constants}
         return self.add("attention", (query, key, value), (1, channels, *size), attrs=attrs)
+
+    def arrange(self, x: str, channels, height, width, order, op="arrange") -> str:
+        parts = [*channels, *height, *width]
+        shape = [int(np.prod([parts[index] for index in one])) for one in order]
+        attrs = {"channels": channels, "height": height, "width": width, "order": order}
+        return self.add(op, (x,), (1, *shape), attrs=attrs)
+
+    def unpool(self, x: str, before: str) -> str:
+        return self.add("unpool", (x, before), self.tensors[before].shape, attrs={"kernel": (2, 2)})
+
+    def local(self, x: str, factor=(), offset=()) -> str:
+        """Shapes of random constants."""
+        given = {"factor": factor, "offset": offset}
+        attrs = {name: stored(self.random.normal(0, 1, shape)) if shape else "" for name, shape in given.items()}
+        return self.add("local_affine", (x,), self.tensors[x].shape, attrs=attrs)
 
     def pad(self, x: str, height: tuple[int, int], width: tuple[int, int]) -> str:
         _, channels, *size = self.tensors[x].shape
@@ -351,4 +452,5 @@ class GraphBuilder:
     def one(self, op: str, x: str, **more) -> str:
         """relu, relu6, sigmoid, softmax, mean, and those of `unary_cases`."""
         shape = self.tensors[x].shape
-        return self.add(op, (x,), (1, shape[1], 1, 1) if op == "mean" else shape, **more)
+        made = {"mean": (1, shape[1], 1, 1), "channel_max": (1, 1, *shape[2:])}
+        return self.add(op, (x,), made.get(op, shape), **more)

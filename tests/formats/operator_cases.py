@@ -15,6 +15,12 @@ def _unary(name: str, case: str) -> Callable[[GraphBuilder, str], object]:
     return lambda b, x: b.one(name, x, attrs=unary_cases.UNARY[name].attrs[case])
 
 
+def _unpooled(b: GraphBuilder, **more) -> str:
+    """Of a map of even sides; rectified, many of its windows hold nothing but zeros."""
+    x = b.conv("image", 8, kernel=tuple(1 + size % 2 for size in b.size), padding=(0, 0), **more)
+    return b.unpool(b.conv(b.pool("max_pool", x), 8), x)
+
+
 CASES: dict[str, Callable[[GraphBuilder], object]] = {
     "conv": lambda b: b.conv("image", 8),
     "conv_1x1": lambda b: b.conv("image", 8, kernel=(1, 1), padding=(0, 0)),
@@ -57,6 +63,36 @@ CASES: dict[str, Callable[[GraphBuilder], object]] = {
     "attention": after_conv(lambda b, x: b.attention(x, b.conv("image", 8), b.conv("image", 4), heads=2)),
     "attention_reduced": after_conv(
         lambda b, x: b.attention(x, b.conv("image", 8, stride=(4, 4)), b.conv("image", 8, stride=(4, 4)), heads=4)
+    ),
+    "attention_in_rows": after_conv(lambda b, x: b.attention(x, b.conv("image", 8), b.conv("image", 4), 2, rows=True)),
+    "attention_in_windows": after_conv(
+        lambda b, x: b.attention(
+            x, x, x, 2, rows=True, added=((1, 2, b.size[1], b.size[1]), (b.size[0], 1, b.size[1], b.size[1]))
+        )
+    ),
+    "attention_over_pairs": after_conv(
+        lambda b, x: b.attention(*[b.pool("max_pool", x, kernel=(4, 4), stride=(4, 4))] * 3, 1, over="pairs")
+    ),
+    "attention_without_softmax": after_conv(lambda b, x: b.attention(x, x, x, 2, over="nothing")),
+    "roll": after_conv(lambda b, x: b.one("roll", x, attrs={"down": -3, "right": 4})),
+    "channel_max": after_conv(lambda b, x: b.one("channel_max", x)),
+    "local_affine": after_conv(lambda b, x: b.local(x, (8, 1, b.size[1]), (1, *b.size))),
+    "unpool": lambda b: _unpooled(b),
+    "unpool_rectified": lambda b: _unpooled(b, activation="relu"),
+    "arrange_to_windows": after_conv(
+        lambda b, x: b.arrange(b.resize(x, (8, 12)), (8,), (2, 4), (3, 4), ((0,), (1, 3), (2, 4)), op="arrange_pixels")
+    ),
+    "arrange_to_tokens": after_conv(
+        lambda b, x: b.arrange(x, (8,), b.size[:1], b.size[1:], ((0,), (), (1, 2)), op="arrange_pixels")
+    ),
+    "arrange_shuffled_pixels": after_conv(
+        lambda b, x: b.arrange(x, (2, 2, 2), b.size[:1], b.size[1:], ((0,), (3, 1), (4, 2)))
+    ),
+    "arrange_unshuffled_pixels": after_conv(
+        lambda b, x: b.arrange(b.resize(x, (8, 12)), (8,), (4, 2), (6, 2), ((0, 2, 4), (1,), (3,)))
+    ),
+    "arrange_channels_as_pixels": after_conv(
+        lambda b, x: b.arrange(x, (8,), b.size[:1], b.size[1:], ((1, 2), (), (0,)))
     ),
     "mul": after_conv(lambda b, x: b.join("mul", x, b.conv("image", 8))),
     "mul_broadcast": after_conv(lambda b, x: b.join("mul", b.one("sigmoid", b.one("mean", x)), x)),

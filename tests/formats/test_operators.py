@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from integer_reference import GraphBuilder, run_reference
+from integer_reference import GraphBuilder, read, run_reference
 from operator_cases import CASES, u_shape
 from torch.nn import functional as F
 from unary_cases import UNARY
@@ -61,9 +61,23 @@ def run_torch(graph, image):
         elif op.op == "layer_norm":
             y = F.layer_norm(x[0].permute(0, 2, 3, 1), x[0].shape[1:2], eps=a.eps).permute(0, 3, 1, 2)
         elif op.op == "attention":
-            q, k, v = (each.flatten(2).transpose(1, 2).unflatten(2, (a.heads, -1)).transpose(1, 2) for each in x)
-            attended = torch.softmax(q @ k.transpose(2, 3) * a.scale, -1) @ v
-            y = attended.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, size)
+            apart = [each.transpose(1, 2).flatten(0, 1)[:, :, None] if a.rows else each for each in x]
+            q, k, v = (each.flatten(2).mT.unflatten(2, (a.heads, -1)).transpose(1, 2) for each in apart)
+            scores = q @ k.mT * a.scale + sum(torch.from_numpy(read(each)).float() for each in a.added)
+            weights = {"keys": lambda s: s.softmax(-1), "nothing": lambda s: s,
+                       "pairs": lambda s: s.flatten(2).softmax(-1).view(s.shape)}[a.over](scores)  # fmt: skip
+            attended = (weights @ v).transpose(1, 2).flatten(2).mT
+            y = attended.transpose(0, 1)[None].reshape(1, -1, *size) if a.rows else attended.unflatten(2, size)
+        elif op.op in ("arrange", "arrange_pixels"):
+            parts = x[0].reshape(*a.channels, *a.height, *a.width)
+            y = parts.permute([index for one in a.order for index in one]).reshape(graph.tensors[op.output].shape)
+        elif op.op == "roll":
+            y = x[0].roll((a.down, a.right), (2, 3))
+        elif op.op == "unpool":
+            y = F.max_unpool2d(x[0], F.max_pool2d(x[1], 2, return_indices=True)[1], 2)
+        elif op.op == "local_affine":
+            factor, offset = (torch.from_numpy(read(text)).float() if text else None for text in (a.factor, a.offset))
+            y = x[0] * (1 if factor is None else factor) + offset
         elif op.op == "pad":
             y = F.pad(x[0], (*a.width, *a.height))
         elif op.op in UNARY:
@@ -75,6 +89,7 @@ def run_torch(graph, image):
                 "sub": lambda x: x[0] - x[1],
                 "mul": lambda x: x[0] * x[1],
                 "concat": lambda x: torch.cat(x, 1),
+                "channel_max": lambda x: x[0].amax(1, keepdim=True),
                 "mean": lambda x: x[0].mean((2, 3), keepdim=True),
                 "relu": lambda x: torch.relu(x[0]),
                 "relu6": lambda x: F.relu6(x[0]),

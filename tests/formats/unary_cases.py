@@ -57,7 +57,16 @@ UNARY = {
         {"": nn.LeakyReLU(), "_steep": nn.LeakyReLU(0.3, inplace=True)},
         {"": {"negative_slope": 0.01}, "_steep": {"negative_slope": 0.3}},
     ),
-    "elu": Unary(lambda x, a: np.where(x > 0, x, np.expm1(np.minimum(x, 0))), {"": nn.ELU()}, {"": {}}),
+    "elu": Unary(
+        lambda x, a: a.scale * np.where(x > 0, x, a.alpha * np.expm1(np.minimum(a.input_scale * x, 0))),
+        {"": nn.ELU(), "_half": nn.ELU(0.5), "_selu": nn.SELU(), "_celu": nn.CELU(2.0)},
+        {
+            "": {"alpha": 1.0, "scale": 1.0, "input_scale": 1.0},
+            "_half": {"alpha": 0.5, "scale": 1.0, "input_scale": 1.0},
+            "_selu": {"alpha": 1.6732632423543772, "scale": 1.0507009873554805, "input_scale": 1.0},
+            "_celu": {"alpha": 2.0, "scale": 1.0, "input_scale": 0.5},
+        },
+    ),
     "tanh": Unary(lambda x, a: np.tanh(x), {"": nn.Tanh()}, {"": {}}, fixed=(1 / 128, 0)),
     "clamp": Unary(
         lambda x, a: np.clip(x, a.lowest, a.highest),

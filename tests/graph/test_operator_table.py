@@ -115,6 +115,34 @@ def halved_and_resized(mode: str, **more) -> nn.Module:
     return Adding(nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode=mode, **more))
 
 
+def in_windows(x):
+    """Each window of 4x4 pixels for itself."""
+    apart = x.unflatten(3, (4, 4)).unflatten(2, (3, 4)).permute(0, 2, 4, 3, 5, 1).reshape(-1, 16, 2, 8).transpose(1, 2)
+    attended = F.scaled_dot_product_attention(apart, apart, apart, torch.linspace(-1, 1, 512).view(2, 16, 16))
+    together = attended.transpose(1, 2).reshape(-1, 3, 4, 4, 4, 16).permute(0, 5, 1, 3, 2, 4)
+    return together.reshape(-1, 16, *SIZE)
+
+
+class Of(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def shuffled(x):
+    return torch.cat([F.max_pool2d(F.pixel_shuffle(x, 2), 2)] * 4, 1)
+
+
+def unpooled(a, b):
+    values, places = F.max_pool2d(b, 2, return_indices=True)
+    return F.max_unpool2d(F.max_pool2d(a, 2) + values, places, 2)
+
+
 MODULES = {
     "conv": Adding(nn.Conv2d(16, 16, 3, padding=2, dilation=2)),
     "conv depthwise": Adding(nn.Conv2d(16, 16, 3, padding=1, groups=16)),
@@ -126,6 +154,13 @@ MODULES = {
     "group_norm": before_a_convolution(nn.GroupNorm(4, 16)),
     "layer_norm": before_a_convolution(OverChannels()),
     "attention": before_a_convolution(Attending()),
+    "attention in windows": before_a_convolution(Of(in_windows)),
+    "arrange": before_a_convolution(Of(shuffled)),
+    "arrange_pixels": before_a_convolution(Of(lambda x: x.unflatten(2, (3, 4)).transpose(2, 3).flatten(2, 3))),
+    "roll": Adding(Of(lambda x: x.roll((2, -3), (2, 3)))),
+    "channel_max": Joining(lambda a, b: a.amax(1, keepdim=True) * b),
+    "local_affine": before_a_convolution(Of(lambda x: x * torch.linspace(0.5, 2, 16) + 1)),
+    "unpool": Joining(unpooled),
     "concat": Joining(lambda a, b: torch.cat([a, b], 1)),
     "mul by one channel": Attended(),
     "concat sigmoid": Joining(lambda a, b: torch.cat([a + b, torch.sigmoid(b)], 1)),

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from compress.load.axes import Part, View, broadcast, channel_order
+from compress.graph.operators.shape import ArrangeAttributes
+from compress.load.axes import Part, View, broadcast
 
 SHAPE = (12, 4, 6)
 
@@ -89,8 +90,40 @@ def test_two_views_join_where_their_maps_do(left, right, fits):
     assert (broadcast(left, right) is not None) == fits
 
 
-def test_the_channels_of_a_shuffled_dimension_are_told_in_its_order():
-    shuffled = View.of_map("x", (6, 2, 2)).reshaped((1, 2, 3, 4)).permuted((0, 2, 1, 3)).reshaped((1, 6, 4))
-    assert channel_order(shuffled.dims[1]) == [0, 3, 1, 4, 2, 5]
-    assert channel_order(shuffled.dims[2]) == []
-    assert channel_order(()) == [0]
+def arranged(the_map: np.ndarray, a: ArrangeAttributes) -> np.ndarray:
+    """What an arrangement makes of a map [C, H, W]."""
+    apart = the_map.reshape(*a.channels, *a.height, *a.width)
+    turned = apart.transpose([index for one in a.order for index in one])
+    sizes = (*a.channels, *a.height, *a.width)
+    return turned.reshape([int(np.prod([sizes[index] for index in one])) for one in a.order])
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_an_arranged_map_holds_the_same_tensor(seed):
+    view, the_map, wanted = moved(seed)
+    places = np.random.default_rng(seed).integers(0, 3, wanted.ndim)
+    groups = [[index for index, place in enumerate(places) if place == axis] for axis in range(3)]
+    attributes, result = view.arranged(groups)
+    assert result.shape == tuple(int(np.prod([wanted.shape[index] for index in group])) for group in groups)
+    np.testing.assert_array_equal(np.broadcast_to(read(result, arranged(the_map, attributes)), wanted.shape), wanted)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_tensor_that_is_told_like_another_is_still_the_same(seed):
+    view, the_map, wanted = moved(seed)
+    for more in range(20):
+        other = moved(100 * seed + more)[0].reshaped(wanted.shape)
+        if other and (found := view.like(other)):
+            attributes, result = found
+            assert (result.dims, result.shape) == (other.dims, other.shape)
+            np.testing.assert_array_equal(
+                np.broadcast_to(read(result, arranged(the_map, attributes)), wanted.shape), wanted
+            )
+
+
+def test_what_is_the_same_everywhere_stays_so_when_it_is_told_like_a_map():
+    gate = View.of_map("g", (1, 1, 1, 12)).reshaped((1, 12, 1, 1))
+    attributes, result = gate.like(View.of_map("x", (1, *SHAPE)))
+    assert result.shape == (12, 1, 1)
+    assert result.dims == ((), (Part("c", 12),), (), ())
+    assert attributes.order == ((0,), (), ())

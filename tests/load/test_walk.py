@@ -79,6 +79,58 @@ def shuffled(x):
 def with_random(norm):
     for each in norm.parameters():
         nn.init.uniform_(each)
+
+
+def _windows():
+    place = torch.stack(torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")).flatten(1)
+    apart = place[:, :, None] - place[:, None] + 3
+    return {"qkv": nn.Linear(16, 48), "table": nn.Parameter(torch.rand(49, 2)), "norm": nn.LayerNorm(16),
+            "index": nn.Parameter((apart[0] * 7 + apart[1]).float(), requires_grad=False)}  # fmt: skip
+
+
+def in_windows(x):
+    """[1, H, W, C] -> [windows, 16, C]"""
+    return x.view(1, 2, 4, 3, 4, x.shape[-1]).permute(0, 1, 3, 2, 4, 5).reshape(6, 16, x.shape[-1])
+
+
+def windowed(m, x):
+    """A block of Swin: windows of 4x4 pixels, shifted by two; pixels that did not lie beside each other are masked."""
+    part = torch.zeros(1, *SIZE, 1)
+    for number, (rows, columns) in enumerate([(slice(-4), slice(-2, None)), (slice(-2, None), slice(-4))], 1):
+        part[:, rows, columns] = number
+    part = in_windows(part).squeeze(-1)
+    mask = ((part[:, None] - part[:, :, None]) != 0) * -100.0
+    y = torch.roll(m.norm(x.permute(0, 2, 3, 1)), (-2, -2), (1, 2))
+    q, k, v = m.qkv(in_windows(y)).reshape(6, 16, 3, 2, 8).permute(2, 0, 3, 1, 4)
+    scores = q * 8**-0.5 @ k.transpose(-2, -1) + m.table[m.index.long().view(-1)].view(16, 16, 2).permute(2, 0, 1)
+    scores = (scores.view(1, 6, 2, 16, 16) + mask[:, None]).view(6, 2, 16, 16).softmax(-1)
+    y = (scores @ v).transpose(1, 2).reshape(6, 16, 16)
+    y = y.view(1, 2, 3, 4, 4, 16).permute(0, 1, 3, 2, 4, 5).reshape(1, *SIZE, 16)
+    return x + torch.roll(y, (2, 2), (1, 2)).permute(0, 3, 1, 2)
+
+
+def channel_attention(m, x):
+    """As DANet's: channels that are least alike count most."""
+    scores = torch.bmm(x.flatten(2), tokens(x)) / 10
+    scores = torch.max(scores, -1, keepdim=True)[0].expand_as(scores) - scores
+    return x + torch.bmm(scores.softmax(-1), x.flatten(2)).view(x.shape)
+
+
+def over_pairs(m, x):
+    """As MA-Net's, which reads the result's tokens as if they were a map."""
+    scores = torch.matmul(tokens(x), x.flatten(2)) / 10
+    scores = F.softmax(scores.view(1, -1), 1).view(1, 96, 96)
+    return x + torch.matmul(scores, tokens(x)).reshape(x.shape) * 9
+
+
+def standard(x, dims):
+    apart = x - x.mean(dims, keepdim=True)
+    return apart / torch.sqrt(apart.pow(2).mean(dims, keepdim=True) + 1e-6)
+
+
+def _norm_of_map():
+    norm = nn.LayerNorm([16, *SIZE])
+    nn.init.uniform_(norm.weight, 0.5, 2)
     return norm
 
 
@@ -134,6 +186,99 @@ FUNCTIONS = {
         lambda m, x: torch.cat([shuffled(x) + x, shuffled(x) * shuffled(x).mean((2, 3), keepdim=True)], 1)[:, 8:24],
         None,
     ),
+    "swin's windows, shifted and masked": (windowed, _windows),
+    "focus": (
+        lambda m, x: m.mixed(torch.cat([x[:, :, ::2, ::2], x[:, :, 1::2, ::2], x[:, ::3, ::2, 1::2]], 1)),
+        lambda: {"mixed": nn.Sequential(nn.Conv2d(38, 16, 1), nn.Upsample(SIZE))},
+    ),
+    "pixels shuffled": (
+        lambda m, x: F.pixel_unshuffle(F.conv2d(F.pixel_shuffle(x, 2), torch.ones(4, 4, 1, 1)), 2),
+        None,
+    ),
+    "channels shuffled by torch": (lambda m, x: x * F.channel_shuffle(x, 4), None),
+    "class token": (
+        lambda m, x: (
+            as_map((torch.cat([m.token, tokens(x)], 1) + m.place)[:, 1:])
+            + (torch.cat([m.token, tokens(x)], 1) + m.place)[:, 0, :, None, None]
+        ),
+        lambda: {"token": nn.Parameter(torch.rand(1, 1, 16)), "place": nn.Parameter(torch.rand(1, 97, 16))},
+    ),
+    "coordinates": (
+        lambda m, x: m.mixed(torch.cat([m.places, x, x * 2], 1)),
+        lambda: {"places": nn.Parameter(torch.rand(1, 2, *SIZE)), "mixed": nn.Conv2d(34, 16, 1)},
+    ),
+    "attention of channels": (channel_attention, None),
+    "attention over pairs": (over_pairs, None),
+    "no softmax": (lambda m, x: as_map(tokens(x) @ x.flatten(2) / 96 @ tokens(x)), None),
+    "a mask": (
+        lambda m, x: as_map(
+            F.scaled_dot_product_attention(*[tokens(x)] * 3, attn_mask=torch.ones(96, 96, dtype=torch.bool).tril())
+        ),
+        None,
+    ),
+    "a mask that is filled in": (
+        lambda m, x: as_map(
+            (tokens(x) @ x.flatten(2)).masked_fill(torch.ones(96, 96).triu(1) > 0, float("-inf")).softmax(-1)
+            @ tokens(x)
+        ),
+        None,
+    ),
+    "attention along an axis": (
+        lambda m, x: F.scaled_dot_product_attention(*[x.permute(0, 3, 2, 1)] * 3).permute(0, 3, 2, 1),
+        None,
+    ),
+    "largest and mean": (
+        lambda m, x: (
+            x * torch.sigmoid(torch.cat([x.mean(1, keepdim=True), x.max(1, keepdim=True)[0]], 1).sum(1, True))
+            + x.amax((2, 3), keepdim=True)
+            + x.mean(3, keepdim=True)
+            + x.amax(2, keepdim=True)
+        ),
+        None,
+    ),
+    "sums of groups of channels": (lambda m, x: torch.cat([x.view(1, 4, 4, *SIZE).sum(1)] * 4, 1), None),
+    "softmax over pixels": (lambda m, x: x * x.flatten(2).softmax(-1).view(x.shape) * 50, None),
+    "transposed": (lambda m, x: torch.relu(x.transpose(2, 3).reshape(1, 16, 8, 12)) + x, None),
+    "tokens in another order": (
+        lambda m, x: F.avg_pool2d(x.unflatten(2, (2, 4)).transpose(2, 3).flatten(2, 3), 1),
+        None,
+    ),
+    "norm of the whole map": (lambda m, x: m.norm(x), lambda: {"norm": _norm_of_map()}),
+    "a convolution along one axis": (
+        lambda m, x: x * m.eca(x.mean((2, 3)).unsqueeze(1)).transpose(1, 2).unsqueeze(-1),
+        lambda: {"eca": nn.Conv1d(1, 1, 3, padding=1)},
+    ),
+    "unpooled": (lambda m, x: F.max_unpool2d(*F.max_pool2d(x.relu(), 2, return_indices=True), 2), None),
+    "rolled": (lambda m, x: torch.roll(x, (3, -1), (3, 2)), None),
+    "expanded and joined": (
+        lambda m, x: m.mixed(torch.cat([x, x.mean((2, 3), keepdim=True).expand_as(x)], 1)),
+        lambda: {"mixed": nn.Conv2d(32, 16, 1)},
+    ),
+    "padded with channels last": (
+        lambda m, x: F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 2, 0, 2))[:, :8, 1:13].permute(0, 3, 1, 2),
+        None,
+    ),
+    "nearest, exactly": (lambda m, x: F.max_pool2d(F.interpolate(x, scale_factor=2, mode="nearest-exact"), 2), None),
+    "a constant that varies over the map": (
+        lambda m, x: x + m.places,
+        lambda: {"places": nn.Parameter(torch.rand(1, 1, *SIZE))},
+    ),
+    "gelu in pieces": (lambda m, x: x * 0.5 * (1.0 + torch.erf(x / 2**0.5)), None),
+    "gelu by tanh in pieces": (
+        lambda m, x: 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * torch.pow(x, 3)))),
+        None,
+    ),
+    "mish in pieces": (lambda m, x: x * torch.tanh(F.softplus(x)), None),
+    "layer norm in pieces": (
+        lambda m, x: m.weight[:, None, None] * standard(x, 1) + 0.1,
+        lambda: {"weight": nn.Parameter(torch.rand(16))},
+    ),
+    "layer norm by variance": (
+        lambda m, x: (x - x.mean(1, keepdim=True)) * torch.rsqrt(x.var(1, unbiased=False, keepdim=True) + 1e-6),
+        None,
+    ),
+    "instance norm in pieces": (lambda m, x: standard(x, (2, 3)), None),
+    "tokens' norm in pieces": (lambda m, x: as_map(standard(tokens(x), -1)), None),
     "dropouts": (lambda m, x: F.dropout2d(F.dropout(x, 0.5, False), 0.5, False), None),
 }
 
@@ -186,25 +331,21 @@ def test_what_the_output_does_not_need_is_not_read():
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda m, x: torch.roll(x, 1, 2), r"roll: operator aten.roll.default is not supported"),
-        (lambda m, x: x + torch.rand(1, 1, *SIZE), "with a constant that varies over the map"),
-        (lambda m, x: x.transpose(2, 3).reshape(x.shape), "divides an axis unevenly"),
-        (lambda m, x: x.repeat(1, 1, 1, 1), "repeat.default is not supported"),
-        (lambda m, x: F.max_pool2d(x.reshape(1, 2, 64, 12), 1).reshape(x.shape), "that is no map"),
+        (lambda m, x: torch.cumsum(x, 2), r"cumsum: operator aten.cumsum.default is not supported"),
+        (lambda m, x: x.mean((2, 3), keepdim=True) + torch.rand(1, 1, *SIZE), "with a constant that is larger than it"),
+        (lambda m, x: x @ torch.rand(16, 12, 12), "several matrices"),
+        (lambda m, x: x.repeat(1, 2, 1, 1)[:, :16], "of more than one value"),
+        (lambda m, x: F.max_pool2d(x.reshape(2, 8, *SIZE), 1).reshape(x.shape), "that is no map"),
         (lambda m, x: x / x, "div.Tensor of two tensors"),
         (lambda m, x: F.dropout(x, 0.5, True), "on in evaluation"),
-        (lambda m, x: x[:, ::2].repeat(1, 2, 1, 1), "in steps"),
-        (lambda m, x: tokens(x).softmax(1).transpose(1, 2).reshape(x.shape), "along dimension 1"),
+        (lambda m, x: F.layer_norm(x, [8, 12]), "over several dimensions but not all"),
+        (lambda m, x: as_map((tokens(x) @ x.flatten(2)).softmax(1) @ tokens(x)), "of attention scores over queries"),
+        (lambda m, x: F.max_unpool2d(*F.max_pool2d(x, 3, 1, 1, return_indices=True), 1), "of windows that overlap"),
     ],
 )
 def test_what_cannot_be_said_is_named_with_the_reason(function, message):
     with pytest.raises(ModelError, match=message):
         checked(Net(function))
-
-
-def test_all_that_is_not_known_is_named_at_once():
-    with pytest.raises(ModelError, match=r"roll.*; .*cumsum.* are not supported"):
-        checked(Net(lambda m, x: torch.roll(x, 1, 2) + torch.cumsum(x, 2)))
 
 
 @pytest.mark.parametrize(
@@ -219,3 +360,15 @@ def test_a_transposed_convolution_is_read_without_groups_and_dilation(settings):
     net = checked(Net(lambda m, x: F.max_pool2d(m.up(x), 2), lambda: {"up": nn.ConvTranspose2d(16, 16, 3, **settings)}))
     attributes = net.by_name["up"].attrs
     assert (attributes.groups, attributes.dilation) == (1, (1, 1))
+
+
+def test_a_norm_in_pieces_is_one_operator():
+    net = checked(Net(lambda m, x: standard(x, 1)))
+    assert [node.op for node in net.nodes] == ["input", "conv", "conv", "layer_norm", "conv", "softmax"]
+
+
+def test_all_that_is_not_known_is_named_at_once_with_its_line():
+    with pytest.raises(
+        ModelError, match=r"cumsum at test_walk.py:\d+: .*; sort at test_walk.py:\d+: .* are not supported"
+    ):
+        checked(Net(lambda m, x: torch.cumsum(x, 2) + torch.sort(x, 2)[0]))

@@ -1,4 +1,4 @@
-"""A dozen small networks, each built as a family of public architectures is, go the whole way."""
+"""Small networks, each built as a family of public architectures is, go the whole way."""
 
 import pytest
 import torch
@@ -167,6 +167,64 @@ class Dual(nn.Module):
         return F.interpolate(self.head(self.gamma * out + f), x.shape[2:], mode="bilinear")
 
 
+class ClassToken(nn.Module):
+    """ViT's, as DPT reads it: a token of the whole image beside those of patches, and places learned for all."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(3, 16, 4, 4), nn.Conv2d(16, 3, 1)
+        self.token, self.places = nn.Parameter(torch.randn(1, 1, 16)), nn.Parameter(torch.randn(1, 65, 16))
+        self.norm, self.attention = nn.LayerNorm(16), nn.MultiheadAttention(16, 2, batch_first=True)
+        self.wide, self.narrow, self.read = nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(32, 16)
+
+    def forward(self, x):
+        f = self.patches(x)
+        t = torch.cat([self.token.expand(len(x), -1, -1), f.flatten(2).transpose(1, 2)], 1) + self.places
+        y = self.norm(t)
+        t = t + self.attention(y, y, y, need_weights=False)[0]
+        t = t + self.narrow(F.gelu(self.wide(self.norm(t))))
+        whole = t[:, :1].expand_as(t[:, 1:])
+        t = F.gelu(self.read(torch.cat([t[:, 1:], whole], -1)))
+        return F.interpolate(self.head(t.transpose(1, 2).reshape(f.shape)), x.shape[2:], mode="bilinear")
+
+
+class Windows(nn.Module):
+    """Swin's block, its windows shifted, with a bias for places within them; then four pixels become one."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.norm, self.qkv = nn.Conv2d(3, 16, 2, 2), nn.LayerNorm(16), nn.Linear(16, 48)
+        self.bias, self.out = nn.Parameter(torch.randn(2, 16, 16)), nn.Linear(16, 16)
+        self.merge, self.head = nn.Linear(64, 32), nn.Conv2d(32, 3, 1)
+
+    def forward(self, x):
+        f = self.patches(x).permute(0, 2, 3, 1)
+        y = torch.roll(self.norm(f), (-2, -2), (1, 2))
+        y = y.view(-1, 4, 4, 4, 4, 16).permute(0, 1, 3, 2, 4, 5).reshape(-1, 16, 16)
+        q, k, v = self.qkv(y).reshape(-1, 16, 3, 2, 8).permute(2, 0, 3, 1, 4)
+        y = torch.softmax(q @ k.transpose(-2, -1) * 8**-0.5 + self.bias, -1) @ v
+        y = self.out(y.transpose(1, 2).reshape(-1, 16, 16))
+        y = y.view(-1, 4, 4, 4, 4, 16).permute(0, 1, 3, 2, 4, 5).reshape(f.shape)
+        f = f + torch.roll(y, (2, 2), (1, 2))
+        four = [f[:, i::2, j::2] for i in range(2) for j in range(2)]
+        f = self.merge(torch.cat(four, -1)).permute(0, 3, 1, 2)
+        return F.interpolate(self.head(f), x.shape[2:], mode="bilinear")
+
+
+class Unpooled(nn.Module):
+    """SegNet's: pixels go back to where the largest came from."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = block(3, 16), block(16, 16)
+        self.third, self.head = nn.Conv2d(16, 64, 3, padding=1), nn.Conv2d(16, 3, 3, padding=1)
+
+    def forward(self, x):
+        f, places = F.max_pool2d(self.first(x), 2, return_indices=True)
+        low = F.pixel_shuffle(self.third(F.max_pool2d(self.second(f), 2)), 2)
+        return self.head(F.max_unpool2d(low, places, 2))
+
+
 NETWORKS = {
     "U-Net": UNet,
     "U-Net, aligned corners": lambda: UNet(lambda x, size: F.interpolate(x, size, mode="bilinear", align_corners=True)),
@@ -180,6 +238,9 @@ NETWORKS = {
     "channels last": ChannelsLast,
     "shuffled channels": Shuffled,
     "attention by position": Dual,
+    "class token": ClassToken,
+    "windows": Windows,
+    "unpooled": Unpooled,
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from compress.graph.operators.constant import in_torch, unpacked
 from compress.graph.operators.operator import (
     Attributes,
     Channels,
@@ -19,6 +20,7 @@ from compress.graph.operators.operator import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from compress.graph.quantized import QuantizedOperator, TensorSpec
@@ -26,44 +28,94 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttentionAttributes(Attributes):
-    """`heads`: into how many parts the channels are divided, each attending for itself. `scale`: of the products,
-    before softmax. `keys`: how many pixels keys and values have at the traced size."""
+    """What the products of queries and keys become on their way.
+
+    heads    into how many parts the channels are divided, each attending for itself
+    scale    of the products
+    keys     how many pixels keys and values have, at the traced size; of a row, if `rows`
+    rows     every row of the map attends for itself (rows are windows, then), else the whole map does
+    over     of what the weights of the values sum to one: "keys", for each query; "pairs" of them; or "nothing": the
+             products themselves
+    added    to the scaled products: constants [rows or 1, heads or 1, queries, keys], packed
+    """
 
     heads: int
     scale: float
     keys: int
+    rows: bool = False
+    over: str = "keys"
+    added: tuple[str, ...] = ()
+
+    def stored_bytes(self) -> int:
+        return sum(4 * int(unpacked(each).size) for each in self.added)
 
 
 def _attention(x: Sequence[Tensor], a: AttentionAttributes) -> Tensor:
+    import torch
     from torch.nn import functional as F
 
-    query, key, value = (each.flatten(2).unflatten(1, (a.heads, -1)).mT for each in x)
-    attended = F.scaled_dot_product_attention(query, key, value, scale=a.scale)
-    return attended.mT.flatten(1, 2).unflatten(2, x[0].shape[2:])
+    def by_head(each: Tensor) -> Tensor:  # [N, rows, heads, pixels, channels]
+        rows = each if a.rows else each.flatten(2).unsqueeze(2)
+        return rows.unflatten(1, (a.heads, -1)).permute(0, 3, 1, 4, 2)
+
+    query, key, value = map(by_head, x)
+    added = [torch.from_numpy(unpacked(each).copy()).to(query) for each in a.added]
+    if a.over == "keys":
+        mask = sum(added[1:], added[0]) if added else None
+        attended = F.scaled_dot_product_attention(query, key, value, mask, scale=a.scale)
+    else:
+        scores = sum(added, query @ key.mT * a.scale)
+        if a.over == "pairs":
+            scores = torch.softmax(scores.flatten(-2), -1).view(scores.shape)
+        attended = scores @ value
+    return attended.permute(0, 2, 4, 1, 3).reshape(len(x[0]), -1, *x[0].shape[2:])
+
+
+def _rows(node: QuantizedOperator, result: TensorSpec) -> tuple[int, int]:
+    """How many attend for themselves, and how many queries each has."""
+    _, _, height, width = result.shape
+    return (height, width) if node.attrs.rows else (1, height * width)
 
 
 def _onnx(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[OnnxForm, ...]:
     import numpy as np
 
-    def reshaped(value: int) -> OnnxForm:
-        return OnnxForm("Reshape", constants=(by_head,), reads=(value,))
+    a = node.attrs
+    rows, queries = _rows(node, result)
+    forms: list[OnnxForm] = []
 
-    by_head = np.array((1, node.attrs.heads, channels_of(source, node), -1), np.int64)
-    of_values = np.array((1, node.attrs.heads, channels_of(result, node), -1), np.int64)
-    turned = {"perm": (0, 1, 3, 2)}
-    return (
-        reshaped(0),
-        OnnxForm("Transpose", turned),
-        reshaped(1),
-        OnnxForm("MatMul", reads=(4, 5)),
-        OnnxForm("Mul", constants=(np.float32(node.attrs.scale),)),
-        OnnxForm("Softmax", {"axis": -1}),
-        OnnxForm("Reshape", constants=(of_values,), reads=(2,)),
-        OnnxForm("Transpose", turned),
-        OnnxForm("MatMul", reads=(8, 10)),
-        OnnxForm("Transpose", turned),
-        OnnxForm("Reshape", constants=(np.array(result.shape, np.int64),)),
-    )
+    def add(op_type: str, *constants: Any, reads: Sequence[int] = (), **attributes: Any) -> int:
+        forms.append(OnnxForm(op_type, attributes, constants, reads=tuple(reads)))
+        return len(forms) + 2
+
+    def to(shape: Sequence[int], reads: Sequence[int] = ()) -> int:
+        return add("Reshape", np.array(shape, np.int64), reads=reads)
+
+    def by_head(value: int, channels: int, turned: bool) -> int:
+        """[rows, heads, pixels, channels], or the last two the other way round."""
+        if rows == 1:
+            whole = to((1, a.heads, channels, -1), [value])
+            return add("Transpose", perm=(0, 1, 3, 2)) if turned else whole
+        to((a.heads, channels, rows, -1), [value])
+        return add("Transpose", perm=(2, 0, 3, 1) if turned else (2, 0, 1, 3))
+
+    query = by_head(0, channels_of(source, node), turned=True)
+    key = by_head(1, channels_of(source, node), turned=False)
+    add("MatMul", reads=(query, key))
+    scores = add("Mul", np.float32(a.scale))
+    for constant in _added(node):
+        scores = add("Add", constant)
+    if a.over == "pairs":
+        to((rows, a.heads, queries * a.keys))
+        add("Softmax", axis=-1)
+        scores = to((rows, a.heads, queries, a.keys))
+    elif a.over == "keys":
+        scores = add("Softmax", axis=-1)
+    value = by_head(2, channels_of(result, node), turned=True)
+    add("MatMul", reads=(scores, value))
+    add("Transpose", perm=(0, 1, 3, 2) if rows == 1 else (1, 3, 0, 2))
+    to(result.shape)
+    return tuple(forms)
 
 
 def channels_of(spec: TensorSpec, node: QuantizedOperator) -> int:
@@ -71,40 +123,72 @@ def channels_of(spec: TensorSpec, node: QuantizedOperator) -> int:
     return spec.shape[1] // int(node.attrs.heads)
 
 
+def _added(node: QuantizedOperator) -> list[np.ndarray]:
+    return [unpacked(each) for each in node.attrs.added]
+
+
 def _tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[TfliteForm, ...]:
-    heads, keys = node.attrs.heads, node.attrs.keys
+    a = node.attrs
     _, channels, height, width = result.shape
-    queries, wide, deep = height * width, channels_of(source, node), channels_of(result, node)
+    rows, queries = _rows(node, result)
+    wide, deep = channels_of(source, node), channels_of(result, node)
+    forms: list[TfliteForm] = []
 
-    def one(code: str, options: str, fields: dict[str, Any], shape: tuple[int, ...] = (), **more: Any) -> TfliteForm:
-        return TfliteForm(code, (options, fields), shape=shape, in_float=True, **more)
+    def add(code: str, options: str, fields: dict[str, Any], shape: tuple[int, ...] = (), **more: Any) -> int:
+        forms.append(TfliteForm(code, (options, fields), shape=shape, in_float=True, **more))
+        return len(forms) + 2
 
-    def by_head(value: int, count: int, each: int) -> tuple[TfliteForm, TfliteForm]:
-        flat, turned = (1, count, heads, each), (1, heads, count, each)
-        return (
-            one("RESHAPE", "ReshapeOptions", {}, flat, after=(flat,), reads=(value,)),
-            one("TRANSPOSE", "TransposeOptions", {}, turned, after=((0, 2, 1, 3),)),
-        )
+    def to(shape: tuple[int, ...], reads: tuple[int, ...] = ()) -> int:
+        return add("RESHAPE", "ReshapeOptions", {}, shape, after=(shape,), reads=reads)
 
-    scores = (1, heads, queries, keys)
-    return (
-        *by_head(0, queries, wide),
-        *by_head(1, keys, wide),
-        one("BATCH_MATMUL", "BatchMatMulOptions", {"adjY": True}, scores, reads=(4, 6)),
-        one("MUL", "MulOptions", {}, scores, reals=(node.attrs.scale,)),
-        one("SOFTMAX", "SoftmaxOptions", {"beta": 1.0}, scores),
-        *by_head(2, keys, deep),
-        one("BATCH_MATMUL", "BatchMatMulOptions", {}, (1, heads, queries, deep), reads=(9, 11)),
-        one("TRANSPOSE", "TransposeOptions", {}, (1, queries, heads, deep), after=((0, 2, 1, 3),)),
-        one("RESHAPE", "ReshapeOptions", {}, after=((1, height, width, channels),)),
-    )
+    def turned(shape: tuple[int, ...]) -> int:
+        return add("TRANSPOSE", "TransposeOptions", {}, shape, after=((0, 2, 1, 3),))
+
+    def by_head(value: int, pixels: int, each: int) -> int:
+        to((rows, pixels, a.heads, each), (value,))
+        return turned((rows, a.heads, pixels, each))
+
+    scores = (rows, a.heads, queries, a.keys)
+    query, key = by_head(0, queries, wide), by_head(1, a.keys, wide)
+    add("BATCH_MATMUL", "BatchMatMulOptions", {"adjY": True}, scores, reads=(query, key))
+    weights = add("MUL", "MulOptions", {}, scores, reals=(a.scale,))
+    for constant in _added(node):
+        weights = add("ADD", "AddOptions", {}, scores, after=(constant,))
+    if a.over == "pairs":
+        to((rows, a.heads, 1, queries * a.keys))
+        add("SOFTMAX", "SoftmaxOptions", {"beta": 1.0}, (rows, a.heads, 1, queries * a.keys))
+        weights = to(scores)
+    elif a.over == "keys":
+        weights = add("SOFTMAX", "SoftmaxOptions", {"beta": 1.0}, scores)
+    value = by_head(2, a.keys, deep)
+    add("BATCH_MATMUL", "BatchMatMulOptions", {}, (rows, a.heads, queries, deep), reads=(weights, value))
+    turned((rows, queries, a.heads, deep))
+    to((1, height, width, channels))
+    return tuple(forms)
 
 
 def _torch(node: QuantizedOperator, x: Sequence[str]) -> str:
+    if node.attrs.rows or node.attrs.added or node.attrs.over != "keys":
+        return _torch_in_steps(node, x)
     heads, scale = literal(node.attrs.heads), literal(node.attrs.scale)
     by_head = f"*(each.flatten(2).unflatten(1, ({heads}, -1)).mT for each in ({', '.join(x)}))"
     attended = f"F.scaled_dot_product_attention({by_head}, scale={scale})"
     return f"{attended}.mT.flatten(1, 2).unflatten(2, {x[0]}.shape[2:])"
+
+
+def _torch_in_steps(node: QuantizedOperator, x: Sequence[str]) -> str:
+    a = node.attrs
+    apart = (
+        f"{'' if a.rows else '.flatten(2).unsqueeze(2)'}.unflatten(1, ({literal(a.heads)}, -1)).permute(0, 3, 1, 4, 2)"
+    )
+    query, key, value = (f"{each}{apart}" for each in x)
+    added = "".join(f" + {in_torch(each, x[0])}" for each in a.added)
+    weights = f"({query} @ {key}.mT * {literal(a.scale)}{added})"
+    if a.over == "keys":
+        weights += ".softmax(-1)"
+    elif a.over == "pairs":
+        weights += f".flatten(-2).softmax(-1).unflatten(-1, (-1, {literal(a.keys)}))"
+    return f"({weights} @ {value}).permute(0, 2, 4, 1, 3).reshape(len({x[0]}), -1, *{x[0]}.shape[2:])"
 
 
 ATTENTION = Operator(

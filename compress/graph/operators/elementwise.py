@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compress.graph.operators.constant import in_torch, unpacked
 from compress.graph.operators.operator import (
     IN_FLOAT,
     Attributes,
@@ -22,7 +24,10 @@ from compress.graph.operators.operator import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from torch import Tensor
+
+    from compress.graph.quantized import QuantizedOperator, TensorSpec
 
 
 def _product(x: Sequence[Bounds], a: Attributes) -> Bounds:
@@ -101,4 +106,64 @@ CONCAT = Operator(
     tflite=lambda node, source, result: (TfliteForm("CONCATENATION", ("ConcatenationOptions", {"axis": 3})),),
     homogeneous=True,
     bounds=of_inputs,
+)
+
+
+@dataclass(frozen=True)
+class LocalAttributes(Attributes):
+    """Constants [channels or 1, height or 1, width or 1], packed: what is multiplied, then what is added; either may be
+    empty."""
+
+    factor: str = ""
+    offset: str = ""
+
+    def stored_bytes(self) -> int:
+        return sum(4 * int(unpacked(each).size) for each in (self.factor, self.offset) if each)
+
+    def steps(self) -> list[tuple[str, np.ndarray]]:
+        """ "mul" and "add", each with its constant."""
+        return [(name, unpacked(each)) for name, each in (("mul", self.factor), ("add", self.offset)) if each]
+
+
+def _local(x: Sequence[Tensor], a: LocalAttributes) -> Tensor:
+    import torch
+
+    value = x[0]
+    for name, constant in a.steps():
+        own = torch.from_numpy(constant.copy()).to(value)
+        value = value * own if name == "mul" else value + own
+    return value
+
+
+def _local_torch(node: QuantizedOperator, x: Sequence[str]) -> str:
+    a, value = node.attrs, x[0]
+    if a.factor:
+        value = f"{value} * {in_torch(a.factor, x[0])}"
+    return f"{value} + {in_torch(a.offset, x[0])}" if a.offset else value
+
+
+def _local_tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[TfliteForm, ...]:
+    return tuple(
+        TfliteForm(
+            name.upper(), (f"{name.title()}Options", {}), after=(constant.transpose(1, 2, 0)[None],), in_float=True
+        )
+        for name, constant in node.attrs.steps()
+    )
+
+
+LOCAL_AFFINE = Operator(
+    name="local_affine",
+    inputs=1,
+    attributes=LocalAttributes,
+    channels=Channels.SHARES,  # its constants are of the channels that there are
+    scale=Scale.OWN,
+    on_steps=OnSteps.REAL,
+    work=Work.MOVING,
+    compute=_local,
+    torch=_local_torch,
+    onnx=lambda node, source, result: tuple(
+        OnnxForm(name.title(), constants=(constant[None],)) for name, constant in node.attrs.steps()
+    ),
+    tflite=_local_tflite,
+    onnx_float=IN_FLOAT,
 )

@@ -34,6 +34,10 @@ class Attributes:
         """The same for an image of `size`, where the network was traced at `traced_size`."""
         return self
 
+    def stored_bytes(self) -> int:
+        """Of constants among them, in a file."""
+        return 0
+
 
 class Channels(Enum):
     """Where the channels of an operator's result come from."""
@@ -43,6 +47,7 @@ class Channels(Enum):
     PASSES = auto()  # from its only input
     TIES = auto()  # from every input, so that channel c of one stays or goes with channel c of the others
     JOINS = auto()  # its inputs' channels side by side
+    ARRANGES = auto()  # `made` of its attributes, out of all of its only input's, none of which can go
     MIXES = auto()  # from its only input, each changed by all that are left
     GROUPS = auto()  # from its only input, each changed by all of its group, of `attrs.groups`: whole groups are cut
     SHARES = auto()  # from its only input, none of which can go without changing what the others are for

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from compress.errors import ExportError
 from compress.graph.operators.conv import tflite_padding
 from compress.graph.operators.operator import (
+    IN_FLOAT,
     Attributes,
     Call,
     Channels,
@@ -51,6 +53,13 @@ class AdaptiveAttributes(Attributes):
     """Bins along height and width. Bin i of n spans pixels floor(i * size / n) to ceil((i + 1) * size / n)."""
 
     bins: Pair
+
+
+@dataclass(frozen=True)
+class UnpoolAttributes(Attributes):
+    """Of a max pooling without padding, whose windows lie side by side and divide the map."""
+
+    kernel: Pair
 
 
 def _pool_of(call: Call) -> PoolAttributes:
@@ -188,6 +197,98 @@ def _avg_torch(node: QuantizedOperator, x: Sequence[str]) -> str:
     )
 
 
+def _unpool(x: Sequence[Tensor], a: UnpoolAttributes) -> Tensor:
+    from torch.nn import functional as F
+
+    _, places = F.max_pool2d(x[1], a.kernel, return_indices=True)
+    return F.max_unpool2d(x[0], places, a.kernel)
+
+
+def _unpool_torch(node: QuantizedOperator, x: Sequence[str]) -> str:
+    kernel = literal(node.attrs.kernel)
+    places = f"F.max_pool2d({x[1]}, {kernel}, return_indices=True)[1]"
+    return f"F.max_unpool2d({x[0]}, {places}, {kernel})"
+
+
+_FAR = 1e30
+"""What makes 1 or more of any difference of two float32 values that are not the same."""
+
+
+def _unpool_onnx(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[OnnxForm, ...]:
+    """Of each window, as a row of its own: 1 where no value is larger and none before it as large, else 0."""
+    import numpy as np
+
+    _, channels, height, width = source.shape
+    (high, wide), count = node.attrs.kernel, prod(node.attrs.kernel)
+    to, real = (lambda *shape: np.array(shape, np.int64)), np.float32
+    by_window, turned = to(channels, height, high, width, wide), {"perm": (0, 1, 3, 2, 4)}
+    return (
+        OnnxForm("Reshape", constants=(by_window,), reads=(1,)),  # 2
+        OnnxForm("Transpose", turned),
+        OnnxForm("Reshape", constants=(to(channels * height * width, count),)),
+        OnnxForm("ReduceMax", {"axes": [1], "keepdims": 1}),
+        OnnxForm("Sub", reads=(5, 4)),
+        OnnxForm("Mul", constants=(real(_FAR),)),
+        OnnxForm("Clip", constants=(real(0), real(1))),
+        OnnxForm("MatMul", constants=(_before(count),)),  # 9: how many before it are smaller
+        OnnxForm("Sub", constants=(np.arange(count, dtype=real)[None],)),
+        OnnxForm("Sub", reads=(10, 8)),  # 0 if all are and it is the largest, else -1 or less
+        OnnxForm("Add", constants=(real(1),)),
+        OnnxForm("Relu"),
+        OnnxForm("Reshape", constants=(to(channels * height * width, 1),), reads=(0,)),
+        OnnxForm("Mul", reads=(13, 14)),
+        OnnxForm("Reshape", constants=(to(channels, height, width, high, wide),)),
+        OnnxForm("Transpose", turned),
+        OnnxForm("Reshape", constants=(to(*result.shape),)),
+    )
+
+
+def _before(count: int) -> np.ndarray:
+    """[count, count] float32: sums all that stand before."""
+    import numpy as np
+
+    return np.triu(np.ones((count, count), np.float32), 1)
+
+
+def _unpool_tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[TfliteForm, ...]:
+    import numpy as np
+
+    _, channels, height, width = source.shape
+    (high, wide), count = node.attrs.kernel, prod(node.attrs.kernel)
+    each, rows = height * width * channels, (height, high, width, wide * channels)
+    apart, windows = (height, high, width, wide, channels), (height, width, channels, high, wide)
+    flat, one = (1, 1, each, count), (1, 1, each, 1)
+
+    def form(code: str, options: str, fields: dict[str, Any], shape: tuple[int, ...] = flat, **more: Any) -> TfliteForm:
+        return TfliteForm(code, (options, fields) if options else None, shape=shape, in_float=True, **more)
+
+    def to(shape: tuple[int, ...], **more: Any) -> TfliteForm:
+        return form("RESHAPE", "ReshapeOptions", {}, shape, after=(shape,), **more)
+
+    def turned(order: tuple[int, ...], shape: tuple[int, ...]) -> TfliteForm:
+        return form("TRANSPOSE", "TransposeOptions", {}, shape, after=(order,), versions=(5, 5), since="2.4.0")
+
+    return (
+        to(apart, reads=(1,)),  # 2
+        turned((0, 2, 4, 1, 3), windows),
+        to(flat),
+        form("REDUCE_MAX", "ReducerOptions", {"keepDims": True}, one, after=((3,),)),
+        form("SUB", "SubOptions", {}, reads=(5, 4)),
+        form("MUL", "MulOptions", {}, reals=(_FAR,)),
+        form("MINIMUM", "MaximumMinimumOptions", {}, reals=(1.0,)),
+        form("BATCH_MATMUL", "BatchMatMulOptions", {}, after=(_before(count),)),
+        form("SUB", "SubOptions", {}, after=(np.arange(count, dtype=np.float32),)),
+        form("SUB", "SubOptions", {}, reads=(10, 8)),
+        form("ADD", "AddOptions", {}, reals=(1.0,)),
+        form("RELU", "", {}),
+        to(one, reads=(0,)),
+        form("MUL", "MulOptions", {}, reads=(13, 14)),
+        to(windows),
+        turned((0, 3, 1, 4, 2), apart),
+        to((1, height * rows[1], width * wide, channels)),
+    )
+
+
 MAX_POOL = Operator(
     name="max_pool",
     inputs=1,
@@ -251,4 +352,18 @@ ADAPTIVE_POOL = Operator(
     tflite=_adaptive_tflite,
     onnx_float="bins that do not divide the map have no integer kernel, so they run in float between the same integers",
     homogeneous=True,
+)
+UNPOOL = Operator(
+    name="unpool",
+    inputs=2,  # a map, and that whose pooling said where its values go
+    attributes=UnpoolAttributes,
+    channels=Channels.TIES,
+    scale=Scale.OWN,
+    on_steps=OnSteps.REAL,
+    work=Work.WRITING,
+    compute=_unpool,
+    torch=_unpool_torch,
+    onnx=_unpool_onnx,
+    tflite=_unpool_tflite,
+    onnx_float=IN_FLOAT,
 )

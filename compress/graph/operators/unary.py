@@ -35,6 +35,8 @@ from compress.graph.operators.operator import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from compress.graph.quantized import QuantizedOperator
+
 PROBABILITY = (1 / 256, -128)
 """Scale and int8 zero point that TensorFlow Lite's specification fixes for sigmoid and softmax."""
 
@@ -52,6 +54,15 @@ class GeluAttributes(Attributes):
     """`approximate`: "none", by the error function, or "tanh"."""
 
     approximate: str
+
+
+@dataclass(frozen=True)
+class EluAttributes(Attributes):
+    """scale * x above zero, scale * alpha * (exp(input_scale * x) - 1) below."""
+
+    alpha: float = 1.0
+    scale: float = 1.0
+    input_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -118,9 +129,60 @@ def _clamp_of(call: Call) -> ClampAttributes:
     return ClampAttributes(None if low is None else float(low), None if high is None else float(high))
 
 
-def _elu_of(call: Call) -> Attributes | str:
-    constants = [call.arguments[key] for key in ("alpha", "scale", "input_scale")]
-    return Attributes() if constants == [1, 1, 1] else f"with alpha, scale and input scale of {constants}: TFLite has 1"
+def _elu_of(call: Call) -> EluAttributes:
+    return EluAttributes(*(float(call.arguments[key]) for key in ("alpha", "scale", "input_scale")))
+
+
+def _celu_of(call: Call) -> EluAttributes:
+    alpha = float(call.arguments["alpha"])
+    return EluAttributes(alpha, 1.0, 1 / alpha)
+
+
+_SELU = (1.6732632423543772, 1.0507009873554805)
+"""Of the self-normalising unit (Klambauer et al. 2017, arXiv 1706.02515)."""
+
+
+def _elu(x: Sequence[Tensor], a: EluAttributes) -> Tensor:
+    """The exponential where it is wanted: elsewhere it may overflow."""
+    low = (x[0].clamp(max=0) * a.input_scale).expm1()
+    return a.scale * (x[0].clamp(min=0) + a.alpha * low)
+
+
+def _elu_torch(node: QuantizedOperator, x: Sequence[str]) -> str:
+    a = node.attrs
+    if a.scale == a.input_scale == 1:
+        return call("F.elu", x[0], **({} if a.alpha == 1 else {"alpha": a.alpha}))
+    if a == EluAttributes(*_SELU):
+        return call("F.selu", x[0])
+    low = f"torch.expm1({literal(a.input_scale)} * {x[0]}.clamp(max=0))"
+    return f"{literal(a.scale)} * (torch.relu({x[0]}) + {literal(a.alpha)} * {low})"
+
+
+def _elu_onnx(a: EluAttributes) -> tuple[OnnxForm, ...]:
+    if a.scale == a.input_scale == 1:
+        return (OnnxForm("Elu", {"alpha": a.alpha}),)
+    return (
+        OnnxForm("Mul", constants=(_real(a.input_scale),)),
+        OnnxForm("Min", constants=(_real(0),)),
+        OnnxForm("Elu", {"alpha": a.alpha}),
+        OnnxForm("Relu", reads=(0,)),
+        OnnxForm("Add", reads=(3, 4)),
+        OnnxForm("Mul", constants=(_real(a.scale),)),
+    )
+
+
+def _elu_tflite(a: EluAttributes) -> tuple[TfliteForm, ...]:
+    if a == EluAttributes():
+        return (TfliteForm("ELU", versions=(1, 1)),)
+    return (
+        TfliteForm("MUL", ("MulOptions", {}), reals=(a.input_scale,), in_float=True),
+        TfliteForm("MINIMUM", ("MaximumMinimumOptions", {}), reals=(0.0,), in_float=True),
+        TfliteForm("ELU", versions=(1, 1), in_float=True),
+        TfliteForm("MUL", ("MulOptions", {}), reals=(a.alpha * a.scale,), in_float=True),
+        TfliteForm("RELU", reads=(0,), in_float=True),
+        TfliteForm("MUL", ("MulOptions", {}), reals=(a.scale,), in_float=True),
+        TfliteForm("ADD", ("AddOptions", {}), reads=(4, 6), in_float=True),
+    )
 
 
 def _unit(x: Sequence[Bounds], a: Attributes) -> Bounds:
@@ -334,11 +396,16 @@ GELU = _unary(
 )
 ELU = _unary(
     "elu",
-    _functional("elu"),
-    _in_place_too("elu", _elu_of),
-    torch=_written("F.elu"),
-    onnx=lambda a: (OnnxForm("Elu", {"alpha": 1.0}),),
-    tflite=lambda a: (TfliteForm("ELU", versions=(1, 1)),),
+    _elu,
+    {
+        **_in_place_too("elu", _elu_of),
+        **_in_place_too("celu", _celu_of),
+        **_in_place_too("selu", lambda call: EluAttributes(*_SELU)),
+    },
+    torch=_elu_torch,
+    onnx=_elu_onnx,
+    tflite=_elu_tflite,
+    attributes=EluAttributes,
 )
 TANH = _unary(
     "tanh",

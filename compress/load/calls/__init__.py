@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from compress.load.calls.arithmetic import arithmetic, negated, powered, reduced
-from compress.load.calls.attention import dot_product_attention, product, softmax
-from compress.load.calls.call import Called, Value
+from compress.load.calls.arithmetic import arithmetic, largest, negated, powered, reduced
+from compress.load.calls.attention import dot_product_attention, masked, product, softmax
+from compress.load.calls.call import Called, Value, same
 from compress.load.calls.dimensions import (
     concat,
     dropped,
@@ -16,8 +16,9 @@ from compress.load.calls.dimensions import (
     permuted,
     picked,
     pieces,
+    repeated,
     reshaped,
-    same,
+    rolled,
     selected,
     sliced,
     stacked,
@@ -29,9 +30,14 @@ from compress.load.calls.layers import (
     instance_norm,
     layer_norm,
     linear,
+    nearest,
     padded,
+    pixels_shuffled,
+    pooled,
     prelu,
     resized,
+    shuffled,
+    unpooled,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +64,7 @@ CALLS: Mapping[str, Rule] = {
     ),
     **_named("permute.default transpose.int t.default swapaxes.default", permuted),
     **_named("expand.default expand_as.default", expanded),
+    **_named("repeat.default", repeated),
     **_named("chunk.default split.Tensor split_with_sizes.default tensor_split.sections unbind.int", pieces),
     **_named("slice.Tensor narrow.default", sliced),
     **_named("select.int", selected),
@@ -79,9 +86,17 @@ CALLS: Mapping[str, Rule] = {
     **_named("prelu.default", prelu),
     **_named("mean.dim", reduced(lambda count: 1.0)),
     **_named("sum.dim_IntList", reduced(float)),
+    **_named("max.dim amax.default", largest),
     **_named("softmax.int", softmax),
+    **_named("masked_fill.Scalar masked_fill_.Scalar", masked),
     **_named("linear.default", linear),
-    **_named("convolution.default _convolution.default", convolution),
+    **_named("convolution.default _convolution.default conv1d.default", convolution),
+    **_named("max_pool2d_with_indices.default", pooled),
+    **_named("max_unpool2d.default", unpooled),
+    **_named("channel_shuffle.default", shuffled),
+    **_named("pixel_shuffle.default pixel_unshuffle.default", pixels_shuffled),
+    **_named("upsample_nearest_exact2d.vec _upsample_nearest_exact2d.vec _upsample_nearest_exact2d.default", nearest),
+    **_named("roll.default", rolled),
     **_named("matmul.default bmm.default", product),
     **_named("scaled_dot_product_attention.default", dot_product_attention),
     **_named(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,15 @@ import torch
 from torch import Tensor
 
 from compress.graph.operators import OPERATORS
+from compress.graph.operators.constant import packed
 from compress.graph.operators.conv import CONV, POINTWISE
-from compress.graph.operators.elementwise import ADD, MUL
+from compress.graph.operators.elementwise import ADD, LOCAL_AFFINE, MUL, LocalAttributes
 from compress.graph.operators.operator import Attributes
-from compress.graph.operators.pool import MEAN
-from compress.load.axes import Part, View
-from compress.load.calls.call import Called, Scores, Stack, Unsupported, Value, viewed
-from compress.load.calls.dimensions import same
+from compress.graph.operators.pool import ADAPTIVE_POOL, MAX_POOL, MEAN, AdaptiveAttributes, PoolAttributes
+from compress.graph.operators.shape import CHANNEL_MAX, OverChannelsAttributes
+from compress.load.axes import AXES, Part, View
+from compress.load.calls.attention import changed_scores, without_largest
+from compress.load.calls.call import Called, Largest, Scores, Stack, Unsupported, Value, same, viewed
 
 if TYPE_CHECKING:
     from compress.load.walk import Walk
@@ -29,6 +30,8 @@ def arithmetic(operator: str) -> Callable[[Walk, Called], Value]:
         alpha = call.arguments.get("alpha", 1)
         if operator == "rsub":
             return _with_constant(walk, "sub", right, left, alpha, call.layer)
+        if isinstance(left, Scores | Largest) and isinstance(right, Scores | Largest):
+            return without_largest(left, right, operator)
         if isinstance(left, View) and isinstance(right, View):
             return _of_two(walk, operator, left, right, alpha, call)
         return _with_constant(walk, operator, left, right, alpha, call.layer)
@@ -43,13 +46,15 @@ def _of_two(walk: Walk, operator: str, left: View, right: View, alpha: float, ca
 
 
 def _with_constant(walk: Walk, operator: str, left: Value, right: Value, alpha: float, layer: str) -> Value:
-    """Of which one side is a number or a constant tensor: a factor and an offset for each channel."""
+    """Of which one side is a number or a constant tensor: a factor and an offset for each channel, or for each value of
+    the map."""
     value, constant = (right, left) if isinstance(left, int | float | Tensor) else (left, right)
     reverse = value is right
-    if isinstance(value, Scores):
-        return _scaled_scores(value, operator, constant, reverse)
+    if isinstance(value, Scores | Largest):
+        return changed_scores(value, operator, constant, reverse)
     view = viewed(value)
-    c = per_channel(constant, view)
+    view = view.with_dims([()] * (torch.as_tensor(constant).ndim - len(view.dims)) + list(view.dims))
+    c = over_map(constant, view)
     one, nothing = torch.ones_like(c), torch.zeros_like(c)
     match operator, reverse:
         case "add", _:
@@ -64,37 +69,39 @@ def _with_constant(walk: Walk, operator: str, left: Value, right: Value, alpha: 
             scale, shift = 1 / c, nothing
         case _:
             raise Unsupported("of a constant by a tensor")
+    return affine(walk, view, scale, shift, layer)
+
+
+def affine(walk: Walk, view: View, scale: Tensor, shift: Tensor, layer: str) -> View:
+    """scale * x + shift, both [C or 1, H or 1, W or 1]."""
     if bool((scale == 1).all()) and bool((shift == 0).all()):
         return view
-    return walk.scaled(view, scale, shift, layer)
+    if scale.shape[1:] == (1, 1):
+        channels = view.shape[0]
+        return walk.scaled(view, scale.flatten().expand(channels), shift.flatten().expand(channels), layer)
+    factor = "" if bool((scale == 1).all()) else packed(scale.numpy())
+    offset = "" if bool((shift == 0).all()) else packed(shift.numpy())
+    name = walk.append(LOCAL_AFFINE, [view.tensor], LocalAttributes(factor, offset), layer)
+    return view.on(name, view.shape)
 
 
-def _scaled_scores(scores: Scores, operator: str, constant: Any, reverse: bool) -> Scores:
-    number = float(constant) if not isinstance(constant, Tensor) or constant.numel() == 1 else None
-    if number is None or scores.softmax or operator not in ("mul", "div") or (operator == "div" and reverse):
-        raise Unsupported("on attention scores")
-    return replace(scores, scale=scores.scale * (number if operator == "mul" else 1 / number))
-
-
-def per_channel(constant: Any, view: View) -> Tensor:
-    """A number or a tensor that is broadcast to a view -> its value for each channel of the map, [C] float32."""
-    given = torch.as_tensor(constant, dtype=torch.float32)
-    rank = len(view.dims)
-    if given.ndim > rank:
-        if prod(given.shape[: given.ndim - rank]) != 1:
-            raise Unsupported("with a constant of more dimensions")
-        given = given.reshape(given.shape[given.ndim - rank :])
-    given = given.reshape((1,) * (rank - given.ndim) + tuple(given.shape))
-    parts: list[Part] = []
-    for index, dim in enumerate(view.dims):
-        channels = [part for part in dim if part.axis == "c"]
-        if given.shape[index] > 1 and (len(channels) != len(dim) or not dim):
-            raise Unsupported("with a constant that varies over the map")
-        parts += channels
-    sizes = [part.size for part in parts]
-    wide = given.expand([prod(p.size for p in dim if p.axis == "c") for dim in view.dims]).reshape(sizes)
-    order = sorted(range(len(parts)), key=lambda index: -parts[index].stride)
-    return wide.permute(order).reshape(-1).contiguous() if parts else given.reshape(-1).expand(view.shape[0])
+def over_map(constant: Any, view: View) -> Tensor:
+    """A number or a tensor that is broadcast to a view -> its values for the map, [C or 1, H or 1, W or 1] float32."""
+    given = torch.as_tensor(constant).detach().float()
+    given = given.reshape((1,) * (len(view.dims) - given.ndim) + tuple(given.shape))
+    sizes = []
+    for size, dim in zip(given.shape, view.dims):
+        if size > 1 and not dim:
+            raise Unsupported("with a constant that is larger than it")
+        sizes += [part.size if size > 1 else 1 for part in dim]
+    parts = [part for dim in view.dims for part in dim]
+    order = sorted(range(len(parts)), key=lambda index: (AXES.index(parts[index].axis), -parts[index].stride))
+    apart = given.reshape(sizes).permute(order) if parts else given.reshape(())
+    for place, index in enumerate(order):  # an axis along which it varies in part is spread
+        if any(parts[other].axis == parts[index].axis and sizes[other] > 1 for other in order):
+            apart = apart.expand([*apart.shape[:place], parts[index].size, *apart.shape[place + 1 :]])
+    shape = [prod(apart.shape[place] for place, i in enumerate(order) if parts[i].axis == axis) for axis in AXES]
+    return apart.reshape(shape).contiguous()
 
 
 def powered(walk: Walk, call: Called) -> Value:
@@ -114,32 +121,98 @@ def reduced(times: Callable[[int], float]) -> Callable[[Walk, Called], Value]:
 
     def rule(walk: Walk, call: Called) -> Value:
         value, keep = same(walk, call), call["keepdim"]
-        given = call["dim"]
         if isinstance(value, Stack):
-            return _reduced_stack(walk, value, given, keep, times, call.layer)
+            return _reduced_stack(walk, value, call["dim"], keep, times, call.layer)
         view = viewed(value)
-        dims = {dim % len(view.dims) for dim in (range(len(view.dims)) if given is None else given)}
-        parts = tuple(part for index in sorted(dims) for part in view.dims[index])
-        count = prod(part.size for part in parts)
-        if parts and set(parts) == set(view.whole("hw")):
-            name = walk.append(MEAN, [view.tensor], Attributes(), call.layer)
-            result = view.on(name, (view.shape[0], 1, 1))
-        elif parts and parts == view.whole("c"):
-            weights = torch.full((1, view.shape[0], 1, 1), 1 / view.shape[0]), torch.zeros(1)
-            name = walk.append(CONV, [view.tensor], POINTWISE, call.layer, weights)
-            result = view.on(name, (1, *view.shape[1:]))
-        elif not parts:
-            result = view
-        else:
-            raise Unsupported("over some of the dimensions of a map")
-        if times(count) != 1:
-            scale = torch.full((result.shape[0],), times(count))
+        dims = _dims_of(call, len(view.dims))
+        result = _mean(walk, view, dims, call.layer)
+        factor = times(prod(view.sizes[index] for index in dims))
+        if factor != 1:
+            scale = torch.full((result.shape[0],), factor)
             result = walk.scaled(result, scale, torch.zeros_like(scale), f"{call.layer}.times")
-        if keep:
-            return result
-        return result.with_dims([dim for index, dim in enumerate(result.dims) if index not in dims])
+        return result if keep else _without(result, dims)
 
     return rule
+
+
+def _dims_of(call: Called, rank: int) -> list[int]:
+    given = call.arguments.get("dim")
+    dims = range(rank) if given is None or given == [] else [given] if isinstance(given, int) else given
+    return sorted(dim % rank for dim in dims)
+
+
+def _without(view: View, dims: Sequence[int]) -> View:
+    return view.with_dims([dim for index, dim in enumerate(view.dims) if index not in dims])
+
+
+def _mean(walk: Walk, view: View, dims: Sequence[int], layer: str) -> View:
+    parts = tuple(part for index in dims for part in view.dims[index])
+    channels, height, width = view.shape
+    if not parts:
+        return view
+    if {part.axis for part in parts} == {"c"}:
+        sums = _summing(view, parts) / prod(part.size for part in parts)
+        weights = sums[:, :, None, None], torch.zeros(len(sums))
+        name = walk.append(CONV, [view.tensor], POINTWISE, layer, weights)
+        return _kept(view, dims, name, len(sums))
+    if set(parts) == set(view.whole("hw")):
+        return view.on(walk.append(MEAN, [view.tensor], Attributes(), layer), (channels, 1, 1))
+    if set(parts) in (set(view.whole("h")), set(view.whole("w"))):
+        bins = (1, width) if parts[0].axis == "h" else (height, 1)
+        return view.on(walk.append(ADAPTIVE_POOL, [view.tensor], AdaptiveAttributes(bins), layer), (channels, *bins))
+    kept = [index for index in range(len(view.dims)) if index not in dims]
+    return _mean(walk, walk.arranged(view, kept, list(dims), []), dims, layer)
+
+
+def _summing(view: View, parts: Sequence[Part]) -> Tensor:
+    """[kept, C]: 1 where a channel is summed into one of those that are left."""
+    own = sorted(view.parts("c"), key=lambda part: -part.stride)
+    sizes = [1 if part in parts else part.size for part in own]
+    kept = torch.arange(prod(sizes)).reshape(sizes).expand([part.size for part in own]).flatten()
+    return torch.nn.functional.one_hot(kept).T.float()
+
+
+def _kept(view: View, dims: Sequence[int], tensor: str, channels: int) -> View:
+    """What is left of a view whose dimensions `dims` of channels became one."""
+    gone = {part for index in dims for part in view.dims[index]}
+    own = sorted((part for part in view.parts("c") if part not in gone), key=lambda part: part.stride)
+    stride, now = 1, {}
+    for part in own:
+        now[part] = Part("c", part.size, stride)
+        stride *= part.size
+    left = [tuple(now.get(part, part) for part in dim if part not in gone) for dim in view.dims]
+    return View(tensor, (channels, *view.shape[1:]), ()).with_dims(left)
+
+
+def largest(walk: Walk, call: Called) -> Value:
+    """The maximum over dimensions, by any of its names; of scores, it is what softmax is not changed by."""
+    value, keep, pairs = same(walk, call), call.arguments.get("keepdim", False), call.name == "max.dim"
+    if isinstance(value, Scores):
+        if not keep or _dims_of(call, value.rank) != [value.rank - 1 - value.transposed]:
+            raise Unsupported("of attention scores")
+        return (Largest(value), None) if pairs else Largest(value)
+    view = viewed(value)
+    dims = _dims_of(call, len(view.dims))
+    result = _largest(walk, view, dims, call.layer)
+    result = result if keep else _without(result, dims)
+    return (result, None) if pairs else result
+
+
+def _largest(walk: Walk, view: View, dims: Sequence[int], layer: str) -> View:
+    parts = tuple(part for index in dims for part in view.dims[index])
+    channels, height, width = view.shape
+    if not parts:
+        return view
+    if set(parts) == set(view.whole("c")):
+        name = walk.append(CHANNEL_MAX, [view.tensor], OverChannelsAttributes(), layer)
+        return view.on(name, (1, height, width))
+    for axes in ("hw", "h", "w"):
+        if set(parts) == set(view.whole(axes)):
+            kernel = (height if "h" in axes else 1, width if "w" in axes else 1)
+            name = walk.append(MAX_POOL, [view.tensor], PoolAttributes(kernel, kernel), layer)
+            return view.on(name, (channels, height // kernel[0], width // kernel[1]))
+    kept = [index for index in range(len(view.dims)) if index not in dims]
+    return _largest(walk, walk.arranged(view, kept, list(dims), []), dims, layer)
 
 
 def _reduced_stack(

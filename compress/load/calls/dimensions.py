@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from itertools import accumulate
 from math import prod
 from typing import TYPE_CHECKING
@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from compress.graph.operators.conv import CONV, POINTWISE
 from compress.graph.operators.elementwise import CONCAT
-from compress.graph.operators.operator import Attributes
-from compress.graph.operators.shape import PAD, PadAttributes
-from compress.load.axes import Part, View
-from compress.load.calls.call import Called, Scores, Stack, Unsupported, Value, viewed
+from compress.graph.operators.operator import Attributes, Pair
+from compress.graph.operators.pool import MAX_POOL, PoolAttributes
+from compress.graph.operators.resize import RESIZE, ResizeAttributes
+from compress.graph.operators.shape import PAD, ROLL, PadAttributes, RollAttributes
+from compress.load.axes import AXES, Axis, Dim, Part, View
+from compress.load.calls.arithmetic import affine, over_map
+from compress.load.calls.attention import permuted_scores, reshaped_scores
+from compress.load.calls.call import Called, Largest, Scores, Stack, Unsupported, Value, same, viewed
 
 if TYPE_CHECKING:
     from compress.load.walk import Walk
-
-
-def same(walk: Walk, call: Called) -> Value:
-    return walk.values[call.node.all_input_nodes[0]]
 
 
 def dropped(walk: Walk, call: Called) -> Value:
@@ -33,14 +34,28 @@ def dropped(walk: Walk, call: Called) -> Value:
 def reshaped(walk: Walk, call: Called) -> Value:
     value = same(walk, call)
     if isinstance(value, Scores):
-        if call.shape[-2:] != _score_sizes(value):
-            raise Unsupported("of attention scores")
-        return replace(value, rank=len(call.shape))
+        return reshaped_scores(value, call.shape)
+    if isinstance(value, Largest):
+        return value
     view = viewed(value)
-    result = view.reshaped(call.shape)
-    if result is None:
-        raise Unsupported(f"from {tuple(view.sizes)} to {call.shape}, which divides an axis unevenly")
+    result = view.reshaped(call.shape) or _in_a_row(walk, view).reshaped(call.shape)
+    if result is None:  # one value stands for several
+        raise Unsupported(f"from {tuple(view.sizes)} to {call.shape}")
     return result
+
+
+def _in_a_row(walk: Walk, view: View) -> View:
+    """Every value along the width of a map: what no axis that is left whole stands in the way of."""
+    return walk.arranged(view, [], [], range(len(view.dims)))
+
+
+def repeated(walk: Walk, call: Called) -> Value:
+    """As often as there is nothing but the one value, it is broadcast where it is read."""
+    view = viewed(same(walk, call))
+    view = view.with_dims([()] * (len(call["repeats"]) - len(view.dims)) + list(view.dims))
+    if any(times > 1 and size > 1 for times, size in zip(call["repeats"], view.sizes)):
+        raise Unsupported("of more than one value")
+    return view
 
 
 def permuted(walk: Walk, call: Called) -> Value:
@@ -53,18 +68,15 @@ def permuted(walk: Walk, call: Called) -> Value:
         ends = (call["dim0"], call["dim1"]) if "dim0" in call.arguments else (0, 1)
         a, b = (dim % rank for dim in ends)
         order[a], order[b] = order[b], order[a]
-    if not isinstance(value, Scores):
-        return viewed(value).permuted(order)
-    if order == list(range(rank)):
-        return value
-    if order != [*range(rank - 2), rank - 1, rank - 2]:
-        raise Unsupported("of attention scores")
-    return replace(value, transposed=not value.transposed)
+    return permuted_scores(value, order) if isinstance(value, Scores) else viewed(value).permuted(order)
 
 
 def expanded(walk: Walk, call: Called) -> Value:
     """What is read again and again along a dimension is broadcast where it is read."""
-    view = viewed(same(walk, call))
+    value = same(walk, call)
+    if isinstance(value, Largest):
+        return value
+    view = viewed(value)
     return view.with_dims([()] * (len(call.shape) - len(view.dims)) + list(view.dims))
 
 
@@ -86,12 +98,26 @@ def pieces(walk: Walk, call: Called) -> Value:
 def sliced(walk: Walk, call: Called) -> Value:
     view = viewed(same(walk, call))
     dim = call["dim"] % len(view.dims)
-    size = view.sizes[dim]
-    if call.arguments.get("step", 1) != 1:
-        raise Unsupported("in steps")
+    size, count, step = view.sizes[dim], call.shape[dim], call.arguments.get("step", 1)
     start = call["start"] or 0
     start = max(start + size, 0) if start < 0 else start
-    return _part(walk, view, dim, start, start + call.shape[dim])
+    if step == 1:
+        return _part(walk, view, dim, start, start + count)
+    if view.dims[dim] == view.whole("c"):
+        indices = tuple(range(start, start + (count - 1) * step + 1, step))
+        return _with_size(view, walk.select(view.tensor, indices), dim, "c", count)
+    end = size if (size - start - 1) // step + 1 == count else start + (count - 1) * step + 1
+    view, axis = walk.with_axis(_part(walk, view, dim, start, end), dim)
+    stride = (step, 1) if axis == "h" else (1, step)
+    name = walk.append(MAX_POOL, [view.tensor], PoolAttributes((1, 1), stride), call.layer)
+    return _with_size(view, name, dim, axis, count)
+
+
+def _with_size(view: View, tensor: str, dim: int, axis: Axis, size: int) -> View:
+    """The same dimensions of a map whose axis has another size: one of them is all of it."""
+    shape = [size if one == axis else each for one, each in zip(AXES, view.shape)]
+    own: Dim = (Part(axis, size),) if size > 1 else ()
+    return View.of_map(tensor, shape).with_dims([own if i == dim else each for i, each in enumerate(view.dims)])
 
 
 def selected(walk: Walk, call: Called) -> Value:
@@ -115,17 +141,10 @@ def _part(walk: Walk, view: View, dim: int, first: int, last: int) -> View:
     size = view.sizes[dim]
     if (first, last) == (0, size):
         return view
-    if view.is_map and dim in (2, 3):
-        amounts = [(0, 0), (0, 0)]
-        amounts[dim - 2] = (-first, last - size)
-        name = walk.append(PAD, [view.tensor], PadAttributes(*amounts), f"{view.tensor}.crop")
-        shape = [*view.shape]
-        shape[dim - 1] = last - first
-        return View.of_map(name, shape)
-    cut, *faster = view.dims[dim]
-    each = prod(part.size for part in faster)
+    each = prod(part.size for part in view.dims[dim][1:])
     if any(part.axis != "c" for part in view.dims[dim]) or first % each or last % each:
-        raise Unsupported("of a range that is not of channels")
+        return padded_along(walk, view, dim, (-first, last - size), f"{view.tensor}.crop")
+    cut = view.dims[dim][0]
     first, last = first // each, last // each
     parts = sorted(view.parts("c"), key=lambda part: -part.stride)
     channels = torch.arange(view.shape[0]).reshape([part.size for part in parts])
@@ -158,23 +177,102 @@ def picked(walk: Walk, call: Called) -> Value:
 
 
 def getitem(walk: Walk, call: Called) -> Value:
-    return same(walk, call)[call.node.args[1]]
+    value = same(walk, call)[call.node.args[1]]
+    if value is None:
+        raise Unsupported("of where the largest values are")
+    return value
+
+
+def padded_along(walk: Walk, view: View, dim: int, amounts: Pair, layer: str) -> View:
+    """Zeros before and after one dimension, or, below zero, what is cut off there."""
+    view, axis = walk.with_axis(view, dim)
+    ends = (amounts, (0, 0)) if axis == "h" else ((0, 0), amounts)
+    name = walk.append(PAD, [view.tensor], PadAttributes(*ends), layer)
+    return _with_size(view, name, dim, axis, view.sizes[dim] + sum(amounts))
+
+
+def rolled(walk: Walk, call: Called) -> Value:
+    view = viewed(call["self"])
+    dims = call["dims"] or [0] * len(call["shifts"])
+    for by, dim in zip(call["shifts"], dims, strict=True):
+        view, axis = walk.with_axis(view, dim % len(view.dims))
+        attributes = RollAttributes(by if axis == "h" else 0, by if axis == "w" else 0)
+        view = view.on(walk.append(ROLL, [view.tensor], attributes, call.layer), view.shape)
+    return view
 
 
 def concat(walk: Walk, call: Called) -> Value:
-    views = [viewed(value) for value in call["tensors"] if not _is_empty(value)]
-    dim = call["dim"] % len(views[0].dims)
+    values = [value for value in call["tensors"] if not _is_empty(value)]
+    dim = call["dim"] % len(call.shape)
+    views = [_with_constants(walk, group, dim, call) for group in _by_view(values)]
     if len(views) == 1:
         return views[0]
-    if dim == 1 and any(len(view.dims) == 4 and view.dims[1] != view.whole("c") for view in views):
-        views = [walk.as_map(view) for view in views]
-    others = {tuple(each for index, each in enumerate(view.dims) if index != dim) for view in views}
-    if len(others) != 1 or any(view.dims[dim] != view.whole("c") for view in views):
-        raise Unsupported(f"along dimension {call['dim']}, which is not the channels")
+    views = _alike(walk, views, dim, call.shape)
     name = walk.append(CONCAT, [view.tensor for view in views], Attributes(), call.layer)
-    shape = (sum(view.shape[0] for view in views), *views[0].shape[1:])
-    whole = View.of_map(name, shape)
+    whole = View.of_map(name, (sum(view.shape[0] for view in views), *views[0].shape[1:]))
     return whole.with_dims([whole.whole("c") if i == dim else each for i, each in enumerate(views[0].dims)])
+
+
+def _by_view(values: Sequence[Value]) -> list[list[Value]]:
+    """What is joined, each tensor with the constants that stand after it, the first with those before it too."""
+    groups: list[list[Value]] = [[]]
+    for value in values:
+        if not isinstance(value, Tensor) and any(not isinstance(each, Tensor) for each in groups[-1]):
+            groups.append([])
+        groups[-1].append(value)
+    return groups
+
+
+def _alike(walk: Walk, views: Sequence[View], dim: int, shape: Sequence[int]) -> list[View]:
+    """The same tensors, whose dimension `dim` is their channels, and the others told alike."""
+    views = [_spread(walk, view, views, dim, shape) for view in views]
+    others = {tuple(each for index, each in enumerate(view.dims) if index != dim) for view in views}
+    if len(others) == 1 and all(view.dims[dim] == view.whole("c") for view in views):
+        return views
+    rest = [index for index, size in enumerate(shape) if size > 1 and index != dim]
+    if any(view.sizes[index] != shape[index] for view in views for index in rest):
+        raise Unsupported(f"along dimension {dim} of tensors that are not as large")
+    return [walk.arranged(view, [dim], rest[:-1], rest[-1:]) for view in views]
+
+
+def _spread(walk: Walk, view: View, views: Sequence[View], dim: int, shape: Sequence[int]) -> View:
+    """What is the same at every pixel, made as large as the others."""
+    lacking = [index for index, size in enumerate(shape) if index != dim and view.sizes[index] != size]
+    like = next((each for each in views if all(each.sizes[index] == shape[index] for index in lacking)), None)
+    if not lacking or like is None or view.shape[1:] != (1, 1):
+        return view
+    if {part for index in lacking for part in like.dims[index]} != set(like.whole("hw")):
+        return view
+    size = like.shape[1:]
+    name = walk.append(RESIZE, [view.tensor], ResizeAttributes("nearest", size), f"{view.tensor}.spread")
+    dims = [like.dims[index] if index in lacking else each for index, each in enumerate(view.dims)]
+    return View.of_map(name, (view.shape[0], *size)).with_dims(dims)
+
+
+def _with_constants(walk: Walk, values: Sequence[Value], dim: int, call: Called) -> View:
+    """One tensor between constants (a class token before the others, say): room for them, and what they are there."""
+    place = next(index for index, value in enumerate(values) if not isinstance(value, Tensor))
+    view = viewed(values[place])
+    if len(values) == 1:
+        return view
+    sizes = [value.shape[dim] if isinstance(value, Tensor) else view.sizes[dim] for value in values]
+    amounts = sum(sizes[:place]), sum(sizes[place + 1 :])
+    constants = [
+        value.float() if isinstance(value, Tensor) else torch.zeros([*call.shape[:dim], n, *call.shape[dim + 1 :]])
+        for value, n in zip(values, sizes)
+    ]
+    if any(view.sizes[index] != size for index, size in enumerate(call.shape) if index != dim):
+        raise Unsupported("of tensors that are not as large")
+    if view.dims[dim] == view.whole("c"):
+        weight = torch.nn.functional.pad(torch.eye(view.shape[0]), (0, 0, *amounts))
+        name = walk.append(
+            CONV, [view.tensor], POINTWISE, f"{call.layer}.room", (weight[:, :, None, None], torch.zeros(len(weight)))
+        )
+        wide = _with_size(view, name, dim, "c", len(weight))
+    else:
+        wide = padded_along(walk, view, dim, amounts, f"{call.layer}.room")
+    offset = over_map(torch.cat(constants, dim), wide)
+    return affine(walk, wide, torch.ones_like(offset), offset, call.layer)
 
 
 def _is_empty(value: Value) -> bool:
@@ -184,8 +282,3 @@ def _is_empty(value: Value) -> bool:
 
 def stacked(walk: Walk, call: Called) -> Value:
     return Stack(tuple(viewed(value) for value in call["tensors"]), call["dim"] % len(call.shape))
-
-
-def _score_sizes(scores: Scores) -> tuple[int, int]:
-    sizes = prod(scores.query.shape[1:]), prod(scores.key.shape[1:])
-    return sizes[::-1] if scores.transposed else sizes

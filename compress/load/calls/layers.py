@@ -3,7 +3,7 @@ that there is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,23 +14,16 @@ from compress.graph.operators.conv import CONV, CONV_TRANSPOSE, ConvAttributes, 
 from compress.graph.operators.elementwise import ADD
 from compress.graph.operators.norm import GROUP_NORM, INSTANCE_NORM, LAYER_NORM, GroupNormAttributes, NormAttributes
 from compress.graph.operators.operator import Attributes, Operator, pair
+from compress.graph.operators.pool import MAX_POOL, UNPOOL, PoolAttributes, UnpoolAttributes
+from compress.graph.operators.resize import RESIZE, ResizeAttributes
 from compress.graph.operators.unary import LEAKY_RELU, RELU, LeakyReluAttributes
-from compress.load.axes import View, channel_order
-from compress.load.calls.call import Called, Unsupported, Value, viewed
-from compress.load.calls.dimensions import same
+from compress.load.axes import View
+from compress.load.calls.arithmetic import affine, over_map
+from compress.load.calls.call import Called, Pooled, Unsupported, Value, same, viewed
+from compress.load.calls.dimensions import padded_along
 
 if TYPE_CHECKING:
     from compress.load.walk import Walk
-
-
-def _by_channel(walk: Walk, value: Value) -> View:
-    """A tensor whose second dimension is the channels in their order: that of a map may be in another before."""
-    view = viewed(value)
-    if len(view.dims) > 1 and view.dims[1] == view.whole("c"):
-        return view
-    if len(view.dims) != 4:
-        raise Unsupported("of a dimension that is not the channels of a map")
-    return walk.as_map(view)
 
 
 def batch_norm(walk: Walk, call: Called) -> Value:
@@ -40,35 +33,24 @@ def batch_norm(walk: Walk, call: Called) -> Value:
             f"{layer}: batch normalisation without running statistics is not supported: it would take them from "
             "each image; train it with track_running_stats"
         )
-    view = _by_channel(walk, call["input"])
+    view = walk.with_channels(viewed(call["input"]), 1)
     scale = 1 / torch.sqrt(call["running_var"] + call["eps"])
     scale = scale * call["weight"] if call["weight"] is not None else scale
     shift = -call["running_mean"] * scale
     return walk.scaled(view, scale, shift if call["bias"] is None else shift + call["bias"], call.layer)
 
 
-def _normed(
-    walk: Walk,
-    call: Called,
-    operator: Operator,
-    attributes: NormAttributes,
-    view: View,
-    order: Sequence[int] = (),
-) -> View:
-    """A norm, and its factors and offsets: those of channels in this order, where it is not the map's."""
+def _normed(walk: Walk, call: Called, operator: Operator, attributes: NormAttributes, view: View) -> View:
+    """A norm, and its factors and offsets, which are of the last dimensions or, of a norm by channel, of the second."""
     result = view.on(walk.append(operator, [view.tensor], attributes, call.layer), view.shape)
     weight, bias = call["weight"], call["bias"]
     if weight is None and bias is None:
         return result
-    channels = view.shape[0]
-    scale = torch.ones(channels) if weight is None else weight.flatten()
-    shift = torch.zeros(channels) if bias is None else bias.flatten()
-    if len(scale) != channels:
-        raise Unsupported("with a factor that varies over the map")
-    if order:
-        places = torch.tensor(order).argsort()
-        scale, shift = scale[places], shift[places]
-    return walk.scaled(result, scale, shift, f"{call.layer}.affine")
+    ends = () if "normalized_shape" in call.arguments else (1,) * (len(view.dims) - 2)
+    scale = torch.ones(1) if weight is None else over_map(weight.reshape(*weight.shape, *ends), view)
+    shift = torch.zeros(1) if bias is None else over_map(bias.reshape(*bias.shape, *ends), view)
+    shape = torch.broadcast_shapes(scale.shape, shift.shape)
+    return affine(walk, result, scale.expand(shape), shift.expand(shape), f"{call.layer}.affine")
 
 
 def instance_norm(walk: Walk, call: Called) -> Value:
@@ -87,11 +69,14 @@ def group_norm(walk: Walk, call: Called) -> Value:
 
 
 def layer_norm(walk: Walk, call: Called) -> Value:
-    view = viewed(call["input"])
-    order = channel_order(view.dims[-1])
-    if len(call["normalized_shape"]) != 1 or sorted(order) != list(range(view.shape[0])):
-        raise Unsupported("over more than the channels")
-    return _normed(walk, call, LAYER_NORM, NormAttributes(float(call["eps"])), view, order)
+    view, count = viewed(call["input"]), len(call["normalized_shape"])
+    attributes = NormAttributes(float(call["eps"]))
+    kept, over = view.sizes[:-count], [index for index in range(-count, 0) if view.sizes[index] > 1]
+    if len(over) == 1:
+        return _normed(walk, call, LAYER_NORM, attributes, walk.with_channels(view, len(kept) + count + over[0]))
+    if prod(kept) > 1:
+        raise Unsupported("over several dimensions but not all")
+    return _normed(walk, call, GROUP_NORM, GroupNormAttributes(attributes.eps, 1), view)
 
 
 def prelu(walk: Walk, call: Called) -> Value:
@@ -101,7 +86,7 @@ def prelu(walk: Walk, call: Called) -> Value:
         view = viewed(call["self"])
         attributes = LeakyReluAttributes(float(slopes))
         return view.on(walk.append(LEAKY_RELU, [view.tensor], attributes, call.layer), view.shape)
-    view = _by_channel(walk, call["self"])
+    view = walk.with_channels(view, 1)
     nothing = torch.zeros_like(slopes)
     above = walk.append(RELU, [view.tensor], Attributes(), call.layer)
     turned = walk.affine(f"{call.layer}.turned", view.tensor, -torch.ones_like(slopes), nothing)
@@ -119,7 +104,10 @@ def linear(walk: Walk, call: Called) -> Value:
 
 def convolution(walk: Walk, call: Called) -> Value:
     """As scripted and lowered modules say it, transposed or not."""
-    source, weight = walk.map_of(viewed(call["input"])), call["weight"]
+    view, weight = viewed(call["input"]), call["weight"]
+    if isinstance(weight, Tensor) and weight.ndim == 3 and not call.arguments.get("transposed"):
+        return _along_one(walk, call, view, weight)
+    source = walk.map_of(view)
     if not isinstance(weight, Tensor) or weight.ndim != 4:
         raise Unsupported("with a weight that is no constant of two dimensions")
     stride, padding, dilation, extra = (pair(call[key]) for key in ("stride", "padding", "dilation", "output_padding"))
@@ -132,6 +120,20 @@ def convolution(walk: Walk, call: Called) -> Value:
     return View.of_map(name, call.shape)
 
 
+def _along_one(walk: Walk, call: Called, view: View, weight: Tensor) -> View:
+    """A convolution of [1, channels, positions]."""
+    if isinstance(call["padding"], str):
+        raise Unsupported(f"with padding {call['padding']!r}")
+    source = walk.arranged(view, [1], [], [2])
+    stride, padding, dilation = (int(call[key][0]) for key in ("stride", "padding", "dilation"))
+    attributes = ConvAttributes((1, stride), (1, dilation), call["groups"], (0, padding))
+    bias = torch.zeros(len(weight)) if call["bias"] is None else call["bias"].float()
+    weights = weight.float()[:, :, None], bias
+    name = walk.append(CONV, [source.tensor], attributes, walk.layer_of(call.node), weights)
+    result = View.of_map(name, (len(weight), 1, call.shape[2]))
+    return result.with_dims([(), result.whole("c"), result.whole("w")])
+
+
 def resized(walk: Walk, call: Called) -> Value:
     """To the size that there is: nothing."""
     view = viewed(same(walk, call))
@@ -140,5 +142,76 @@ def resized(walk: Walk, call: Called) -> Value:
 
 
 def padded(walk: Walk, call: Called) -> Value:
-    """By nothing: nothing."""
-    return same(walk, call) if not any(call["pad"]) else walk.become(call.node, call.name)
+    """By nothing: nothing. Of what is no map: dimension by dimension."""
+    value, amounts = same(walk, call), list(call["pad"])
+    if not any(amounts):
+        return value
+    view = viewed(value)
+    if len(view.dims) == 4 and view.is_map and not any(amounts[4:]):
+        return walk.become(call.node, call.name)
+    if call.arguments.get("mode", "constant") != "constant" or call["value"]:
+        raise Unsupported("with anything but zeros")
+    for place, both in enumerate(zip(amounts[::2], amounts[1::2])):
+        if any(both):
+            view = padded_along(walk, view, len(view.dims) - 1 - place, both, call.layer)
+    return view
+
+
+def pooled(walk: Walk, call: Called) -> Value:
+    """The largest values, and where they were."""
+    source = walk.as_map(call["self"])
+    kernel, stride = pair(call["kernel_size"]), pair(call["stride"] or call["kernel_size"])
+    padding, dilation = pair(call["padding"]), pair(call["dilation"])
+    if dilation != (1, 1):
+        raise Unsupported("with dilation")
+    attributes = PoolAttributes(kernel, stride, padding, bool(call["ceil_mode"]))
+    shape = tuple(call.node.meta["val"][0].shape)
+    name = walk.append(MAX_POOL, [source.tensor], attributes, call.layer)
+    return View.of_map(name, shape), Pooled(source, attributes)
+
+
+def unpooled(walk: Walk, call: Called) -> Value:
+    """Values go to where those came from that were the largest of their windows."""
+    view, places = walk.as_map(call["self"]), call["indices"]
+    if not isinstance(places, Pooled):
+        raise Unsupported("with places that are not those of a max pooling")
+    kernel, before = places.pool.kernel, places.source
+    side_by_side = places.pool == PoolAttributes(kernel, kernel, (0, 0), places.pool.ceil)
+    if not side_by_side or any(size % n for size, n in zip(before.shape[1:], kernel)) or before.shape[0] == 0:
+        raise Unsupported("of windows that overlap, or do not divide the map")
+    if call.shape[1:] != before.shape:
+        raise Unsupported(f"to {call.shape[2:]}, where the pooling read {before.shape[1:]}")
+    name = walk.append(UNPOOL, [view.tensor, before.tensor], UnpoolAttributes(kernel), call.layer)
+    return View.of_map(name, call.shape)
+
+
+def shuffled(walk: Walk, call: Called) -> Value:
+    """Channels by turns out of groups."""
+    view = viewed(call["self"])
+    _, channels, *rest = call.shape
+    apart = view.reshaped((1, call["groups"], channels // call["groups"], *rest))
+    if apart is None:
+        raise Unsupported(f"in {call['groups']} groups")
+    return apart.permuted([0, 2, 1, *range(3, len(rest) + 3)]).reshaped(call.shape)
+
+
+def pixels_shuffled(walk: Walk, call: Called) -> Value:
+    """Channels become pixels, or pixels channels."""
+    view, up = viewed(call["self"]), "upscale_factor" in call.arguments
+    r = call["upscale_factor" if up else "downscale_factor"]
+    (_, channels, height, width) = view.sizes
+    sizes = (1, channels // r**2, r, r, height, width) if up else (1, channels, height // r, r, width // r, r)
+    apart = view.reshaped(sizes)
+    if apart is None:
+        raise Unsupported(f"by {r}")
+    return apart.permuted((0, 1, 4, 2, 5, 3) if up else (0, 1, 3, 5, 2, 4)).reshaped(call.shape)
+
+
+def nearest(walk: Walk, call: Called) -> Value:
+    """Where each pixel becomes a whole number of pixels, both ways to place them are one."""
+    view = viewed(call["input"])
+    if any(new % old for new, old in zip(call.shape[2:], view.sizes[2:])):
+        raise Unsupported("by a factor that is no whole number")
+    size = (int(call.shape[2]), int(call.shape[3]))
+    name = walk.append(RESIZE, [walk.map_of(view)], ResizeAttributes("nearest", size), call.layer)
+    return View.of_map(name, call.shape)
