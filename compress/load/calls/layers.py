@@ -81,9 +81,8 @@ def layer_norm(walk: Walk, call: Called) -> Value:
 
 def prelu(walk: Walk, call: Called) -> Value:
     """One slope is a leaky ReLU; one for each channel is max(0, x) - slope * max(0, -x)."""
-    slopes = call["weight"].float()
+    view, slopes = viewed(call["self"]), call["weight"].float()
     if slopes.numel() == 1:
-        view = viewed(call["self"])
         attributes = LeakyReluAttributes(float(slopes))
         return view.on(walk.append(LEAKY_RELU, [view.tensor], attributes, call.layer), view.shape)
     view = walk.with_channels(view, 1)
