@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from compress.errors import MeasureError
 from compress.flags import MOST_CHANNELS
 
 LOGITS = "logits"
@@ -86,7 +87,12 @@ class Artifact:
 
     def reading(self, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> "Artifact":
         """The same where a float32 input reads (pixel - mean) / std, of 0..255 values. What the file itself states, or
-        was said before, counts first, so the best known is said first."""
+        was said before, counts first, so the best known is said first. Raises MeasureError for other numbers of values
+        than channels."""
         if not self.unknown_input:
             return self
+        if wrong := next((values for values in (mean, std) if values and len(values) != self.channels), None):
+            raise MeasureError(
+                f"{self.path}: reads {self.channels} channels, and mean or std has {len(wrong)} values; give as many"
+            )
         return replace(self, input=replace(self.input, mean=self.input.mean or mean, std=self.input.std or std))

@@ -103,10 +103,11 @@ def _bench(
     dataset, warnings = _open_images(artifacts, originals, options)
     seconds, images = options.seconds or options.measure.seconds, len(dataset.val) if dataset else 0
     log.info("bench: about %s", _duration(sum(each.expected_seconds(seconds, images) for each in known.values())))
+    readable = {name: _with_preprocessing(artifact, options) for name, artifact in artifacts.items()}
     noted, here = load(), cores()
     cold = launch(paths, threads=options.threads)
     measured = measure(
-        {name: _with_preprocessing(artifact, options) for name, artifact in artifacts.items()},
+        readable,
         _to_measure_on(dataset) if dataset else None,
         against=against,
         threads=options.threads,

@@ -106,9 +106,9 @@ def test_an_interruption_loses_one_image_and_others_are_not_computed_again(
     monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
     read, count = answers_module.read_image, []
 
-    def stopping(path, size):
+    def stopping(path, size, reading):
         count.append(path)
-        return read(path, size)
+        return read(path, size, reading)
 
     def answered():
         return len(list((tmp_path / "cache").rglob("*.npz")))
