@@ -32,7 +32,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 @dataclass(frozen=True)
 class Outcome:
     """parameters in millions, layers that both files compute right of all, bytes asked for and written, the least share
-    of pixels of one class among the files and torch, seconds of a core in all; `reason`, where it did not go the whole way."""
+    of pixels of one class among the files and torch, seconds of a core in all; `reason`, where it did not go the whole
+    way."""
 
     loads: bool = False
     parameters: float = 0.0
