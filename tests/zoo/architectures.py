@@ -17,7 +17,7 @@ for _name in ("nms", "qnms"):
 class Output(nn.Module):
     """One entry of what a module gives."""
 
-    def __init__(self, module: nn.Module, key: str):
+    def __init__(self, module: nn.Module, key: str | int):
         super().__init__()
         self.module, self.key = module, key
 
@@ -53,11 +53,14 @@ def on_shufflenet() -> nn.Module:
     return Output(FCN(body, FCNHead(464, 2)), "out")
 
 
-def monai(name: str, **more: Any) -> tuple[Callable[[], nn.Module], int]:
+def monai(name: str, several: bool = False, **more: Any) -> tuple[Callable[[], nn.Module], int]:
+    """`several`: it gives a list of maps."""
+
     def make() -> nn.Module:
         from monai.networks import nets
 
-        return getattr(nets, name)(spatial_dims=2, in_channels=3, out_channels=2, **more)
+        module = getattr(nets, name)(spatial_dims=2, in_channels=3, out_channels=2, **more)
+        return Output(module, 0) if several else module
 
     return make, 64
 
@@ -164,7 +167,7 @@ ARCHITECTURES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "torchvision LR-ASPP, MobileNetV3": torchvision("lraspp_mobilenet_v3_large"),
     "MONAI AttentionUnet": monai("AttentionUnet", channels=(16, 32, 64), strides=(2, 2)),
     "MONAI BasicUNet": monai("BasicUNet"),
-    "MONAI BasicUNet++": monai("BasicUNetPlusPlus"),
+    "MONAI BasicUNet++": monai("BasicUNetPlusPlus", several=True),
     "MONAI DynUNet": monai("DynUNet", kernel_size=(3,) * 4, strides=(1, 2, 2, 2), upsample_kernel_size=(2,) * 3),
     "MONAI FlexibleUNet, EfficientNet-B0": monai("FlexibleUNet", backbone="efficientnet-b0"),
     "MONAI FlexibleUNet, ResNet-18": monai("FlexibleUNet", backbone="resnet18"),
