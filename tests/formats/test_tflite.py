@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -245,3 +246,11 @@ def test_what_tflite_cannot_say_is_refused_by_name(build, message, tmp_path):
 def test_tensorflow_is_not_needed():
     code = "import sys, compress.formats.tflite; sys.exit(any(m in sys.modules for m in ('tensorflow', 'torch')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_hardswish_whose_result_has_steps_much_finer_than_what_it_reads_is_computed_in_float(tmp_path):
+    graph = sample(lambda b: b.one("hardswish", "image"))
+    fine = replace(graph.tensors[graph.output], scale=graph.tensors["image"].scale / 128)
+    model = exported(replace(graph, tensors={**graph.tensors, graph.output: fine}), tmp_path / "model.tflite")
+    assert operators(model)[1:4] == ["DEQUANTIZE", "HARD_SWISH", "QUANTIZE"]
+    Interpreter(str(tmp_path / "model.tflite")).allocate_tensors()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compress.graph.operators.operator import (
@@ -35,7 +35,7 @@ from compress.graph.operators.operator import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from compress.graph.quantized import QuantizedOperator
+    from compress.graph.quantized import QuantizedOperator, TensorSpec
 
 PROBABILITY = (1 / 256, -128)
 """Scale and int8 zero point that TensorFlow Lite's specification fixes for sigmoid and softmax."""
@@ -337,13 +337,27 @@ LEAKY_RELU = _unary(
     onnx_float="",
     homogeneous=True,
 )
-HARDSWISH = _unary(
-    "hardswish",
-    _functional("hardswish"),
-    _in_place_too("hardswish"),
-    torch=_written("F.hardswish"),
-    onnx=lambda a: (OnnxForm("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}), OnnxForm("Mul", reads=(-1, 0))),
-    tflite=lambda a: (TfliteForm("HARD_SWISH", ("HardSwishOptions", {}), (1, 1)),),
+
+
+def _hardswish(coarse: bool = False) -> tuple[TfliteForm, ...]:
+    return (TfliteForm("HARD_SWISH", ("HardSwishOptions", {}), (1, 1), in_float=coarse),)
+
+
+def _hardswish_tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[TfliteForm, ...]:
+    """The integer kernel does not take an input whose steps are 128 times the result's or larger."""
+    return _hardswish(bool(source.scale and result.scale and source.scale > 127 * result.scale))
+
+
+HARDSWISH = replace(
+    _unary(
+        "hardswish",
+        _functional("hardswish"),
+        _in_place_too("hardswish"),
+        torch=_written("F.hardswish"),
+        onnx=lambda a: (OnnxForm("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}), OnnxForm("Mul", reads=(-1, 0))),
+        tflite=lambda a: _hardswish(),
+    ),
+    tflite=_hardswish_tflite,
 )
 HARDSIGMOID = _unary(
     "hardsigmoid",
