@@ -15,6 +15,7 @@ from compress.errors import ModelError
 from compress.flags import MOST_CHANNELS
 from compress.load.faithful import first_line
 from compress.load.from_onnx import read_onnx
+from compress.load.storages import check_storages
 from compress.terminal.quiet import quietly
 
 Read = TypeVar("Read")
@@ -108,6 +109,7 @@ def _scripted(path: Path, size: tuple[int, int]) -> nn.Module:
     """A graph of ATen calls at that size, which decides scripted control flow. Loading runs TorchScript, no Python."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    check_storages(path)
     module = torch.jit.load(str(path), map_location="cpu").eval().float()
     example = torch.zeros(1, image_channels(module, size), *size)
     with torch.no_grad():

@@ -15,6 +15,7 @@ from compress.load.draft import Told, draft
 from compress.load.from_onnx import read_onnx
 from compress.load.model import load
 from compress.load.sources import kind_of
+from compress.load.storages import check_storages
 
 CODE = """
 import torch
@@ -283,3 +284,19 @@ def test_a_graph_that_reads_no_image_is_one_line(tmp_path):
     torch.export.save(torch.export.export(Volume(), (torch.rand(1, 3, 4, 16, 16),)), path)
     with pytest.raises(ModelError, match="cannot be traced at 16x16"):
         draft(path, Told(mean=(0.0,) * 3))
+
+
+@pytest.mark.parametrize("made", [torch.jit.script, lambda net: torch.jit.trace(net, torch.rand(1, 3, 16, 16))])
+def test_torchscript_whose_weights_are_cut_short_is_refused(made, tmp_path):
+    """torch itself reads past their end."""
+    path = tmp_path / "net.pt"
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    made(net).save(path)
+    check_storages(path)
+    with zipfile.ZipFile(path) as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w") as new:
+        for name, content in members.items():
+            new.writestr(name, content[:-1] if "/data/0" in name else content)
+    with pytest.raises(ModelError, match=r"data/0 has \d+ bytes and should have \d+"):
+        check_storages(path)
