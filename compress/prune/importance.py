@@ -98,7 +98,7 @@ class _Statistics:
     def of(self, group: str) -> tuple[list[Tensor], list[Tensor]]:
         """Covariances [C, C] and Fisher sums for an image [C], one each for every tensor of the group."""
         covariances, fishers = [], []
-        for name in self.tensors:
+        for name in [name for name in self.tensors if group in self.channels.segments[name]]:
             mean, fisher = self.first[name] / self.positions[name], self.fisher[name] / self.count
             covariance = self.second[name] / self.positions[name] - torch.outer(mean, mean)
             for part in self._places(name, group):

@@ -1,18 +1,12 @@
 """The street segmenter: its encoder's published names, its views, weights and measure."""
 
-import importlib.util
 import math
-from pathlib import Path
 
+import camvid
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-MODELS = Path(__file__).resolve().parents[2] / "models"
-spec = importlib.util.spec_from_file_location("camvid", MODELS / "camvid.py")
-camvid = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(camvid)
 
 PUBLISHED = {"expand": "_expand_conv", "depthwise": "_depthwise_conv", "project": "_project_conv"} | {
     f"norm{index}": f"_bn{index}" for index in range(3)
