@@ -318,7 +318,7 @@ def test_masks_without_any_class_of_the_file(files, tmp_path, capsys):
         (tmp_path / folder).mkdir()
     Image.new("RGB", (64, 64)).save(tmp_path / "images" / "a.png")
     Image.new("L", (64, 64), 7).save(tmp_path / "masks" / "a.png")
-    assert "class id 7, but there are 3 classes" in refused(capsys, files[0], "--data", tmp_path)
+    assert "class id 7 in 4,096 pixels, but there are 3 classes" in refused(capsys, files[0], "--data", tmp_path)
     Image.new("L", (64, 64), 0).save(tmp_path / "masks" / "a.png")
     assert "no pixel of a class but background" in refused(capsys, files[0], "--data", tmp_path)
 

@@ -151,7 +151,7 @@ def test_a_module_gives_what_onnxruntime_gives(case, image, tmp_path):
     onnx.save(file, tmp_path / "model.onnx")
     (wanted,) = onnxruntime.InferenceSession(file.SerializeToString()).run(None, {"image": image})
     with torch.no_grad():
-        (given,) = read_onnx(tmp_path / "model.onnx")(torch.from_numpy(image))
+        (given,) = read_onnx(tmp_path / "model.onnx")(torch.from_numpy(image)).values()
     np.testing.assert_allclose(given.numpy(), wanted, atol=1e-5, rtol=1e-4)
 
 

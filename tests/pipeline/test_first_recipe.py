@@ -35,7 +35,7 @@ def test_what_was_found_and_guessed_is_said_and_a_run_takes_it(program, tiny_dat
     assert f"compress run {program} --dry-run" in capsys.readouterr().out
     text = out.read_text()
     assert "input_size = [64, 64]  # found: the file says so" in text
-    assert "output = 0  # guessed" in text
+    assert 'output = "0"  # guessed' in text
     assert "guessed by the 3 channels of the map" in text
     assert "# found: ImageNet's mean and std, which does best on 8 labelled images" in text
     recipe = read_recipe(out)

@@ -164,7 +164,7 @@ def test_photographs_take_the_place_of_validation_images_in_the_report_and_the_g
     assert sorted(picture.name for picture in pictures) == ["a.png", "b.png"]
     assert all(picture.reference is None for picture in pictures)
     report = json.loads((out / "report.json").read_text())
-    assert report["recipe"]["report"] == {"pictures": "photographs"}
+    assert report["recipe"]["report"] == {"pictures": "photographs", "palette": {}}
     assert len(report["measurements"]["tflite"]["per_image_iou"]) == 8  # figures are of the validation images
     assert "07.png" not in (out / "report.html").read_text()
 

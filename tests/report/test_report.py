@@ -694,5 +694,5 @@ def test_the_keys_of_a_report_stay_what_readers_outside_know():
     assert set(document["source"]) == {"file", "sha256", "size_bytes", "parameters"}
     assert set(document["machine"]) == {"cpu", "cores", "load"}
     counts = {"train", "val", "unlabelled", "held_out", "left_out"}
-    assert set(document["data"]) == counts | {"uncertainty", "reference", "val_sha256"}
+    assert set(document["data"]) == counts | {"uncertainty", "reference", "val_sha256", "range"}
     assert set(document["history"][0]) == {"stage", "minutes", "iou", "loss"}
