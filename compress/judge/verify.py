@@ -14,7 +14,7 @@ from compress.errors import ExportError, MeasureError
 from compress.formats.npz import read_graph
 from compress.formats.stored import READABLE
 from compress.graph.quantized import QuantizedGraph, QuantizedOperator
-from compress.measure.masks import class_ids
+from compress.measure.masks import class_ids, is_near
 from compress.measure.parity import WITHIN_ONE, EndParity, LayerParity, Parity
 from compress.quantize.simulate import simulate, simulate_operator
 from compress.release.export import EXPORTERS
@@ -163,7 +163,9 @@ def _end(a: str, b: str, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray
     apart = np.abs(np.stack(ours) - np.stack(theirs)) * 256
     masks = [[class_ids(each, multilabel=multilabel) for each in side] for side in (ours, theirs)]
     agreement = np.mean([np.mean(x == y) for x, y in zip(*masks)])
-    return EndParity(f"{a} and {b}", len(ours), float(apart.mean()), round(float(apart.max())), float(agreement))
+    nearly = np.mean([np.mean(is_near(x, y) & is_near(y, x)) for x, y in zip(*masks)])
+    largest = round(float(apart.max()))
+    return EndParity(f"{a} and {b}", len(ours), float(apart.mean()), largest, float(agreement), float(nearly))
 
 
 def describe_parity(parity: Parity) -> str:
@@ -187,6 +189,7 @@ def describe_parity(parity: Parity) -> str:
         lines.append(
             f"{end.pair}, {end.images} images: mean {end.mean_lsb:.3f} LSB, largest {end.largest_lsb}, "
             f"masks agree on {end.masks:.3%}"
+            + (f", up to a pixel at edges on {end.nearly:.3%}" if end.nearly is not None else "")
         )
     parting = parity.first_parting()
     if parting:

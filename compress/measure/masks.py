@@ -106,6 +106,13 @@ def image_iou(
     return float(np.mean(both[occurs] / either[occurs])) if occurs.any() else 1.0
 
 
+def is_near(mask: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Where the class of a pixel stands within a pixel of the same place in another mask, bool [H, W]."""
+    height, width = mask.shape
+    around = np.pad(other, 1, mode="edge")
+    return np.any([mask == around[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)
+
+
 def boundary(region: np.ndarray, depth: int) -> np.ndarray:
     """Pixels of `region` (bool [H, W]) within `depth` pixels of its edge or of the image's, bool [H, W].
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 WITHIN_ONE = 0.999
 MEAN_LSB = 1.0
 MASKS = 0.997
+NEARLY = 0.998
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,21 @@ class LayerParity:
 
 @dataclass(frozen=True)
 class EndParity:
-    """Two ways from the same pixels to the class map: mean and largest difference, and the masks' agreement."""
+    """Two ways from the same pixels to the class map: mean and largest difference, and the masks' agreement. `nearly`:
+    the share of pixels whose class stands within a pixel of the same place in the other mask. One step of the last
+    logits moves an edge between two classes, and of many classes there are many; None in records of old."""
 
     pair: str
     images: int
     mean_lsb: float
     largest_lsb: int
     masks: float
+    nearly: float | None = None
 
     @property
     def passed(self) -> bool:
-        return self.mean_lsb <= MEAN_LSB and self.masks >= MASKS
+        agree = self.masks >= MASKS or (self.nearly or 0.0) >= NEARLY
+        return self.mean_lsb <= MEAN_LSB and agree
 
 
 @dataclass(frozen=True)

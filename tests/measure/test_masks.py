@@ -12,6 +12,7 @@ from compress.measure.masks import (
     boundary_image_iou,
     class_ids,
     image_iou,
+    is_near,
     label_sets,
     labels_in,
     overlap,
@@ -243,3 +244,15 @@ def test_figures_of_labels_are_those_of_each_against_its_absence():
     assert list(small_objects_found(sets, wanted, 3, multilabel=True)) == found
     nothing = np.zeros((4, 4), np.int32)
     assert image_iou(nothing, nothing, 3, multilabel=True) == 1.0
+
+
+def test_a_class_is_near_where_it_stands_beside():
+    """The edge is one pixel further to the right in the other mask; a speck in the corner is nowhere in it."""
+    mask, other = np.zeros((4, 6), np.uint8), np.zeros((4, 6), np.uint8)
+    mask[:, 3:], other[:, 4:] = 1, 1
+    assert is_near(mask, other).all()
+    assert is_near(other, mask).all()
+    mask[0, 0] = 2
+    assert is_near(mask, other).sum() == mask.size - 1
+    other[:, 4] = 0
+    assert not is_near(mask, other)[:, 3].any()
