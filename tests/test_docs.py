@@ -100,9 +100,9 @@ def test_a_result_says_where_its_figures_come_from(path, tables):
 
 
 def test_the_releases_figures_are_those_of_their_reports():
-    runs = json.loads((ROOT / "benchmarks" / "results" / "releases.json").read_text())["runs"]
-    figures = {row[0]: row[1:] for run in runs for row in run["rows"]}
-    for name in ("u2net-4mb", "u2net-1mb"):
+    results = [json.loads((ROOT / f"benchmarks/results/{name}.json").read_text()) for name in ("releases", "craft")]
+    figures = {row[0]: row[1:] for result in results for run in result["runs"] for row in run["rows"]}
+    for name in ("u2net-4mb", "u2net-1mb", "craft-4mb"):
         report = json.loads((ROOT / "export" / name / "report.json").read_text())
         for kind in ("onnx", "tflite"):
             measured = report["measurements"][kind]
