@@ -80,7 +80,9 @@ def trace_with_original(
 def _exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     def export() -> torch.export.ExportedProgram:
         with quietly():
-            return torch.export.export(module, (example,), strict=False)
+            program = torch.export.export(module, (example,), strict=False)
+            inner = any(str(node.target).startswith("wrap_with_") for node in program.graph.nodes)
+            return program.run_decompositions({}) if inner else program  # what a `with` in forward() holds is a part
 
     try:
         try:

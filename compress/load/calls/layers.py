@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def batch_norm(walk: Walk, call: Called) -> Value:
-    if call["running_mean"] is None or call["training"]:
+    if call["running_mean"] is None or call.arguments.get("training"):
         layer = call.layer.removesuffix(f".{call.node.name}")
         raise ModelError(
             f"{layer}: batch normalisation without running statistics is not supported: it would take them from "
