@@ -605,11 +605,11 @@ GROUPS = [
 
 DOOR = ("script.pt", "tiny.pt2", "tiny.onnx", "tiny.safetensors")
 GROUPS += [
-    *[Group(f"door-bytes-{name}", door(damage.bytes_, name), 2, 30) for name in DOOR],
-    *[Group(f"door-disguise-{name}", door(damage.disguised, name), 2, 20) for name in DOOR],
-    *[Group(f"door-archive-{name}", door(damage.pt_zip, name), 2, 25) for name in DOOR[:2]],
-    Group("door-fields", door(damage.onnx_fields, "tiny.onnx"), 4, 35),
-    Group("door-header", door(damage.safetensors, "tiny.safetensors"), 2, 25),
+    *[Group(f"door-bytes-{name}", door(damage.bytes_, name), 1, 30) for name in DOOR],
+    *[Group(f"door-disguise-{name}", door(damage.disguised, name), 1, 20) for name in DOOR],
+    *[Group(f"door-archive-{name}", door(damage.pt_zip, name), 1, 25) for name in DOOR[:2]],
+    Group("door-fields", door(damage.onnx_fields, "tiny.onnx"), 2, 35),
+    Group("door-header", door(damage.safetensors, "tiny.safetensors"), 1, 25),
 ]
 
 _UNWRITABLE = "cannot be written"
