@@ -70,7 +70,7 @@ def whole_way(make: Callable[[], nn.Module], size: int, folder: Path, exactly_ha
         outcome = _after_the_door(fold_normalisation(net), size, folder, exactly_half)
         return Outcome(True, done.parameters, *outcome, seconds=round(time.process_time() - start, 1))
     except CompressError as error:
-        return Outcome(done.loads, done.parameters, reason=str(error))
+        return Outcome(done.loads, done.parameters, reason=str(error).replace(f"{folder}/", ""))
     except Unequal as error:
         return Outcome(True, done.parameters, reason=str(error))
 
