@@ -16,6 +16,7 @@ from compress.flags import MOST_CHANNELS
 from compress.load.faithful import first_line
 from compress.load.from_onnx import read_onnx
 from compress.load.storages import check_storages
+from compress.recipe import check_model
 from compress.terminal.quiet import quietly
 
 Read = TypeVar("Read")
@@ -32,8 +33,7 @@ _TRUST = "save model.state_dict() instead, or pass --trust-pickle if you trust w
 
 def kind_of(path: Path) -> str:
     """WEIGHTS and so on. Raises ModelError for what is no model's file, saying what it is."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such model file; `python models/u2net.py` makes the one of the demo")
+    check_model(path)
     with path.open("rb") as file:
         start = file.read(64)
     if not start:

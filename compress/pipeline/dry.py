@@ -56,7 +56,8 @@ def _damage(given: Loaded) -> dict[str, GroupDamage]:
     picked = random.Random(given.settings.seed + 1).sample(paths, min(plan.images, len(paths)))
     images = (read_image(path, net.traced_size, given.dataset.reading) for path in picked)
     whole = (torch.from_numpy(image[None].copy()) for image in images)
-    return measure_damage(net, find_groups(net), [net.real(shrink(pixels, plan.size)) for pixels in whole])
+    shrunk = [net.real(shrink(pixels, plan.size)) for pixels in whole]
+    return measure_damage(net, find_groups(net), shrunk, given.source.multilabel)
 
 
 def _stages(foretold: Forecast) -> Iterator[str]:

@@ -160,8 +160,8 @@ def _run(
     log.info("%s", checkpoints.forecast.describe())
 
     with checkpoints.stage("teacher"):
-        how = (recipe.teacher.tta, recipe.train.live_teacher, recipe.seed, recipe.train.class_weights)
-        prepared = prepare(teachers, dataset, cache, *how)
+        tta, live, weights = recipe.teacher.tta, recipe.train.live_teacher, recipe.train.class_weights
+        prepared = prepare(teachers, dataset, cache, tta, live, recipe.seed, weights)
         _warn(about_teacher(teacher_iou(prepared.examples, prepared.stored)))
     checkpoints.open(_identity(start.recipe, budget, source, small, prepared))
     start.remember()

@@ -14,7 +14,9 @@ from compress.judge.bench import Options, bench
 from compress.judge.gate import Rules, gate
 from compress.judge.verify import verify_folder
 from compress.mine.mining import mine
+from compress.pipeline import dry
 from compress.pipeline.run import run
+from compress.prune.importance import measure_damage
 from compress.recipe import read_recipe
 from compress.report.read import read_record
 from compress.report.write import rebuild
@@ -124,6 +126,14 @@ def test_a_run_tells_every_label_by_itself(finished):
     properties = {each.key: each.value for each in onnx.load(finished / "model.onnx").metadata_props}
     assert properties["multilabel"] == "true"
     assert "no label (paler)" in rebuild(finished).read_text()
+
+
+def test_a_dry_run_plans_with_each_label_by_itself(folder, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(dry, "measure_damage", lambda *given: asked.append(given[3:]) or measure_damage(*given))
+    recipe = read_recipe(folder / "net.toml").with_flags(data=folder / "data", budget=["8kB"])
+    assert "channels:" in dry.dry_run(recipe, folder / "net.pt", tmp_path / "out")
+    assert asked == [(True,)]
 
 
 def test_both_files_give_one_probability_for_each_label(finished, folder):
