@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from compress.errors import CompressError, WriteError
+from compress.errors import CompressError, RecipeError, UnknownOperators, WriteError
 from compress.flags import LIMITS, MODEL_FLAGS, RUN_FLAGS, Flag, height_and_width, numbers
 from compress.terminal.parser import Parser, finish
 
@@ -84,7 +84,6 @@ def _unplaced(argument: str) -> str:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
-    from compress.errors import RecipeError
     from compress.pipeline.run import resume, run
 
     if options.resume:
@@ -175,7 +174,6 @@ def _finished(record: "RunRecord", out: Path, as_json: bool) -> int:
 
 
 def _inspect(options: argparse.Namespace, command: str) -> int:
-    from compress.errors import UnknownOperators
     from compress.prune.inspect import describe_model, describe_unknown
 
     try:
