@@ -44,6 +44,10 @@ class Channels:
     groups: Mapping[str, ChannelGroup]
     segments: Mapping[str, tuple[str, ...]]
 
+    def widths(self) -> dict[str, int]:
+        """Of all groups, uncut."""
+        return {group.name: group.width for group in self.groups.values()}
+
     def prunable(self) -> list[ChannelGroup]:
         return [group for group in self.groups.values() if not group.frozen]
 
