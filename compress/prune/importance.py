@@ -31,7 +31,7 @@ class GroupDamage:
 def measure_damage(
     net: Network, channels: Channels, images: Sequence[Tensor], multilabel: bool = False
 ) -> dict[str, GroupDamage]:
-    """Expected damage for each prunable group, from real images: real values [N, 3, H, W], about 32 of them.
+    """Expected damage for each prunable group, from real images: real values [N, channels, H, W], about 32 of them.
 
     A channel's loss matters as far as the kept ones cannot stand in for it, since the repair that follows
     refits every reader of a group by least squares. So channels are taken in the order of a pivoted Cholesky

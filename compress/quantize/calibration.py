@@ -18,7 +18,7 @@ Ranges = dict[str, tuple[float, float]]
 
 
 def calibrate(net: Network, images: Sequence[Tensor], percentile: float = 99.99) -> Ranges:
-    """Lowest and highest value of each scale group that is not fixed, over real values [N, 3, H, W]; the
+    """Lowest and highest value of each scale group that is not fixed, over real values [N, channels, H, W]; the
     average over images of each image's percentile, which a single outlier cannot stretch."""
     return calibrate_each(net, images, (percentile,))[0]
 
@@ -56,10 +56,10 @@ def correct_biases(quantized: QuantizedNetwork, net: Network, images: Tensor) ->
     """Shift each convolution's bias (in place) so that its channels have the means that they have in `net`, counting
     what the quantizer after it lets through.
 
-    images: real values [N, 3, H, W]. In execution order, so that each layer is corrected for what the corrected ones
-    before it give (Nagel et al. 2019, arXiv 1906.04721, section 4.2). Both means are of values clipped to the range
-    of the int8 output: a range that leaves out the largest values leaves them out of both, where their absence would
-    otherwise be made good by all the others.
+    images: real values [N, channels, H, W]. In execution order, so that each layer is corrected for what the corrected
+    ones before it give (Nagel et al. 2019, arXiv 1906.04721, section 4.2). Both means are of values clipped to the
+    range of the int8 output: a range that leaves out the largest values leaves them out of both, where their absence
+    would otherwise be made good by all the others.
     """
     means: dict[str, Tensor] = {}
 
@@ -91,7 +91,7 @@ def balance(net: Network, images: Sequence[Tensor]) -> Network:
     A channel whose peak over real images is small beside that of its scale group uses few of the 256 steps. Where all
     that reads it are convolutions, through homogeneous operators, it is made larger and their weights smaller by as
     much (cross-layer equalisation, Nagel et al. 2019, arXiv 1906.04721, section 4.1, from peaks of activations instead
-    of weights). images: real values [N, 3, H, W]; a peak is the average over images of the largest value.
+    of weights). images: real values [N, channels, H, W]; a peak is the average over images of the largest value.
     """
     shapes = net.shapes()
     readers = {node.name: _reading_convs(net, node, shapes) for node in net.weighted()}
