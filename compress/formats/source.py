@@ -22,7 +22,7 @@ _LONGEST = 60
 
 _TEXT = '''"""A student that compress made, in plain torch, with the weights that it had before they became int8.
 
-It reads RGB images [N, 3, H, W], 0 to 255, of {height}x{width} or any size that it fits, and gives one probability for
+It reads {images}, 0 to 255, of {height}x{width} or any size that it fits, and gives one probability for
 each of CLASSES, [N, {count}, H, W]. Layers have the names of the original model, with _ for what no name can have.
 
     from student import load
@@ -30,7 +30,7 @@ each of CLASSES, [N, {count}, H, W]. Layers have the names of the original model
     student = load()  # trained on as any module is, on -log of the probability of the right class for example
     torch.save(student.state_dict(), "mine.pt")
 
-    compress run mine.pt --arch student.py:Student --size {height}x{width} --mean 0,0,0 --std {std} ...
+    compress run mine.pt --arch student.py:Student --size {height}x{width} --mean {mean} --std {std} ...
 """
 
 from pathlib import Path
@@ -66,7 +66,8 @@ _AT = """def at(height: int, width: int) -> tuple[int, int]:
 
 def to_source(graph: QuantizedGraph, classes: Sequence[str], taken: Collection[str] = ()) -> str:
     """The text of student.py. `taken`: what an attribute of a module cannot be called."""
-    _, _, height, width = graph.tensors[graph.input].shape
+    _, channels, height, width = graph.tensors[graph.input].shape
+    colours = {1: "grey ", 3: "RGB "}.get(channels, "")
     names = _layer_names(graph, taken)
     layers = [f"self.{names[node.name]} = {node.kind.torch(node, ())}" for node in graph.operators if node.kind.weights]
     at = _AT.format(height=height, width=width).split("\n") if _resizes(graph) else ()
@@ -74,7 +75,9 @@ def to_source(graph: QuantizedGraph, classes: Sequence[str], taken: Collection[s
         height=height,
         width=width,
         count=len(classes),
-        std=",".join(["0.00392157"] * 3),  # which leaves pixels as they are
+        images=f"{colours}images [N, {channels}, H, W]",
+        mean=",".join(["0"] * channels),
+        std=",".join(["0.00392157"] * channels),  # which leaves pixels as they are
         classes=f"({', '.join(map(literal, classes))})",
         layers=_indented(layers),
         forward=_indented([*at, *_forward(graph, names)]),

@@ -44,6 +44,10 @@ class Channels:
     groups: Mapping[str, ChannelGroup]
     segments: Mapping[str, tuple[str, ...]]
 
+    def widths(self) -> dict[str, int]:
+        """Of all groups, uncut."""
+        return {group.name: group.width for group in self.groups.values()}
+
     def prunable(self) -> list[ChannelGroup]:
         return [group for group in self.groups.values() if not group.frozen]
 
@@ -115,8 +119,8 @@ def _made(net: Network, node: Node, given: list[str], ties: "_Ties") -> list[str
     """Of a convolution in groups as wide as what they read, whole groups are cut; of another one equally many inputs,
     and equally many outputs, of each."""
     weight, groups = net.weight(node.name), node.attrs.groups
-    if is_depthwise(node, weight) or (given == [net.input.name] and tuple(weight.shape[:2]) == (1, 1)):
-        return given  # of a grey image one channel is made of one, as its normalisation does
+    if is_depthwise(node, weight):
+        return given
     made = [ties.new(node.name, node.out_channels(weight))]
     if groups == 1:
         return made

@@ -201,11 +201,8 @@ class Network(nn.Module):
 
 
 def is_depthwise(node: Node, weight: Tensor) -> bool:
-    """One filter for each channel: output channel c reads input channel c alone."""
-    if not node.kind.weights:
-        return False
-    groups = node.attrs.groups
-    return groups > 1 and groups == weight.shape[0] and weight.shape[1] == 1
+    """One filter for each channel, were there but one: output channel c reads input channel c alone."""
+    return bool(node.kind.weights) and node.attrs.groups == weight.shape[0] and weight.shape[1] == 1
 
 
 def _four(shape: torch.Size) -> tuple[int, int, int, int]:

@@ -67,7 +67,7 @@ def _stages(foretold: Forecast) -> Iterator[str]:
 
 
 def _planned(net: Network, channels: Channels, widths: dict[str, int]) -> Iterator[str]:
-    full = {group.name: group.width for group in channels.groups.values()}
+    full = channels.widths()
     workload = Workload(net, channels)
     least, most = (predicted_bytes(net, channels, each) for each in (widths, full))
     few, many = (workload.total(each)[:MACS].sum() for each in (widths, full))

@@ -82,8 +82,8 @@ def recipe_text(draft: Draft, model: Segmenter, told: Told, folder: Path) -> str
 
 def _sizes(model: Segmenter) -> tuple[int, int]:
     """Bytes of the smallest student, and of the whole model as int8."""
-    full = {group.name: group.width for group in model.channels.groups.values()}
-    least, most = (predicted_bytes(model.folded, model.channels, w) for w in (narrowest(model.channels), full))
+    net, channels = model.folded, model.channels
+    least, most = (predicted_bytes(net, channels, widths) for widths in (narrowest(channels), channels.widths()))
     return least, most
 
 

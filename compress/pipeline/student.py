@@ -233,8 +233,7 @@ def _next_plan(
     share = min(1.0, settings.plan.macs_share**done * _macs(whole, heavy.channels) / _macs(net, channels))
     if done == 1:
         return plan_cut(net, channels, damage, how, budget, share)
-    widths = {group.name: group.width for group in heavy.channels.groups.values()}
-    whole_bytes = predicted_bytes(whole, heavy.channels, widths)
+    whole_bytes = predicted_bytes(whole, heavy.channels, heavy.channels.widths())
     size_bytes = round(whole_bytes * (budget.size_bytes / whole_bytes) ** done)
     return planned(net, channels, damage, how, size_bytes, share)
 
@@ -284,7 +283,7 @@ def _damage(net: Network, channels: Channels, settings: StudentSettings, example
 
 
 def _macs(net: Network, channels: Channels) -> float:
-    work = Workload(net, channels).total({group.name: group.width for group in channels.groups.values()})
+    work = Workload(net, channels).total(channels.widths())
     return float(work[:MACS].sum())
 
 

@@ -41,9 +41,11 @@ def cut(net: Network, channels: Channels, kept: Kept) -> Network:
 
 def _cut_groups(node: Node, channels: Channels, kept: Kept) -> Node:
     """A norm of as many groups as are left."""
+    if node.attrs.groups == 1:
+        return node
     whole = sum(channels.groups[group].width for group in channels.segments[node.name])
     left = len(kept_channels(node.name, channels, kept)) * node.attrs.groups // whole
-    return replace(node, attrs=replace(node.attrs, groups=left)) if node.attrs.groups > 1 else node
+    return replace(node, attrs=replace(node.attrs, groups=left))
 
 
 def _cut_weights(net: Network, node: Node, channels: Channels, kept: Kept) -> tuple[tuple[Tensor, Tensor], Node]:
@@ -69,32 +71,27 @@ def _by_group(weight: Tensor, groups: int, rows: Tensor, columns: Tensor) -> lis
 
 
 def check_cut(net: Network, student: Network, channels: Channels, kept: Kept, image: Tensor) -> None:
-    """Raises ModelError, naming the first layer of the student that does not give, of a real image [1, 3, H, W], what
-    that of `net` gives where the channels that were cut are zero. A norm over channels looks at those that are left."""
-    size, waiting = (image.shape[2], image.shape[3]), dict(net.readers)
-    values = {net.input.name: image}
-    stays = {node.name: kept_channels(node.name, channels, kept) for node in net.nodes}
+    """Raises ModelError, naming the first layer of the student that does not give, of a real image [1, channels, H, W],
+    what that of `net` gives where the channels that were cut are zero. A norm over channels looks at those that are
+    left."""
+    narrow = {net.input.name: image}
+
+    def compare(node: Node, whole: Tensor) -> Tensor:
+        given = [narrow[name] for name in node.inputs]
+        result = student.compute(student.by_name[node.name], given, (image.shape[2], image.shape[3]))
+        stays = kept_channels(node.name, channels, kept)
+        if not _looks_at_all(node):
+            _compare(node, result, whole[:, stays])
+        narrow[node.name] = result
+        return torch.zeros_like(whole).index_copy_(1, stays, result)
+
     with torch.no_grad():
-        for node in net.nodes[1:]:
-            given = [values[name] for name in node.inputs]
-            narrow = [value[:, stays[name]] for name, value in zip(node.inputs, given)]
-            result = student.compute(student.by_name[node.name], narrow, size)
-            whole = net.compute(node, given, size)
-            if not _looks_at_all(node):
-                _compare(node, result, whole[:, stays[node.name]])
-            values[node.name] = torch.zeros_like(whole).index_copy_(1, stays[node.name], result)
-            for name in node.inputs:
-                waiting[name] -= 1
-                if not waiting[name]:
-                    values.pop(name, None)
+        net.run(image, visit=compare)
 
 
 def _looks_at_all(node: Node) -> bool:
-    match node.kind.channels:
-        case From.GROUPS:
-            return int(node.attrs.groups) == 1
-        case kind:
-            return kind is From.MIXES
+    kind = node.kind.channels
+    return kind is From.MIXES or (kind is From.GROUPS and node.attrs.groups == 1)
 
 
 def _compare(node: Node, result: Tensor, wanted: Tensor) -> None:

@@ -31,7 +31,7 @@ class GroupDamage:
 def measure_damage(
     net: Network, channels: Channels, images: Sequence[Tensor], multilabel: bool = False
 ) -> dict[str, GroupDamage]:
-    """Expected damage for each prunable group, from real images: real values [N, 3, H, W], about 32 of them.
+    """Expected damage for each prunable group, from real images: real values [N, channels, H, W], about 32 of them.
 
     A channel's loss matters as far as the kept ones cannot stand in for it, since the repair that follows
     refits every reader of a group by least squares. So channels are taken in the order of a pivoted Cholesky
@@ -98,12 +98,11 @@ class _Statistics:
     def of(self, group: str) -> tuple[list[Tensor], list[Tensor]]:
         """Covariances [C, C] and Fisher sums for an image [C], one each for every tensor of the group."""
         covariances, fishers = [], []
-        for name in [name for name in self.tensors if group in self.channels.segments[name]]:
-            mean, fisher = self.first[name] / self.positions[name], self.fisher[name] / self.count
-            covariance = self.second[name] / self.positions[name] - torch.outer(mean, mean)
+        for name in self.tensors:
             for part in self._places(name, group):
-                covariances.append(covariance[part, part])
-                fishers.append(fisher[part])
+                mean = self.first[name][part] / self.positions[name]
+                covariances.append(self.second[name][part, part] / self.positions[name] - torch.outer(mean, mean))
+                fishers.append(self.fisher[name][part] / self.count)
         return covariances, fishers
 
     def _places(self, name: str, group: str) -> Iterator[slice]:
@@ -132,18 +131,37 @@ def _damage_of(order: tuple[int, ...], residual: Tensor, fisher: Tensor) -> tupl
     """What is left unexplained when channels are kept in this order, as `_pivoted` counts it. [T, C, C], [T, C]."""
     picked = list(order)
     residual, fisher = residual[:, picked][:, :, picked].clone(), fisher[:, picked]
-    variance = residual.diagonal(dim1=1, dim2=2).clamp_min(0)
-    floor = 1e-6 * variance.mean(1, keepdim=True) + 1e-12
-    exhausted = EXHAUSTED * variance.amax(1, keepdim=True)
-    damage = []
+    rounding, damage = _Rounding.of(residual), []
     for place in range(len(picked)):
         left = residual[:, place:, place:]
-        variance = left.diagonal(dim1=1, dim2=2).clamp_min(0)
+        variance = _variance(left)
         damage.append(float((fisher[:, place:] * variance).sum()))
-        pivot = variance[:, :1]
-        factor = torch.where(pivot > exhausted, left[:, :, 0] / (pivot + floor).sqrt(), 0.0)
+        factor = rounding.factor(left[:, :, 0], variance[:, :1])
         left -= factor[:, :, None] * factor[:, None, :]
     return (*damage, 0.0)
+
+
+def _variance(residual: Tensor) -> Tensor:
+    """[T, C, C] -> [T, C]"""
+    return residual.diagonal(dim1=1, dim2=2).clamp_min(0)
+
+
+@dataclass(frozen=True)
+class _Rounding:
+    """What of a variance is rounding, by tensor [T, 1]: all that is left of it up to `exhausted`; `floor` is added to
+    what is divided by."""
+
+    floor: Tensor
+    exhausted: Tensor
+
+    @classmethod
+    def of(cls, covariances: Tensor) -> "_Rounding":
+        variance = _variance(covariances)
+        return cls(1e-6 * variance.mean(1, keepdim=True) + 1e-12, EXHAUSTED * variance.amax(1, keepdim=True))
+
+    def factor(self, column: Tensor, pivot: Tensor) -> Tensor:
+        """The column of the Cholesky factor, from that of the covariances [T, C] and the variance there [T, 1]."""
+        return torch.where(pivot > self.exhausted, column / (pivot + self.floor).sqrt(), 0.0)
 
 
 def _likelihood_of_classes(probabilities: Tensor, generator: torch.Generator) -> Tensor:
@@ -167,9 +185,7 @@ def _pivoted(covariances: list[Tensor], fishers: list[Tensor]) -> GroupDamage:
     every step.
     """
     residual, fisher = torch.stack(covariances), torch.stack(fishers)
-    variance = residual.diagonal(dim1=1, dim2=2).clamp_min(0)
-    floor = 1e-6 * variance.mean(1, keepdim=True) + 1e-12
-    exhausted = EXHAUSTED * variance.amax(1, keepdim=True)
+    rounding = _Rounding.of(residual)
     left = torch.arange(fisher.shape[1])
     block = max(1, len(left) // COMPARED_ONE_BY_ONE)
     order: list[int] = []
@@ -177,11 +193,11 @@ def _pivoted(covariances: list[Tensor], fishers: list[Tensor]) -> GroupDamage:
 
     def promise(columns: Tensor, variance: Tensor) -> Tensor:
         """How much damage each of these columns [T, C, n], of that variance [T, n], would explain."""
-        explained = torch.einsum("tc,tcj->tj", fisher, columns.square()) / (variance + floor)
-        return torch.where(variance > exhausted, explained, 0.0).sum(0)
+        explained = torch.einsum("tc,tcj->tj", fisher, columns.square()) / (variance + rounding.floor)
+        return torch.where(variance > rounding.exhausted, explained, 0.0).sum(0)
 
     while len(left):
-        variance = residual.diagonal(dim1=1, dim2=2).clamp_min(0)
+        variance = _variance(residual)
         rows = promise(residual, variance).topk(min(CANDIDATES * block, len(left))).indices
         columns, free = residual[:, :, rows].clone(), torch.ones(len(rows), dtype=torch.bool)
         factors = []
@@ -190,8 +206,7 @@ def _pivoted(covariances: list[Tensor], fishers: list[Tensor]) -> GroupDamage:
             best = int(promise(columns, variance[:, rows]).masked_fill(~free, -1.0).argmax())
             free[best] = False
             order.append(int(left[rows[best]]))
-            pivot = variance[:, rows[best]].unsqueeze(1)
-            factor = torch.where(pivot > exhausted, columns[:, :, best] / (pivot + floor).sqrt(), 0.0)
+            factor = rounding.factor(columns[:, :, best], variance[:, rows[best]].unsqueeze(1))
             columns -= factor[:, :, None] * factor[:, None, rows]
             variance = (variance - factor.square()).clamp_min(0)
             variance[:, rows[best]] = 0.0

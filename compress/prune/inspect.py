@@ -6,7 +6,7 @@ from pathlib import Path
 
 from compress.errors import UnknownOperators, one_line
 from compress.formats.artifact import named_channels
-from compress.graph.network import Node
+from compress.graph.network import Network, Node
 from compress.load.class_map import RESIZED
 from compress.load.model import Trained
 from compress.prune.cost import predicted_bytes, weight_bytes
@@ -21,7 +21,7 @@ def describe_model(trained: Trained) -> str:
     net = trained.network
     shapes, channels = net.shapes(), trained.channels
     macs = {node.name: net.weight(node.name)[0].numel() * _positions(node, shapes) for node in net.weighted()}
-    sizes = {node.name: 4 * (net.weight(node.name).numel() + net.bias(node.name).numel()) for node in net.weighted()}
+    sizes = {node.name: _fp32_bytes(net, node) for node in net.weighted()}
     height, width = net.traced_size
     lines = [
         f"{trained.path.name}: {trained.size_bytes:,} bytes, {trained.parameters:,} parameters",
@@ -51,19 +51,18 @@ def describe_model(trained: Trained) -> str:
 def _what_stays_whole(trained: Trained) -> list[str]:
     """Groups of layers by their bytes as fp32, and as int8 in the smallest student, whose bytes end it."""
     net, channels = trained.folded, trained.channels
-    least, full = narrowest(channels), {group.name: group.width for group in channels.groups.values()}
-    held = []
+    least, held = narrowest(channels), []
     for group in channels.groups.values():
         layers = [net.by_name[name] for name in group.producers if net.by_name[name].kind.weights]
-        fp32 = sum(4 * (net.weight(node.name).numel() + net.bias(node.name).numel()) for node in layers)
-        int8 = sum(weight_bytes(net, channels, least, node) for node in layers)
         if group.frozen and layers:
+            fp32 = sum(_fp32_bytes(net, node) for node in layers)
+            int8 = sum(weight_bytes(net, channels, least, node) for node in layers)
             held.append((fp32, int8, one_line(f"{group.name}: {group.frozen}")))
     return [
         "what stays whole, fp32 bytes, and int8 bytes in the smallest student:",
         *(f"  {fp32:>12,}  {int8:>12,}  {what}" for fp32, int8, what in sorted(held, reverse=True)),
         f"smallest budget: about {predicted_bytes(net, channels, least):,} bytes; "
-        f"as int8 alone, uncut: about {predicted_bytes(net, channels, full):,}",
+        f"as int8 alone, uncut: about {predicted_bytes(net, channels, channels.widths()):,}",
     ]
 
 
@@ -86,6 +85,10 @@ def _counted(operators: Mapping[str, int]) -> str:
 
 def _sides(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "one number"
+
+
+def _fp32_bytes(net: Network, node: Node) -> int:
+    return 4 * (net.weight(node.name).numel() + net.bias(node.name).numel())
 
 
 def _positions(node: Node, shapes: dict[str, tuple[int, int, int, int]]) -> int:

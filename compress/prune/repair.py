@@ -35,7 +35,7 @@ def repair(
 ) -> Network:
     """A copy of the student, each convolution refitted by least squares onto the teacher's activations.
 
-    pixels     uint8 [N, H, W, 3]: unlabelled images, of which as many are used as fit into memory
+    pixels     uint8 [N, H, W, channels]: unlabelled images, of which as many are used as fit into memory
     solutions  how often a layer that a rectifier follows is solved
 
     Channel reconstruction after He et al. 2017 (arXiv 1707.06168) and ThiNet (arXiv 1707.06342), with four

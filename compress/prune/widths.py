@@ -80,7 +80,7 @@ def choose(
     possible, for a budget that no width can meet.
     """
     check_budget(net, channels, budget_bytes)
-    full = {group.name: group.width for group in channels.groups.values()}
+    full = channels.widths()
     workload = Workload(net, channels)
     costs = _Costs(workload)
     widths = _exchanged(costs, damage, full, _Cost(budget_bytes, macs_share * costs.total(full).work))

@@ -1,7 +1,6 @@
 """Ranges of activations from real images, and what can be mended without training."""
 
-from collections.abc import Sequence
-from typing import assert_never
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ Ranges = dict[str, tuple[float, float]]
 
 
 def calibrate(net: Network, images: Sequence[Tensor], percentile: float = 99.99) -> Ranges:
-    """Lowest and highest value of each scale group that is not fixed, over real values [N, 3, H, W]; the
+    """Lowest and highest value of each scale group that is not fixed, over real values [N, channels, H, W]; the
     average over images of each image's percentile, which a single outlier cannot stretch."""
     return calibrate_each(net, images, (percentile,))[0]
 
@@ -57,10 +56,10 @@ def correct_biases(quantized: QuantizedNetwork, net: Network, images: Tensor) ->
     """Shift each convolution's bias (in place) so that its channels have the means that they have in `net`, counting
     what the quantizer after it lets through.
 
-    images: real values [N, 3, H, W]. In execution order, so that each layer is corrected for what the corrected ones
-    before it give (Nagel et al. 2019, arXiv 1906.04721, section 4.2). Both means are of values clipped to the range
-    of the int8 output: a range that leaves out the largest values leaves them out of both, where their absence would
-    otherwise be made good by all the others.
+    images: real values [N, channels, H, W]. In execution order, so that each layer is corrected for what the corrected
+    ones before it give (Nagel et al. 2019, arXiv 1906.04721, section 4.2). Both means are of values clipped to the
+    range of the int8 output: a range that leaves out the largest values leaves them out of both, where their absence
+    would otherwise be made good by all the others.
     """
     means: dict[str, Tensor] = {}
 
@@ -92,9 +91,10 @@ def balance(net: Network, images: Sequence[Tensor]) -> Network:
     A channel whose peak over real images is small beside that of its scale group uses few of the 256 steps. Where all
     that reads it are convolutions, through homogeneous operators, it is made larger and their weights smaller by as
     much (cross-layer equalisation, Nagel et al. 2019, arXiv 1906.04721, section 4.1, from peaks of activations instead
-    of weights). images: real values [N, 3, H, W]; a peak is the average over images of the largest value.
+    of weights). images: real values [N, channels, H, W]; a peak is the average over images of the largest value.
     """
-    readers = {node.name: _reading_convs(net, node) for node in net.weighted()}
+    shapes = net.shapes()
+    readers = {node.name: _reading_convs(net, node, shapes) for node in net.weighted()}
     placement = place(net)
     ends = {name: placement.fused[name].name if name in placement.fused else name for name in readers}
     peaks: dict[str, Tensor] = {}
@@ -122,7 +122,7 @@ def balance(net: Network, images: Sequence[Tensor]) -> Network:
     return net.rewritten(weights)
 
 
-def _reading_convs(net: Network, conv: Node) -> list[tuple[Node, int]]:
+def _reading_convs(net: Network, conv: Node, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[Node, int]]:
     """The convolutions that alone read the channels of `conv`, each with the index that the first has there; empty
     where something else reads them too."""
     found: list[tuple[Node, int]] = []
@@ -146,29 +146,10 @@ def _reading_convs(net: Network, conv: Node) -> list[tuple[Node, int]]:
                 for other in node.inputs:
                     if other == name:
                         waiting.append((node.name, offset + before))
-                    before += _channels(net, other)
+                    before += shapes[other][1]
             else:
                 waiting.append((node.name, offset))
     return found
-
-
-def _channels(net: Network, name: str) -> int:
-    node = net.by_name[name]
-    match node.kind.channels:
-        case Channels.IMAGE:
-            return 3
-        case Channels.MAKES:
-            return node.out_channels(net.weight(name))
-        case Channels.ARRANGES:
-            return int(node.attrs.made)
-        case Channels.JOINS:
-            return sum(_channels(net, other) for other in node.inputs)
-        case Channels.PASSES | Channels.TIES | Channels.MIXES | Channels.GROUPS | Channels.SHARES:
-            return max(_channels(net, other) for other in node.inputs)
-        case Channels.ATTENDS:
-            return _channels(net, node.inputs[-1])
-        case other:
-            assert_never(other)
 
 
 def _divide_inputs(node: Node, weight: Tensor, offset: int, gain: Tensor) -> None:

@@ -23,7 +23,7 @@ class Sensitivity:
 
 
 def rank(quantized: QuantizedNetwork, images: Sequence[Tensor]) -> list[Sensitivity]:
-    """Every convolution that is not kept float, the worst first. images: real values [N, 3, H, W]."""
+    """Every convolution that is not kept float, the worst first. images: real values [N, channels, H, W]."""
     net = quantized.unquantized()
     with torch.no_grad():
         wanted = [net(image) for image in images]

@@ -14,7 +14,7 @@ LOWEST, HIGHEST = -128, 127
 
 
 def simulate(graph: QuantizedGraph, pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """uint8 [1, 3, H, W] -> every tensor of the graph, int8 NCHW (float32 where it has no scale).
+    """uint8 [1, channels, H, W] -> every tensor of the graph, int8 NCHW (float32 where it has no scale).
 
     Sums are float32, as in training: off by at most some 1e-6 of themselves, which moves a value in a million.
     """

@@ -1,6 +1,7 @@
 """The student as text, of graphs whose names come out of hostile files."""
 
 import ast
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +97,25 @@ def test_layers_say_what_torch_does_not_assume():
     text = to_source(chain(plain, up), ("a", "b", "c"))
     assert "self.plain = nn.Conv2d(3, 3, 1)\n" in text
     assert "self.up = nn.ConvTranspose2d(3, 3, 2, stride=2, groups=3, output_padding=(1, 0))\n" in text
+
+
+STEP = "0.00392157"
+
+
+@pytest.mark.parametrize(
+    ("channels", "read", "said"),
+    [
+        (1, "grey images [N, 1, H, W]", f"--mean 0 --std {STEP} ..."),
+        (3, "RGB images [N, 3, H, W]", f"--mean 0,0,0 --std {STEP},{STEP},{STEP} ..."),
+        (4, "images [N, 4, H, W]", f"--mean 0,0,0,0 --std {STEP},{STEP},{STEP},{STEP} ..."),
+    ],
+)
+def test_the_text_says_how_many_channels_it_reads_and_how_it_is_compressed_again(channels, read, said):
+    graph = chain(QuantizedOperator("clamp", "end", ("image",), "end", ClampAttributes(None, 1.0)))
+    image = TensorSpec("image", (1, channels, 4, 4), 1 / 255, -128)
+    text = to_source(replace(graph, tensors={**graph.tensors, "image": image}), ("a", "b"))
+    assert f"It reads {read}, 0 to 255, of 4x4 or any size" in text
+    assert said in text
 
 
 def test_the_forward_is_one_line_an_operator_with_what_is_inside_it():

@@ -120,6 +120,20 @@ def test_whole_groups_of_a_grouped_convolution_are_cut():
     assert small.weight("b").shape == (12, 4, 1, 1)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_normalisation_of_an_image_makes_no_channels_of_its_own(channels):
+    module = torch.nn.Sequential(torch.nn.Conv2d(channels, 8, 1), torch.nn.Conv2d(8, 2, 1))
+    net, _ = trace(module, (8, 8), 0, 2, (0.5,) * channels, (0.25,) * channels)
+    assert len(net.weighted()) == 3
+    assert find_groups(net).groups == find_groups(fold_normalisation(net)).groups
+
+
+def test_one_channel_that_a_convolution_makes_of_one_is_the_same():
+    net = network(conv("a", "image"), conv("b", "a"), conv("c", "b"), conv("head", "c"), a=1, b=1, c=16, head=2)
+    assert found(net) == {"a": (1, 1, 1, ""), "c": (16, 1, 1, "")}
+    assert_half_is_the_masked_one(net)
+
+
 def test_of_a_grouped_convolution_of_other_width_each_group_loses_as_much():
     net = network(conv("a", "image"), conv("b", "a"), conv("head", "b"), a=24, b=(12, 3), head=2)
     assert found(net) == {"a": (24, 3, 1, ""), "b": (12, 3, 1, "")}

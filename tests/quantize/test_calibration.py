@@ -1,5 +1,6 @@
 """What is mended without training: answers by hand, and functions that must stay what they are."""
 
+import pytest
 import torch
 
 from compress.graph.network import Network, Node
@@ -87,6 +88,21 @@ def test_balancing_follows_a_concat_to_the_channels_there(net, pixels):
     assert (gain > 1.01).any()
     expected = net.weight("merge")[:, 16:] * own.reshape(-1, 1, 1, 1) / gain.reshape(1, -1, 1, 1)
     torch.testing.assert_close(even.weight("merge")[:, 16:], expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_balancing_counts_the_channels_of_an_image_that_stands_before_others(channels):
+    nodes = [
+        Node("image", "input", (), ImageAttributes(1 / 16, 0, (1, 8), channels)),
+        Node("a", "conv", ("image",), CONV),
+        Node("both", "concat", ("image", "a")),
+        Node("out", "conv", ("both",), CONV),
+    ]
+    uneven = torch.tensor([1.0, 0.5]).reshape(2, 1, 1, 1).expand(2, channels, 1, 1)
+    weights = {"a": (uneven, torch.zeros(2)), "out": (torch.ones(2, channels + 2, 1, 1), torch.zeros(2))}
+    even = balance(Network(nodes, weights, "out"), [torch.ones(1, channels, 1, 8)])
+    expected = torch.tensor([*[1.0] * channels, 1.0, 0.5]).expand(2, -1)
+    torch.testing.assert_close(even.weight("out")[:, :, 0, 0], expected)
 
 
 def test_the_layer_whose_weights_suffer_most_is_the_most_sensitive(net, pixels):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compress.graph.operators.constant import in_torch, unpacked
+from compress.graph.operators.constant import as_tensor, bytes_of, in_torch, unpacked
 from compress.graph.operators.operator import (
     Attributes,
     Channels,
@@ -20,7 +20,6 @@ from compress.graph.operators.operator import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from compress.graph.quantized import QuantizedOperator, TensorSpec
@@ -47,7 +46,7 @@ class AttentionAttributes(Attributes):
     added: tuple[str, ...] = ()
 
     def stored_bytes(self) -> int:
-        return sum(4 * int(unpacked(each).size) for each in self.added)
+        return bytes_of(self.added)
 
 
 def _attention(x: Sequence[Tensor], a: AttentionAttributes) -> Tensor:
@@ -59,7 +58,7 @@ def _attention(x: Sequence[Tensor], a: AttentionAttributes) -> Tensor:
         return rows.unflatten(1, (a.heads, -1)).permute(0, 3, 1, 4, 2)
 
     query, key, value = map(by_head, x)
-    added = [torch.from_numpy(unpacked(each).copy()).to(query) for each in a.added]
+    added = [as_tensor(each, query) for each in a.added]
     if a.over == "keys":
         mask = sum(added[1:], added[0]) if added else None
         attended = F.scaled_dot_product_attention(query, key, value, mask, scale=a.scale)
@@ -103,8 +102,8 @@ def _onnx(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tu
     key = by_head(1, channels_of(source, node), turned=False)
     add("MatMul", reads=(query, key))
     scores = add("Mul", np.float32(a.scale))
-    for constant in _added(node):
-        scores = add("Add", constant)
+    for each in a.added:
+        scores = add("Add", unpacked(each))
     if a.over == "pairs":
         to((rows, a.heads, queries * a.keys))
         add("Softmax", axis=-1)
@@ -121,10 +120,6 @@ def _onnx(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tu
 def channels_of(spec: TensorSpec, node: QuantizedOperator) -> int:
     """Of one head."""
     return spec.shape[1] // int(node.attrs.heads)
-
-
-def _added(node: QuantizedOperator) -> list[np.ndarray]:
-    return [unpacked(each) for each in node.attrs.added]
 
 
 def _tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[TfliteForm, ...]:
@@ -152,8 +147,8 @@ def _tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> 
     query, key = by_head(0, queries, wide), by_head(1, a.keys, wide)
     add("BATCH_MATMUL", "BatchMatMulOptions", {"adjY": True}, scores, reads=(query, key))
     weights = add("MUL", "MulOptions", {}, scores, reals=(a.scale,))
-    for constant in _added(node):
-        weights = add("ADD", "AddOptions", {}, scores, after=(constant,))
+    for each in a.added:
+        weights = add("ADD", "AddOptions", {}, scores, after=(unpacked(each),))
     if a.over == "pairs":
         to((rows, a.heads, 1, queries * a.keys))
         add("SOFTMAX", "SoftmaxOptions", {"beta": 1.0}, (rows, a.heads, 1, queries * a.keys))

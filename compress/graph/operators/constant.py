@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from compress.graph.operators.operator import literal
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
 
 def packed(values: np.ndarray) -> str:
@@ -20,6 +22,18 @@ def packed(values: np.ndarray) -> str:
     stream = io.BytesIO()
     np.save(stream, np.ascontiguousarray(values, np.float32), allow_pickle=False)
     return base64.b64encode(stream.getvalue()).decode()
+
+
+def as_tensor(text: str, like: Tensor) -> Tensor:
+    """On the device and of the dtype of another."""
+    import torch
+
+    return torch.from_numpy(unpacked(text).copy()).to(like)
+
+
+def bytes_of(texts: Iterable[str]) -> int:
+    """What they take in a file."""
+    return sum(unpacked(text).nbytes for text in texts)
 
 
 def in_torch(text: str, like: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compress.graph.operators.constant import in_torch, unpacked
+from compress.graph.operators.constant import as_tensor, bytes_of, in_torch, unpacked
 from compress.graph.operators.operator import (
     IN_FLOAT,
     Attributes,
@@ -24,7 +24,6 @@ from compress.graph.operators.operator import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from torch import Tensor
 
     from compress.graph.quantized import QuantizedOperator, TensorSpec
@@ -118,36 +117,35 @@ class LocalAttributes(Attributes):
     offset: str = ""
 
     def stored_bytes(self) -> int:
-        return sum(4 * int(unpacked(each).size) for each in (self.factor, self.offset) if each)
+        return bytes_of(text for _, text in self.steps())
 
-    def steps(self) -> list[tuple[str, np.ndarray]]:
+    def steps(self) -> list[tuple[str, str]]:
         """ "mul" and "add", each with its constant."""
-        return [(name, unpacked(each)) for name, each in (("mul", self.factor), ("add", self.offset)) if each]
+        return [(name, text) for name, text in (("mul", self.factor), ("add", self.offset)) if text]
 
 
 def _local(x: Sequence[Tensor], a: LocalAttributes) -> Tensor:
-    import torch
-
     value = x[0]
-    for name, constant in a.steps():
-        own = torch.from_numpy(constant.copy()).to(value)
-        value = value * own if name == "mul" else value + own
+    for name, text in a.steps():
+        constant = as_tensor(text, value)
+        value = value * constant if name == "mul" else value + constant
     return value
 
 
 def _local_torch(node: QuantizedOperator, x: Sequence[str]) -> str:
-    a, value = node.attrs, x[0]
-    if a.factor:
-        value = f"{value} * {in_torch(a.factor, x[0])}"
-    return f"{value} + {in_torch(a.offset, x[0])}" if a.offset else value
+    signs = {"mul": "*", "add": "+"}
+    return " ".join([x[0], *(f"{signs[name]} {in_torch(text, x[0])}" for name, text in node.attrs.steps())])
 
 
 def _local_tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[TfliteForm, ...]:
     return tuple(
         TfliteForm(
-            name.upper(), (f"{name.title()}Options", {}), after=(constant.transpose(1, 2, 0)[None],), in_float=True
+            name.upper(),
+            (f"{name.title()}Options", {}),
+            after=(unpacked(text).transpose(1, 2, 0)[None],),
+            in_float=True,
         )
-        for name, constant in node.attrs.steps()
+        for name, text in node.attrs.steps()
     )
 
 
@@ -162,7 +160,7 @@ LOCAL_AFFINE = Operator(
     compute=_local,
     torch=_local_torch,
     onnx=lambda node, source, result: tuple(
-        OnnxForm(name.title(), constants=(constant[None],)) for name, constant in node.attrs.steps()
+        OnnxForm(name.title(), constants=(unpacked(text)[None],)) for name, text in node.attrs.steps()
     ),
     tflite=_local_tflite,
     onnx_float=IN_FLOAT,

@@ -32,7 +32,6 @@ IMAGE = Operator(
     scale=Scale.IMAGE,
     on_steps=OnSteps.MOVES,
     work=Work.NOTHING,
-    aten={},
     compute=_given,
     torch=_given,
     onnx=_given,

@@ -255,7 +255,7 @@ def _unpool_tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSp
 
     _, channels, height, width = source.shape
     (high, wide), count = node.attrs.kernel, prod(node.attrs.kernel)
-    each, rows = height * width * channels, (height, high, width, wide * channels)
+    each = height * width * channels
     apart, windows = (height, high, width, wide, channels), (height, width, channels, high, wide)
     flat, one = (1, 1, each, count), (1, 1, each, 1)
 
@@ -285,7 +285,7 @@ def _unpool_tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSp
         form("MUL", "MulOptions", {}, reads=(13, 14)),
         to(windows),
         turned((0, 3, 1, 4, 2), apart),
-        to((1, height * rows[1], width * wide, channels)),
+        to((1, height * high, width * wide, channels)),
     )
 
 

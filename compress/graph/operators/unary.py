@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress.graph.operators.operator import (
@@ -73,6 +73,19 @@ class ClampAttributes(Attributes):
     highest: float | None
 
 
+_SETTINGS: dict[str, Any] = {
+    "inputs": 1,
+    "attributes": Attributes,
+    "channels": Channels.PASSES,
+    "scale": Scale.OWN,
+    "on_steps": OnSteps.REAL,
+    "work": Work.MOVING,
+    "onnx_float": IN_FLOAT,
+    "activation": True,
+}
+"""Of one input, with a scale of its own, computed in training on real values."""
+
+
 def _unary(
     name: str,
     compute: Callable[..., Tensor],
@@ -82,26 +95,15 @@ def _unary(
     tflite: Callable[[Any], tuple[TfliteForm, ...]],
     **more: Any,
 ) -> Operator:
-    """An operator of one input with a scale of its own, computed in training on real values, unless `more` says
-    otherwise. `onnx` and `tflite` take the node's attributes."""
-    settings: dict[str, Any] = {
-        "attributes": Attributes,
-        "channels": Channels.PASSES,
-        "scale": Scale.OWN,
-        "on_steps": OnSteps.REAL,
-        "work": Work.MOVING,
-        "onnx_float": IN_FLOAT,
-        "activation": True,
-    }
+    """An operator with these settings, unless `more` says otherwise. `onnx` and `tflite` take the node's attributes."""
     return Operator(
         name=name,
-        inputs=1,
         aten=aten,
         compute=compute,
         torch=torch,
         onnx=lambda node, source, result: onnx(node.attrs),
         tflite=lambda node, source, result: tflite(node.attrs),
-        **{**settings, **more},
+        **{**_SETTINGS, **more},
     )
 
 
@@ -339,25 +341,23 @@ LEAKY_RELU = _unary(
 )
 
 
-def _hardswish(coarse: bool = False) -> tuple[TfliteForm, ...]:
+def _hardswish_tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[TfliteForm, ...]:
+    """The integer kernel does not take an input whose steps are 128 times the result's or larger."""
+    coarse = bool(source.scale and result.scale and source.scale > 127 * result.scale)
     return (TfliteForm("HARD_SWISH", ("HardSwishOptions", {}), (1, 1), in_float=coarse),)
 
 
-def _hardswish_tflite(node: QuantizedOperator, source: TensorSpec, result: TensorSpec) -> tuple[TfliteForm, ...]:
-    """The integer kernel does not take an input whose steps are 128 times the result's or larger."""
-    return _hardswish(bool(source.scale and result.scale and source.scale > 127 * result.scale))
-
-
-HARDSWISH = replace(
-    _unary(
-        "hardswish",
-        _functional("hardswish"),
-        _in_place_too("hardswish"),
-        torch=_written("F.hardswish"),
-        onnx=lambda a: (OnnxForm("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}), OnnxForm("Mul", reads=(-1, 0))),
-        tflite=lambda a: _hardswish(),
+HARDSWISH = Operator(
+    name="hardswish",
+    aten=_in_place_too("hardswish"),
+    compute=_functional("hardswish"),
+    torch=_written("F.hardswish"),
+    onnx=lambda node, source, result: (
+        OnnxForm("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+        OnnxForm("Mul", reads=(-1, 0)),
     ),
     tflite=_hardswish_tflite,
+    **_SETTINGS,
 )
 HARDSIGMOID = _unary(
     "hardsigmoid",
