@@ -18,8 +18,9 @@ from compress.measure.masks import (
     boundary_image_iou,
     class_ids,
     confusion,
-    image_iou,
+    mean_iou,
     overlap,
+    overlap_in,
     small_objects_found,
 )
 from compress.measure.stability import Stability, stability
@@ -197,12 +198,15 @@ def evaluate(
             predictions.append(class_ids(answer, logits=logits, multilabel=multilabel))
             mask = predictions[-1] if given is None else given
             prediction = class_ids(answer, mask.shape, logits, multilabel=multilabel)
-            iou.append(image_iou(prediction, mask, classes, multilabel=multilabel))
+            if multilabel:
+                pixels.append(overlap(prediction, mask, classes, multilabel=True))
+            else:
+                pairs = confusion(prediction, mask, classes)
+                pixels.append(overlap_in(pairs))
+                confused += pairs
+            iou.append(mean_iou(*pixels[-1], multilabel=multilabel))
             outlines.append(boundary_image_iou(prediction, mask, classes, multilabel=multilabel))
-            pixels.append(overlap(prediction, mask, classes, multilabel=multilabel))
             small.append(small_objects_found(prediction, mask, classes, multilabel=multilabel))
-            if not multilabel:
-                confused += confusion(prediction, mask, classes)
     intersections, unions = np.array(pixels).transpose(1, 0, 2)
     return Evaluation(tuple(iou), np.stack(predictions), tuple(outlines), intersections, unions, tuple(small), confused)
 

@@ -81,10 +81,7 @@ def overlap(
     if multilabel:
         ours, theirs = labels_in(prediction, classes), labels_in(mask, classes)
         return (ours & theirs).sum((1, 2)), (ours | theirs).sum((1, 2))
-    predicted, labelled = prediction[mask != void], mask[mask != void]
-    both = np.bincount(labelled[predicted == labelled], minlength=classes)[:classes]
-    either = np.bincount(predicted, minlength=classes)[:classes] + np.bincount(labelled, minlength=classes)[:classes]
-    return both, either - both
+    return overlap_in(confusion(prediction, mask, classes, void))
 
 
 def confusion(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID) -> np.ndarray:
@@ -95,13 +92,24 @@ def confusion(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int 
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
+def overlap_in(confused: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `overlap` gives, of what `confusion` gives."""
+    both = np.diagonal(confused)
+    return both, confused.sum(0) + confused.sum(1) - both
+
+
 def image_iou(
     prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID, *, multilabel: bool = False
 ) -> float:
     """Mean intersection over union of the foreground classes (ids from 1; labels all) that occur in prediction or mask;
     1 where none does."""
-    both, either = (each[0 if multilabel else 1 :] for each in overlap(
-        prediction, mask, classes, void, multilabel=multilabel))  # fmt: skip
+    return mean_iou(*overlap(prediction, mask, classes, void, multilabel=multilabel), multilabel=multilabel)
+
+
+def mean_iou(both: np.ndarray, either: np.ndarray, *, multilabel: bool = False) -> float:
+    """What `image_iou` gives, of what `overlap` gives."""
+    if not multilabel:
+        both, either = both[1:], either[1:]
     occurs = either > 0
     return float(np.mean(both[occurs] / either[occurs])) if occurs.any() else 1.0
 
