@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.budget import AT_LEAST, DROPS, Budget, Limit, Subject, Verdict, check, measured_in_run
+from compress.budget import ACCURACY, AT_LEAST, Budget, Limit, Subject, Verdict, check, measured_in_run
 from compress.errors import BudgetError, MeasureError, RecipeError
 from compress.judge.figures import Figures, Report, read_figures, report_beside
 from compress.judge.gate_text import GateResult
@@ -107,7 +107,7 @@ def gate(
             ]
     named = sorted({limit.reference for _, limit in wanted if limit.reference})
     references = {name: _reference(places[name]) for name in named}
-    accuracy = {key: file for key, file in wanted.items() if key[1].metric in (*AT_LEAST, *DROPS)}
+    accuracy = {key: file for key, file in wanted.items() if key[1].metric in ACCURACY}
     if accuracy:
         measured, said = _accuracy(accuracy, references, rules, report or report_beside(target, files), data)
         found |= measured
