@@ -207,8 +207,7 @@ def _open_images(
 
 def _to_measure_on(dataset: Dataset) -> LabelledImages:
     @functools.cache
-    def pixels(size: Size, channels: int) -> np.ndarray:
-        reading = replace(dataset.reading, channels=channels)
+    def pixels(size: Size, reading: Reading) -> np.ndarray:
         return pack_images([sample.image for sample in dataset.val], size, cache_folder(), reading).array
 
     return LabelledImages.of(dataset, pixels)

@@ -23,6 +23,7 @@ from compress.measure.values import Interval, Latency
 if TYPE_CHECKING:
     from compress.data.coding import Coding
     from compress.data.folders import Dataset
+    from compress.data.images import Reading, Size
     from compress.formats.artifact import Artifact
     from compress.measure.evaluate import Evaluation, LabelledImages
     from compress.recipe import MasksSection
@@ -290,8 +291,7 @@ def _to_measure_on(dataset: "Dataset") -> "LabelledImages":
     from compress.measure.evaluate import LabelledImages
 
     @functools.cache
-    def pixels(size: tuple[int, int], channels: int) -> np.ndarray:
-        reading = replace(dataset.reading, channels=channels)
+    def pixels(size: "Size", reading: "Reading") -> np.ndarray:
         return np.stack([read_image(sample.image, size, reading) for sample in dataset.val])
 
     return LabelledImages.of(dataset, pixels)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from compress.data.folders import Dataset
-from compress.data.images import Size, read_mask
+from compress.data.images import Reading, Size, read_mask
 from compress.formats.artifact import LOGITS, Artifact
 from compress.machine import THREADS
 from compress.measure.latency import take_turns
@@ -68,14 +68,17 @@ class LabelledImages:
     multilabel: bool = False
 
     @classmethod
-    def of(cls, dataset: Dataset, pixels: Callable[[Size, int], np.ndarray]) -> "LabelledImages":
+    def of(cls, dataset: Dataset, pixels: Callable[[Size, Reading], np.ndarray]) -> "LabelledImages":
         """The images to measure on of a set, whose pixels the caller reads in its own way."""
+
+        def of_channels(size: Size, channels: int) -> np.ndarray:
+            return pixels(size, replace(dataset.reading, channels=channels))
 
         def masks() -> Iterable[np.ndarray]:
             return (read_mask(sample.mask, dataset.coding) for sample in dataset.val if sample.mask)
 
         labelled = masks if dataset.reference == "labels" else None
-        return cls(dataset.classes, pixels, labelled, dataset.multilabel)
+        return cls(dataset.classes, of_channels, labelled, dataset.multilabel)
 
 
 @dataclass(frozen=True)
