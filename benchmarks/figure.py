@@ -42,7 +42,7 @@ def main(run: Path, teacher: Path, out: Path) -> None:
     )
     heavy = describe_in_child(teacher).reading((0.0,) * 3, (255.0,) * 3)
     files = {"heavy": heavy, "light": describe_in_child(run / "model.tflite")}
-    on = LabelledImages(("background", "object"), lambda size: images, masks=None)
+    on = LabelledImages(("background", "object"), lambda size, channels: images, masks=None)
     answers = evaluate_each(files, on, first="heavy")
     rows = [list(images)]
     rows += [list(map(overlay, images, each.predictions)) for each in answers.values()]

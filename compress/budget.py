@@ -37,6 +37,8 @@ Metric = Literal["size", "latency", "iou", "iou_drop", "miou", "miou_drop"]
 AT_LEAST: Final = ("iou", "miou")
 """Metrics that more is better of."""
 DROPS: Final = ("iou_drop", "miou_drop")
+ACCURACY: Final = (*AT_LEAST, *DROPS)
+"""Metrics that images tell."""
 Subject = tuple[str, Metric, str | None]
 """What is limited: the format of a file, the metric, and the file that it is taken against, if any."""
 EXAMPLES = {

@@ -50,6 +50,11 @@ class Coding:
         )
 
 
+def labels_of(one: int, labels: int) -> list[int]:
+    """Those in a set of labels: bit i is label i."""
+    return [label for label in range(labels) if one >> label & 1]
+
+
 CLASS_IDS = Coding()
 OBJECT_255 = Coding(((0, 0), (1, 1), (VOID, 1)))
 """Of two classes: the object is 255."""

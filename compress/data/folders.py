@@ -24,7 +24,7 @@ from compress.data.coding import CLASS_IDS, Coding
 from compress.data.duplicates import duplicates
 from compress.data.images import RGB, LabelMasks, Mask, Reading, UnreadableError, checked, read_all
 from compress.data.labels import Values, check_ids, check_labels, check_measurable, found_coding, oddities, values_of
-from compress.data.listing import MASKS, folders_in, images_in, masks_in, pictures_under, what_is_in
+from compress.data.listing import MASKS, Listing, folders_in, images_in, masks_in, pictures_under, what_is_in
 from compress.errors import DataError
 
 _UNREADABLE_LIMIT = 0.01
@@ -129,14 +129,14 @@ def open_dataset(
 def mask_layout(folder: Path) -> tuple[bool | None, list[str]]:
     """Whether the masks to measure on in a set tell several labels at once, and the folders of the labels; None where
     there are no masks. Raises DataError for a missing folder."""
-    masks = _masks_of(_labelled_in(folder))
+    place = _labelled_in(folder)
+    masks = _masks_of(place, folders_in(place))
     labels = folders_in(masks)
     return (False if masks_in(masks).pictures else True if labels else None), labels
 
 
-def _masks_of(folder: Path) -> Path:
-    """The first of `MASKS` that is there."""
-    others = folders_in(folder)
+def _masks_of(folder: Path, others: Sequence[str]) -> Path:
+    """The first of `MASKS` that is among the folders in `folder`."""
     return folder / next((name for name in MASKS if name in others), MASKS[0])
 
 
@@ -294,7 +294,8 @@ def _without_copies(thumbnails: Mapping[Sample, np.ndarray], val: Sequence[Sampl
 def _part(folder: Path, classes: Sequence[str], multilabel: bool | None) -> _Part:
     """Images with the mask of the same name, where there is one. Raises DataError where masks are not laid out as
     `multilabel` says."""
-    others, place = folders_in(folder), _masks_of(folder)
+    others = folders_in(folder)
+    place = _masks_of(folder, others)
     images, masks = images_in(folder / "images"), masks_in(place)
     labels = folders_in(place) if multilabel is not False and not masks.pictures else []
     if multilabel and masks.pictures:
@@ -303,11 +304,9 @@ def _part(folder: Path, classes: Sequence[str], multilabel: bool | None) -> _Par
             "label lie in masks/LABEL/; move them there, or set multilabel = false under [model]"
         )
     by_stem = _by_stem(images.pictures, "one mask for two images")
-    mask_of: dict[str, Mask] = {}
-    if labels:
-        mask_of |= _label_masks(folder / "masks", labels, classes, by_stem)
-    else:
-        mask_of |= _matched(by_stem, _by_stem(masks.pictures, "two masks for one image"))
+    mask_of: Mapping[str, Mask] = (
+        _label_masks(place, labels, classes, by_stem) if labels else _matched(by_stem, masks, place)
+    )
     samples = tuple(Sample(image, mask_of.get(stem)) for stem, image in by_stem.items())
     named = ", ".join(f"{name}/" for name in others if name not in ("images", place.name, *_OPENED))
     unread = (f"{folder}: left out: {named}; images lie in images/ and masks in masks/ or labels/",) if named else ()
@@ -324,9 +323,7 @@ def _label_masks(
             f"{folder}: holds folders for the labels {', '.join(labels)}, but the model's are {', '.join(classes)}; "
             "name classes as the folders, in the order of the model's channels"
         )
-    found = [
-        _matched(images, _by_stem(masks_in(folder / name).pictures, "two masks for one image")) for name in classes
-    ]
+    found = [_matched(images, masks_in(folder / name), folder) for name in classes]
     stems = [stem for stem in images if any(stem in one for one in found)]
     return {stem: LabelMasks(tuple(one.get(stem) for one in found)) for stem in stems}
 
@@ -340,28 +337,26 @@ def _by_stem(paths: Sequence[Path], clash: str) -> dict[str, Path]:
     return found
 
 
-def _matched(images: Mapping[str, Path], masks: Mapping[str, Path]) -> dict[str, Path]:
+def _matched(images: Mapping[str, Path], masks: Listing, folder: Path) -> dict[str, Path]:
     """The mask of each image, by the image's stem: of the same one, or else of one that is the same to other systems,
-    which tell neither upper from lower case nor one Unicode form from another."""
+    which tell neither upper from lower case nor one Unicode form from another. `folder`: of masks, beside images/."""
+    by_stem = _by_stem(masks.pictures, "two masks for one image")
     free = defaultdict[str, list[str]](list)
     for stem in images:
-        if stem not in masks:
+        if stem not in by_stem:
             free[_folded(stem)].append(stem)
     found = {}
-    for stem, mask in masks.items():
+    for stem, mask in by_stem.items():
         alike = [stem] if stem in images else free.pop(_folded(stem), [])
         if len(alike) != 1:
-            raise DataError(f"{mask}: no image of that name in {_images_beside(mask)}; add it or remove the mask")
+            beside = folder.with_name("images")
+            raise DataError(f"{mask}: no image of that name in {beside}; add it or remove the mask")
         found[alike[0]] = mask
     return found
 
 
 def _folded(stem: str) -> str:
     return unicodedata.normalize("NFC", stem).casefold()
-
-
-def _images_beside(mask: Path) -> Path:
-    return next(folder for folder in mask.parents if folder.name == "masks").with_name("images")
 
 
 def _read(samples: Sequence[Sample], reading: Reading, coding: Coding | None = None) -> _Read:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.data.coding import CLASS_IDS, OBJECT_255, VOID, Coding
+from compress.data.coding import CLASS_IDS, OBJECT_255, VOID, Coding, labels_of
 from compress.data.images import LOSSY_MASK, LabelMasks, Mask, Size, is_lossy, read_mask
 from compress.errors import DataError
 
@@ -39,7 +39,7 @@ def values_of(mask: Mask, image_size: Size, coding: Coding = CLASS_IDS) -> Value
         )
     if isinstance(mask, LabelMasks):
         every = int(np.bitwise_or.reduce(ids, axis=None))
-        return Values(frozenset(label for label in range(len(mask.files)) if every >> label & 1), False, 0.0, 0.0)
+        return Values(frozenset(labels_of(every, len(mask.files))), False, 0.0, 0.0)
     found = frozenset(np.flatnonzero(np.bincount(ids.ravel())).tolist())
     marked = ids == (1 if 1 in found else VOID)
     edge = np.concatenate([marked[0], marked[-1], marked[:, 0], marked[:, -1]])

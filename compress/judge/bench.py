@@ -22,7 +22,7 @@ from compress.files import cache_folder, size_of
 from compress.formats.artifact import Artifact
 from compress.formats.sized import is_free, with_size
 from compress.formats.whole import check_whole
-from compress.judge.bench_text import Bench, BenchRecord
+from compress.judge.bench_text import Bench, BenchRecord, drops
 from compress.machine import THREADS, cores, load
 from compress.measure.cold import LAUNCHES, deflated_bytes, launch
 from compress.measure.evaluate import Evaluation, LabelledImages, class_iou, image_agreements, measure
@@ -207,8 +207,7 @@ def _open_images(
 
 def _to_measure_on(dataset: Dataset) -> LabelledImages:
     @functools.cache
-    def pixels(size: Size, channels: int) -> np.ndarray:
-        reading = replace(dataset.reading, channels=channels)
+    def pixels(size: Size, reading: Reading) -> np.ndarray:
         return pack_images([sample.image for sample in dataset.val], size, cache_folder(), reading).array
 
     return LabelledImages.of(dataset, pixels)
@@ -289,19 +288,13 @@ def _with_details(
     figures: Bench, ours: Evaluation, base: Evaluation | None, dataset: Dataset, options: Options
 ) -> Bench:
     """With what a bench says of the images beside the measurement: class by class, part by part, the worst ones."""
-    drops = {
-        "IoU": figures.measurement.iou_drop,
-        "boundary IoU": figures.measurement.boundary_iou_drop,
-        "IoU of the worst tenth": figures.measurement.worst_decile_iou_drop,
-        "mIoU": figures.measurement.miou_drop if figures.measurement.by_class else None,
-    }
     ranked = np.argsort(ours.iou, kind="stable")[: -(-len(ours.iou) // 10)]
     return replace(
         figures,
-        class_iou=class_iou(ours, dataset.classes),
+        class_iou={each.name: each.iou for each in figures.measurement.by_class} or class_iou(ours, dataset.classes),
         worst_images=tuple(dataset.val[index].image.name for index in ranked),
         agreement=bootstrap_mean(image_agreements(ours, base), within=SHARE) if base else None,
-        changes={name: change(drop, options.measure.margin) for name, drop in drops.items() if drop},
+        changes={name: change(drop, options.measure.margin) for name, drop in drops(figures.measurement).items()},
         folds=fold_means(ours.iou, options.folds) if options.folds else (),
     )
 

@@ -95,6 +95,17 @@ def _rows(record: BenchRecord) -> dict[str, Callable[[Bench], str]]:
     }
 
 
+def drops(measured: Measurement) -> dict[str, Interval]:
+    """Those that were measured, by what is lower; mIoU is said of more than two classes alone."""
+    found = {
+        "IoU": measured.iou_drop,
+        "boundary IoU": measured.boundary_iou_drop,
+        "IoU of the worst tenth": measured.worst_decile_iou_drop,
+        "mIoU": measured.miou_drop if measured.by_class else None,
+    }
+    return {name: drop for name, drop in found.items() if drop}
+
+
 def _class_cell(name: str) -> Callable[[Bench], str]:
     return lambda each: _maybe(each.class_iou.get(name))
 
@@ -109,14 +120,8 @@ def _ms(each: Bench, percentile: str) -> str:
 
 def _sentences(each: Bench, record: BenchRecord) -> list[str]:
     found = []
-    drops = {
-        "IoU": each.measurement.iou_drop,
-        "boundary IoU": each.measurement.boundary_iou_drop,
-        "IoU of the worst tenth": each.measurement.worst_decile_iou_drop,
-        "mIoU": each.measurement.miou_drop if each.measurement.by_class else None,
-    }
-    for name, drop in drops.items():
-        if drop is not None and record.against is not None:
+    for name, drop in drops(each.measurement).items():
+        if record.against is not None:
             size = f"{abs(drop.mean):.3f} {'lower' if drop.mean >= 0 else 'higher'}"
             found.append(
                 f"{name} {size} than that of {record.against}, drop [{drop.low:.3f}, {drop.high:.3f}], "

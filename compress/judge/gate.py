@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.budget import AT_LEAST, DROPS, Budget, Limit, Subject, Verdict, check, measured_in_run
+from compress.budget import ACCURACY, AT_LEAST, Budget, Limit, Subject, Verdict, check, measured_in_run
 from compress.errors import BudgetError, MeasureError, RecipeError
 from compress.judge.figures import Figures, Report, read_figures, report_beside
 from compress.judge.gate_text import GateResult
@@ -23,6 +23,7 @@ from compress.measure.values import Interval, Latency
 if TYPE_CHECKING:
     from compress.data.coding import Coding
     from compress.data.folders import Dataset
+    from compress.data.images import Reading, Size
     from compress.formats.artifact import Artifact
     from compress.measure.evaluate import Evaluation, LabelledImages
     from compress.recipe import MasksSection
@@ -107,7 +108,7 @@ def gate(
             ]
     named = sorted({limit.reference for _, limit in wanted if limit.reference})
     references = {name: _reference(places[name]) for name in named}
-    accuracy = {key: file for key, file in wanted.items() if key[1].metric in (*AT_LEAST, *DROPS)}
+    accuracy = {key: file for key, file in wanted.items() if key[1].metric in ACCURACY}
     if accuracy:
         measured, said = _accuracy(accuracy, references, rules, report or report_beside(target, files), data)
         found |= measured
@@ -290,8 +291,7 @@ def _to_measure_on(dataset: "Dataset") -> "LabelledImages":
     from compress.measure.evaluate import LabelledImages
 
     @functools.cache
-    def pixels(size: tuple[int, int], channels: int) -> np.ndarray:
-        reading = replace(dataset.reading, channels=channels)
+    def pixels(size: "Size", reading: "Reading") -> np.ndarray:
         return np.stack([read_image(sample.image, size, reading) for sample in dataset.val])
 
     return LabelledImages.of(dataset, pixels)

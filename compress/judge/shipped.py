@@ -10,7 +10,7 @@ from compress.errors import MeasureError
 from compress.files import sha256_of, size_of
 from compress.formats.whole import FORMATS, check_whole
 from compress.release.manifest import FILE as MANIFEST
-from compress.release.manifest import change, changed_files, read_manifest
+from compress.release.manifest import change, changed_files, range_of, read_manifest
 
 Colours = tuple[float, ...]
 
@@ -110,7 +110,7 @@ def _shipped(
         tuple(classes) if classes else None,
         _colours(given.get("mean")),
         _colours(given.get("std")),
-        (given["range"][0], given["range"][1]) if given.get("range") else None,
+        range_of(entry),
         manifest.get("report", {}).get("sha256"),
         manifest.get("multilabel", False),
     )

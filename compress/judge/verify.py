@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from compress.release.export import EXPORTERS
 from compress.release.golden import FILE as GOLDEN
 from compress.release.golden import read_golden
 from compress.release.manifest import FILE as MANIFEST
-from compress.release.manifest import changed_files, read_manifest
+from compress.release.manifest import changed_files, range_of, read_manifest
 from compress.runtime.local import Child
 from compress.runtime.readback import said_otherwise
 from compress.runtime.session import saturates
@@ -37,16 +36,11 @@ def images_of(run: Path, folder: Path | None) -> np.ndarray | None:
         return None
     graph = read_graph(run / GRAPH)
     _, channels, height, width = graph.tensors[graph.input].shape
-    reading = Reading(channels, _range(read_manifest(run)))
+    said = next(filter(None, map(range_of, read_manifest(run)["files"])), None)
+    reading = Reading(channels, said)
     samples = open_unlabelled(folder, ("", ""), seed=0, reading=reading)
     paths = [sample.image for sample in (*samples.val, *samples.unlabelled)][:IMAGES]
     return np.stack([read_image(path, (height, width), reading) for path in paths])
-
-
-def _range(manifest: dict[str, Any]) -> tuple[float, float] | None:
-    """That its files state of the values in images."""
-    ends = next((ends for entry in manifest["files"] if (ends := entry.get("input", {}).get("range"))), None)
-    return (ends[0], ends[1]) if ends else None
 
 
 def verify_folder(folder: Path, images: np.ndarray | None = None) -> tuple[list[str], Parity | None]:
@@ -149,7 +143,9 @@ def _ends(graph: QuantizedGraph, paths: dict[str, Path], images: np.ndarray, mul
             for name, child in children.items():
                 answers[name].append(_answer(child, image, paths[name], simulated.shape))
     names = list(answers)
-    return [_end(a, b, answers[a], answers[b], multilabel) for i, a in enumerate(names) for b in names[i + 1 :]]
+    masks = {name: [class_ids(one, multilabel=multilabel) for one in given] for name, given in answers.items()}
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    return [_end(f"{a} and {b}", (answers[a], answers[b]), (masks[a], masks[b])) for a, b in pairs]
 
 
 def _answer(child: Child, image: np.ndarray, path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -159,13 +155,13 @@ def _answer(child: Child, image: np.ndarray, path: Path, shape: tuple[int, ...])
     return answer
 
 
-def _end(a: str, b: str, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], multilabel: bool) -> EndParity:
-    apart = np.abs(np.stack(ours) - np.stack(theirs)) * 256
-    masks = [[class_ids(each, multilabel=multilabel) for each in side] for side in (ours, theirs)]
+def _end(pair: str, maps: Sequence[Sequence[np.ndarray]], masks: Sequence[Sequence[np.ndarray]]) -> EndParity:
+    """Of two ways: the maps and the masks of all images by one, and by the other."""
+    apart = np.abs(np.stack(maps[0]) - np.stack(maps[1])) * 256
     agreement = np.mean([np.mean(x == y) for x, y in zip(*masks)])
     nearly = np.mean([np.mean(is_near(x, y) & is_near(y, x)) for x, y in zip(*masks)])
     largest = round(float(apart.max()))
-    return EndParity(f"{a} and {b}", len(ours), float(apart.mean()), largest, float(agreement), float(nearly))
+    return EndParity(pair, len(apart), float(apart.mean()), largest, float(agreement), float(nearly))
 
 
 def describe_parity(parity: Parity) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from compress.data.folders import Dataset
-from compress.data.images import Size, read_mask
+from compress.data.images import Reading, Size, read_mask
 from compress.formats.artifact import LOGITS, Artifact
 from compress.machine import THREADS
 from compress.measure.latency import take_turns
@@ -18,8 +18,9 @@ from compress.measure.masks import (
     boundary_image_iou,
     class_ids,
     confusion,
-    image_iou,
+    mean_iou,
     overlap,
+    overlap_in,
     small_objects_found,
 )
 from compress.measure.stability import Stability, stability
@@ -67,14 +68,17 @@ class LabelledImages:
     multilabel: bool = False
 
     @classmethod
-    def of(cls, dataset: Dataset, pixels: Callable[[Size, int], np.ndarray]) -> "LabelledImages":
+    def of(cls, dataset: Dataset, pixels: Callable[[Size, Reading], np.ndarray]) -> "LabelledImages":
         """The images to measure on of a set, whose pixels the caller reads in its own way."""
+
+        def of_channels(size: Size, channels: int) -> np.ndarray:
+            return pixels(size, replace(dataset.reading, channels=channels))
 
         def masks() -> Iterable[np.ndarray]:
             return (read_mask(sample.mask, dataset.coding) for sample in dataset.val if sample.mask)
 
         labelled = masks if dataset.reference == "labels" else None
-        return cls(dataset.classes, pixels, labelled, dataset.multilabel)
+        return cls(dataset.classes, of_channels, labelled, dataset.multilabel)
 
 
 @dataclass(frozen=True)
@@ -197,12 +201,15 @@ def evaluate(
             predictions.append(class_ids(answer, logits=logits, multilabel=multilabel))
             mask = predictions[-1] if given is None else given
             prediction = class_ids(answer, mask.shape, logits, multilabel=multilabel)
-            iou.append(image_iou(prediction, mask, classes, multilabel=multilabel))
+            if multilabel:
+                pixels.append(overlap(prediction, mask, classes, multilabel=True))
+            else:
+                pairs = confusion(prediction, mask, classes)
+                pixels.append(overlap_in(pairs))
+                confused += pairs
+            iou.append(mean_iou(*pixels[-1], multilabel=multilabel))
             outlines.append(boundary_image_iou(prediction, mask, classes, multilabel=multilabel))
-            pixels.append(overlap(prediction, mask, classes, multilabel=multilabel))
             small.append(small_objects_found(prediction, mask, classes, multilabel=multilabel))
-            if not multilabel:
-                confused += confusion(prediction, mask, classes)
     intersections, unions = np.array(pixels).transpose(1, 0, 2)
     return Evaluation(tuple(iou), np.stack(predictions), tuple(outlines), intersections, unions, tuple(small), confused)
 

@@ -75,33 +75,39 @@ def as_probabilities(values: np.ndarray, logits: bool = False, *, multilabel: bo
 
 
 def overlap(
-    prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID, *, multilabel: bool = False
+    prediction: np.ndarray, mask: np.ndarray, classes: int, *, multilabel: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pixels in the intersection and in the union of prediction and mask, of each class, int64 [classes] each."""
     if multilabel:
         ours, theirs = labels_in(prediction, classes), labels_in(mask, classes)
         return (ours & theirs).sum((1, 2)), (ours | theirs).sum((1, 2))
-    predicted, labelled = prediction[mask != void], mask[mask != void]
-    both = np.bincount(labelled[predicted == labelled], minlength=classes)[:classes]
-    either = np.bincount(predicted, minlength=classes)[:classes] + np.bincount(labelled, minlength=classes)[:classes]
-    return both, either - both
+    return overlap_in(confusion(prediction, mask, classes))
 
 
-def confusion(prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID) -> np.ndarray:
+def confusion(prediction: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
     """Pixels of each class of the mask, by row, that are predicted as each class, by column, int64
     [classes, classes]."""
-    counted = (mask < classes) & (mask != void) & (prediction < classes)
+    counted = (mask < classes) & (mask != VOID) & (prediction < classes)
     pairs = mask[counted].astype(np.int64) * classes + prediction[counted]
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def image_iou(
-    prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID, *, multilabel: bool = False
-) -> float:
+def overlap_in(confused: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `overlap` gives, of what `confusion` gives."""
+    both = np.diagonal(confused)
+    return both, confused.sum(0) + confused.sum(1) - both
+
+
+def image_iou(prediction: np.ndarray, mask: np.ndarray, classes: int, *, multilabel: bool = False) -> float:
     """Mean intersection over union of the foreground classes (ids from 1; labels all) that occur in prediction or mask;
     1 where none does."""
-    both, either = (each[0 if multilabel else 1 :] for each in overlap(
-        prediction, mask, classes, void, multilabel=multilabel))  # fmt: skip
+    return mean_iou(*overlap(prediction, mask, classes, multilabel=multilabel), multilabel=multilabel)
+
+
+def mean_iou(both: np.ndarray, either: np.ndarray, *, multilabel: bool = False) -> float:
+    """What `image_iou` gives, of what `overlap` gives."""
+    if not multilabel:
+        both, either = both[1:], either[1:]
     occurs = either > 0
     return float(np.mean(both[occurs] / either[occurs])) if occurs.any() else 1.0
 
@@ -133,15 +139,13 @@ def rim_depth(height: int, width: int) -> int:
     return max(1, round(DILATION * float(np.hypot(height, width))))
 
 
-def boundary_image_iou(
-    prediction: np.ndarray, mask: np.ndarray, classes: int, void: int = VOID, *, multilabel: bool = False
-) -> float:
+def boundary_image_iou(prediction: np.ndarray, mask: np.ndarray, classes: int, *, multilabel: bool = False) -> float:
     """Boundary IoU (Cheng et al., CVPR 2021, arXiv 2103.16562): overlap of the outlines of two masks, since mean IoU of
     large objects hides a coarse one. The mean over classes is that of `image_iou`.
 
     Void pixels are taken out of both before the outlines are drawn, so that an edge in there counts for nothing.
     """
-    counted = np.full(mask.shape, True) if multilabel else mask != void
+    counted = np.full(mask.shape, True) if multilabel else mask != VOID
     depth = rim_depth(*mask.shape)
     scores = []
     for ours, theirs in _objects(prediction, mask, classes, multilabel):

@@ -393,7 +393,7 @@ def _measure(
     times less certain. What the references answer is kept in the cache."""
     machine = Machine(processor(), cores(), load_now())
     files = {**references, **controls, **{artifact.format: artifact for artifact in artifacts}}
-    labelled = LabelledImages.of(dataset, lambda size, channels: images)
+    labelled = LabelledImages.of(dataset, lambda size, reading: images)
     known = dict.fromkeys(references, Known(cache))
     found = measure(files, labelled, against="teacher", seconds=recipe.measure.seconds, known=known)
     measurements = {name: each.measurement for name, each in found.items()}

@@ -60,6 +60,12 @@ def tells_labels(path: Path) -> bool:
     return named and manifest.get("multilabel", False)
 
 
+def range_of(entry: dict[str, Any]) -> tuple[float, float] | None:
+    """The values of more than 8 bits that became pixels 0 and 255, where an entry of its files states them."""
+    ends = entry.get("input", {}).get("range")
+    return (ends[0], ends[1]) if ends else None
+
+
 def changed_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """The files that the manifest does not describe any more, one line each."""
     return [line for entry in manifest["files"] if (line := change(folder, entry)) is not None]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from compress.data.coding import labels_of
 from compress.measure.values import Measurement
 from compress.report.record import HistoryPoint
 
@@ -60,7 +61,6 @@ def about_answers(name: str, predictions: np.ndarray, classes: Sequence[str], mu
     if not predictions.size or predictions.min() != predictions.max():
         return ""
     only = int(predictions.flat[0])
-    said = (
-        classes[only] if not multilabel else ", ".join(n for i, n in enumerate(classes) if only >> i & 1) or "no label"
-    )
+    names = [classes[id] for id in (labels_of(only, len(classes)) if multilabel else [only])]
+    said = ", ".join(names) or "no label"
     return f"{name}: every pixel of every image is {said!r}"

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from compress.budget import AT_LEAST, DROPS, Check, Metric
+from compress.budget import ACCURACY, Check, Metric
 from compress.report.record import RunRecord
 from compress.report.result import figures, lead, limit_flags, remarks
 from compress.report.summary import confused, table, with_unit
@@ -12,9 +12,7 @@ from compress.report.words import TITLES
 _HELPS: dict[Metric, str] = {
     "size": "allow more bytes, or leave fewer layers float",
     "latency": "allow fewer bytes with --budget, or a smaller model.input_size in the recipe",
-    **dict.fromkeys(
-        (*AT_LEAST, *DROPS), "more images (--unlabelled takes those without masks), or more bytes with --budget"
-    ),
+    **dict.fromkeys(ACCURACY, "more images (--unlabelled takes those without masks), or more bytes with --budget"),
 }
 """What brings a student nearer to its limit."""
 
@@ -46,7 +44,7 @@ def _shortfall(check: Check, record: RunRecord, out: Path) -> str:
         return f"the interval holds the limit; {more} would decide it"
     apart = abs(check.measured - check.limit)
     digits = 0 if check.unit == "bytes" else 2 if check.metric == "latency" else 3
-    longer = f"longer training ({_longer(record, out)}), " if check.metric in (*AT_LEAST, *DROPS) else ""
+    longer = f"longer training ({_longer(record, out)}), " if check.metric in ACCURACY else ""
     missed = with_unit(f"{apart:,.{digits}f}", check.unit)
     share = f" ({100 * apart / check.limit:.0f} %)" if check.limit else ""
     where = "below" if check.at_least else "above"

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from compress import files
+from compress.data.coding import labels_of
 from compress.errors import DataError
 from compress.report.palette import rgb_of
 
@@ -158,7 +159,7 @@ def paint_sets(sets: np.ndarray, palette: Sequence[str]) -> np.ndarray:
     found, places = np.unique(sets, return_inverse=True)
     colours = np.full((len(found), 4), (255, 255, 255, _PALE), np.uint8)
     for row, one in enumerate(found.tolist()):
-        labels = [rgb_of(colour) for label, colour in enumerate(palette) if one >> label & 1]
+        labels = [rgb_of(palette[label]) for label in labels_of(one, len(palette))]
         if labels:
             colours[row] = (*np.mean(labels, axis=0).round().astype(int), _TINT)
     layer = colours[places.reshape(sets.shape)]

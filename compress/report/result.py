@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from compress.budget import AT_LEAST, DROPS, Check
+from compress.budget import ACCURACY, Check
 from compress.measure.values import Interval, Measurement
 from compress.report.contradictions import FLOAT, SAME_SIZE, iou_gain, relative_speed
 from compress.report.record import RunRecord
@@ -154,7 +154,7 @@ def limit_flags(record: RunRecord) -> str:
 
 
 def _help(check: Check) -> Step:
-    data = " --data DATA" if check.metric in (*AT_LEAST, *DROPS) else ""
+    data = " --data DATA" if check.metric in ACCURACY else ""
     if check.measured is None:
         return Step(f"Have the {check.kind} measured:", f"compress gate DIR{data}")
     if check.undecided and data:

@@ -55,6 +55,10 @@ class Examples:
         classes = torch.arange(self.classes, dtype=torch.uint8, device=device)[:, None, None]
         return torch.cat([label == classes, (label < self.classes)[None]]).float()[None]
 
+    def iou(self, mask: np.ndarray, reference: np.ndarray) -> float:
+        """Of two masks, as `labels` are."""
+        return image_iou(mask, reference, self.classes, multilabel=self.multilabel)
+
 
 def references_of(held_out: Sequence[int], labels: np.ndarray, teacher: StoredTeacher) -> np.ndarray:
     """What held-out images are judged by: the label, else the teacher's mask; [n, H, W]."""
@@ -87,11 +91,7 @@ def teacher_iou(examples: Examples, teacher: StoredTeacher) -> float | None:
     if not labelled:
         return None
     masks = references_of(labelled, examples.labels[:0], teacher)
-    scores = [
-        image_iou(mask, examples.labels[i], examples.classes, multilabel=examples.multilabel)
-        for mask, i in zip(masks, labelled)
-    ]
-    return float(np.mean(scores))
+    return float(np.mean([examples.iou(mask, examples.labels[i]) for mask, i in zip(masks, labelled)]))
 
 
 def blended(predicted: Tensor, labels: Tensor, label_weight: float) -> Tensor:
@@ -127,5 +127,5 @@ def held_out_ious(net: Network, examples: Examples) -> list[float]:
         for index, reference in zip(examples.held_out, examples.references, strict=True):
             image = net.real(torch.from_numpy(examples.pixels[index : index + 1].copy())).to(device)
             mask = class_ids(net(image)[0].cpu().numpy(), multilabel=examples.multilabel)
-            scores.append(image_iou(mask, reference, examples.classes, multilabel=examples.multilabel))
+            scores.append(examples.iou(mask, reference))
     return scores

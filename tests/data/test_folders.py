@@ -462,6 +462,16 @@ def test_masks_by_label_are_sets_of_labels(by_label, tmp_path):
     assert open_labelled(by_label, ("skin", "hair")).multilabel
 
 
+def test_labels_is_another_name_for_masks_by_label_too(by_label):
+    val = by_label / "val"
+    (val / "masks").rename(val / "labels")
+    (sample,) = open_labelled(by_label, ("hair", "skin")).val
+    assert sample.mask.files == (val / "labels/hair/c.png", val / "labels/skin/c.png")
+    add_mask(val / "labels/skin/lost.png")
+    with pytest.raises(DataError, match=r"skin/lost.png: no image of that name in .*val/images; add it or remove"):
+        open_labelled(by_label, ("hair", "skin"))
+
+
 @pytest.mark.parametrize(
     ("classes", "multilabel", "message"),
     [
