@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from compress.load.exported import operator_of
+
 aten = torch.ops.aten
 
 CLOSE = 1e-3
@@ -25,7 +27,7 @@ def name_idioms(program: torch.export.ExportedProgram) -> None:
 
 
 def _called(node: Any, *names: str) -> bool:
-    return isinstance(node, fx.Node) and str(node.target).removeprefix("aten.").partition(".")[0] in names
+    return isinstance(node, fx.Node) and operator_of(node) in names
 
 
 def _new(before: Any, target: Any, *args: Any) -> Any:

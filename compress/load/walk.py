@@ -27,7 +27,7 @@ from compress.graph.operators.unary import SOFTMAX, UNARY
 from compress.load.axes import AXES, Axis, View, broadcast
 from compress.load.calls import CALLS
 from compress.load.calls.call import Called, Unsupported, Value, viewed
-from compress.load.faithful import layer_of, line_of, paths_of, stored_in
+from compress.load.exported import layer_of, line_of, operator_of, paths_of, stored_in
 
 NORMALISE = "normalise"
 """The node that makes of pixels what the module reads."""
@@ -427,7 +427,7 @@ def _same_memory(node: Any) -> list[fx.Node]:
 
 
 def _in_place(node: fx.Node) -> bool:
-    return node.op == "call_function" and _name(node).partition(".")[0].endswith("_")
+    return operator_of(node).endswith("_")
 
 
 def _name(node: fx.Node) -> str:
