@@ -15,11 +15,11 @@ from compress.data.images import Reading, read_image, read_mask
 from compress.errors import ModelError, RecipeError, UnknownOperators
 from compress.formats.artifact import named_channels
 from compress.graph.network import Network
-from compress.load.class_map import tells_labels_apart
+from compress.load.class_map import is_multilabel
 from compress.load.model import Trained, read_module, trained
 from compress.load.outputs import Key
 from compress.load.sources import CARRY_THEIR_GRAPH, image_channels, input_size, kind_of
-from compress.load.trace import trace_with_original
+from compress.load.trace import trace
 from compress.measure.masks import class_ids, image_iou
 from compress.recipe import Recipe
 from compress.settings import validated
@@ -99,14 +99,14 @@ def drafted(path: Path, told: Told, trust_pickle: bool = False, *, pixels: bool 
     count = len(told.classes) if told.classes else None
     known, first = _told_of_pixels(told, pixels, model["channels"]), normalisations(model["channels"])["0 to 1"]
     try:
-        net, outputs, original = trace_with_original(module, size, told.output, count, *(known or first), multilabel)
+        net, original = trace(module, size, told.output, count, *(known or first), multilabel)
     except UnknownOperators:
         raise
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
     channels = original.network.shapes()[original.network.output][1]
     model["output"] = original.deployed.name
-    model["multilabel"] = tells_labels_apart(original.network, original.deployed) if multilabel is None else multilabel
+    model["multilabel"] = is_multilabel(original, multilabel)
     model["classes"] = list(told.classes or _classes(channels))
     (mean, std), how = (known, "") if known else _normalisation(net, told, model["classes"], model["multilabel"], path)
     log.info(
@@ -117,10 +117,7 @@ def drafted(path: Path, told: Told, trust_pickle: bool = False, *, pixels: bool 
     recipe = validated(Recipe, {**plain.model_dump(), "model": model, "preprocess": {"mean": mean, "std": std},
                                 "folder": told.folder}, str(path))  # fmt: skip
     why = {**_why(told, stated is not None, channels), "pixels": how}
-    if known is None:
-        return Draft(recipe, why, None)
-    said = recipe.model
-    return Draft(recipe, why, trained(path, module, net, said.classes, bool(said.multilabel), outputs, model["output"]))
+    return Draft(recipe, why, trained(path, net, original, recipe) if known else None)
 
 
 def normalisations(channels: int) -> dict[str, Normalisation]:

@@ -31,6 +31,7 @@ class Original:
     """What a network was traced from.
 
     network   not yet with a class map: real image values [N, channels, H, W] -> the map that is deployed
+    outputs   shapes of all tensors that the module gives, by name
     deployed  which output of the module that is, or is decided from it
     layers    by node of the exported program, the operator of `network` that gives the same values
     """
@@ -38,6 +39,7 @@ class Original:
     module: nn.Module
     exported: torch.export.ExportedProgram
     network: Network
+    outputs: Mapping[str, tuple[int, ...]]
     deployed: Deployed
     layers: Mapping[torch.fx.Node, str]
     mean: tuple[float, ...]
