@@ -18,7 +18,7 @@ from compress.graph.network import Network
 from compress.load.class_map import is_multilabel
 from compress.load.model import Trained, read_module, trained
 from compress.load.outputs import Key
-from compress.load.sources import CARRY_THEIR_GRAPH, image_channels, input_size, kind_of
+from compress.load.sources import CARRY_THEIR_GRAPH, image_channels, kind_of, stated_size
 from compress.load.trace import trace
 from compress.measure.masks import class_ids, image_iou
 from compress.recipe import Recipe
@@ -86,14 +86,16 @@ def drafted(path: Path, told: Told, trust_pickle: bool = False, *, pixels: bool 
             f"{path}: holds weights alone, and there is no {path.with_suffix('.toml').name} beside it; name the code "
             "that makes the module with --arch file.py:Name, or a recipe with --recipe (docs/your-model.md)"
         )
-    stated = input_size(path, kind, trust_pickle) if told.size is None and kind in CARRY_THEIR_GRAPH else None
-    size = told.size or stated or SIZE
-    model: dict[str, Any] = {"architecture": told.arch, "input_size": size, "classes": ["a", "b"]}
+    model: dict[str, Any] = {"architecture": told.arch, "input_size": told.size or SIZE, "classes": ["a", "b"]}
     name = (
         "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in path.stem).strip(".-") or "model"
     )
-    plain = validated(Recipe, {"name": name[:60], "model": model, "folder": told.folder}, str(path))
-    module = read_module(path, plain, trust_pickle)
+    known_yet: dict[str, Any] = {"name": name[:60], "model": model, "folder": told.folder}
+    module = read_module(path, validated(Recipe, known_yet, str(path)), trust_pickle)
+    stated = stated_size(module) if kind in CARRY_THEIR_GRAPH else None
+    model["input_size"] = told.size or stated or SIZE
+    plain = validated(Recipe, known_yet, str(path))  # a file may state any size
+    size = plain.model.input_size
     model["channels"] = image_channels(module, size)
     multilabel = _laid_out(told, path)
     count = len(told.classes) if told.classes else None
