@@ -61,7 +61,7 @@ def peer(on: Ground) -> Network:
     for _ in range(SEARCHES):
         ratio = (low + high) / 2
         module = globally_pruned(read_module(on.model, on.recipe), image, ratio)
-        student = fold_normalisation(traced(module, on.recipe.model, on.recipe.preprocess)[0])
+        student = fold_normalisation(traced(module, on.recipe)[0])
         with TemporaryDirectory() as folder:
             size = max(path.stat().st_size for path in untrained(student, settings, Path(folder)))
         logging.info("torch-pruning: ratio %.3f gives %s bytes", ratio, f"{size:,}")

@@ -5,7 +5,7 @@ mostly moves no value: it only names the axes otherwise. So each tensor of a tra
 which parts of which axes its dimensions are, in order. Reshapes and permutations rewrite the view, and vanish.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
@@ -85,9 +85,31 @@ class View:
             dims.append(tuple(dim))
         return None if left else self.with_dims(dims)
 
+    def of_rank(self, rank: int) -> "View":
+        """With dimensions of size 1 before its own, up to so many."""
+        return self.with_dims([()] * (rank - len(self.dims)) + list(self.dims))
+
+    def without(self, *indices: int) -> "View":
+        """All dimensions but these."""
+        return self.with_dims([dim for index, dim in enumerate(self.dims) if index not in indices])
+
     def parts(self, axis: Axis) -> tuple[Part, ...]:
         """All parts of an axis, in the order of the dimensions."""
         return tuple(part for dim in self.dims for part in dim if part.axis == axis)
+
+    def in_turn(self, axis: Axis) -> list[Part]:
+        """The same, those that count slower first."""
+        return sorted(self.parts(axis), key=lambda part: -part.stride)
+
+    def with_sizes(self, tensor: str, sizes: Mapping[Part, int]) -> "View":
+        """The same dimensions of a map in which these parts of the channels have other sizes; what has 1 is none."""
+        stride, now = 1, {}
+        for part in reversed(self.in_turn("c")):
+            size = sizes.get(part, part.size)
+            now[part] = (Part("c", size, stride),) if size > 1 else ()
+            stride *= size
+        dims = [tuple(new for part in dim for new in now.get(part, (part,))) for dim in self.dims]
+        return View(tensor, (stride, *self.shape[1:]), ()).with_dims(dims)
 
     @property
     def is_natural(self) -> bool:
@@ -97,7 +119,7 @@ class View:
     def arranged(self, groups: Sequence[Sequence[int]]) -> "tuple[ArrangeAttributes, View]":
         """How the map becomes another, whose channels, height and width run each through these dimensions, all of them
         together, in order; and the same tensor as a view of that."""
-        own = {axis: sorted(self.parts(axis), key=lambda part: -part.stride) for axis in AXES}
+        own = {axis: self.in_turn(axis) for axis in AXES}
         numbers = {part: index for index, part in enumerate(part for axis in AXES for part in own[axis])}
         order = tuple(tuple(numbers[part] for index in group for part in self.dims[index]) for group in groups)
         channels, height, width = (tuple(part.size for part in own[axis]) for axis in AXES)
@@ -117,10 +139,9 @@ class View:
         """How the map becomes one of which the same tensor is told as `other` is of its own; None where it cannot.
         Dimensions of size 1 stay so."""
         rank = max(len(self.dims), len(other.dims))
-        a, b = (((),) * (rank - len(view.dims)) + view.dims for view in (self, other))
         pairs: list[tuple[Part, Part]] = []
         dims: list[Dim] = []
-        for ours, theirs in zip(a, b):
+        for ours, theirs in zip(self.of_rank(rank).dims, other.of_rank(rank).dims):
             together = _divided_alike(ours, theirs) if ours else []
             if together is None:
                 return None
@@ -190,7 +211,7 @@ def broadcast(left: View, right: View) -> tuple[Dim, ...] | None:
     """The dimensions of what two views give element by element, such that their maps, broadcast as they are, are the
     same; None where they are not."""
     rank = max(len(left.dims), len(right.dims))
-    a, b = (((),) * (rank - len(view.dims)) + view.dims for view in (left, right))
+    a, b = (view.of_rank(rank).dims for view in (left, right))
     if any(x != y and x and y for x, y in zip(a, b)):
         return None
     for axis in AXES:

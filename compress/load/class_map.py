@@ -8,7 +8,8 @@ from compress.graph.operators.conv import CONV, POINTWISE
 from compress.graph.operators.operator import OnSteps
 from compress.graph.operators.resize import RESIZE, ResizeAttributes
 from compress.graph.operators.unary import SIGMOID, SOFTMAX
-from compress.load.outputs import ADVICE, Deployed
+from compress.load.faithful import Original
+from compress.load.outputs import ADVICE
 
 MOST_LABELS = 31
 """Masks are sets of labels, as bits of an int32."""
@@ -16,16 +17,17 @@ RESIZED = "resized_map"
 ENDS = (SIGMOID.name, SOFTMAX.name)
 
 
-def with_class_map(net: Network, deployed: Deployed, classes: int | None, multilabel: bool | None = None) -> Network:
+def with_class_map(original: Original, classes: int | None, multilabel: bool | None = None) -> Network:
     """The network whose output is one probability per class, [1, classes, H, W] of the image's height and width. A map
     of another size is resized: its logits where an activation is the last that is done to it.
 
     What cannot leave 0..1 are probabilities, whatever was done to them after the sigmoid or softmax; all else are
     logits: of classes that exclude one another, or with `multilabel` each of its own label (None: as
-    `tells_labels_apart` has it). `classes`: None for as many as there are channels. Raises ModelError.
+    `is_multilabel` has it). `classes`: None for as many as there are channels. Raises ModelError.
     """
+    net, deployed = original.network, original.deployed
     shape, size = net.shapes()[net.output], net.traced_size
-    multilabel = tells_labels_apart(net, deployed) if multilabel is None else multilabel
+    multilabel = is_multilabel(original, multilabel)
     if multilabel and shape[1] > MOST_LABELS:
         raise ModelError(f"output {deployed.name} has {shape[1]} labels; at most {MOST_LABELS} can be told at once")
     of_two = shape[1] == 1 and classes in (None, 2) and not multilabel
@@ -45,10 +47,11 @@ def with_class_map(net: Network, deployed: Deployed, classes: int | None, multil
             "[model], or deploy the logits before it"
         )
     probabilities = _are_probabilities(net)
-    if deployed.threshold not in (None, 0.5 if probabilities else 0.0):
+    read_at = 0.5 if probabilities else 0.0
+    if deployed.threshold not in (None, read_at):
         raise ModelError(
-            f"output {deployed.name} decides at {deployed.threshold:g}, but its map is read at "
-            f"{'0.5' if probabilities else '0'}; deploy the map before that"
+            f"output {deployed.name} decides at {deployed.threshold:g}, but its map is read at {read_at:g}; "
+            "deploy the map before that"
         )
     if shape[2:] != size:
         net = _resized(net, size)
@@ -58,11 +61,17 @@ def with_class_map(net: Network, deployed: Deployed, classes: int | None, multil
     return net if probabilities else _appended(net, Node("class_map", last.name, (net.output,)))
 
 
-def tells_labels_apart(net: Network, deployed: Deployed) -> bool:
-    """Whether a network that has no class map yet gives several labels at once: by a sigmoid of each of several
-    channels, or because each was held against a threshold."""
+def is_multilabel(original: Original, said: bool | None) -> bool:
+    """Whether a pixel can have several labels: as is said, or where nothing is, as the module tells."""
+    return tells_labels_apart(original) if said is None else said
+
+
+def tells_labels_apart(original: Original) -> bool:
+    """Whether a module gives several labels at once: by a sigmoid of each of several channels, or because each was held
+    against a threshold."""
+    net = original.network
     several = net.shapes()[net.output][1] > 1
-    return several and (deployed.threshold is not None or _end(net).op == SIGMOID.name)
+    return several and (original.deployed.threshold is not None or _end(net).op == SIGMOID.name)
 
 
 def _are_probabilities(net: Network) -> bool:

@@ -15,11 +15,11 @@ from compress.data.images import Reading, read_image, read_mask
 from compress.errors import ModelError, RecipeError, UnknownOperators
 from compress.formats.artifact import named_channels
 from compress.graph.network import Network
-from compress.load.class_map import tells_labels_apart
+from compress.load.class_map import is_multilabel
 from compress.load.model import Trained, read_module, trained
 from compress.load.outputs import Key
-from compress.load.sources import CARRY_THEIR_GRAPH, image_channels, input_size, kind_of
-from compress.load.trace import trace_with_original
+from compress.load.sources import CARRY_THEIR_GRAPH, image_channels, kind_of, stated_size
+from compress.load.trace import trace
 from compress.measure.masks import class_ids, image_iou
 from compress.recipe import Recipe
 from compress.settings import validated
@@ -86,27 +86,29 @@ def drafted(path: Path, told: Told, trust_pickle: bool = False, *, pixels: bool 
             f"{path}: holds weights alone, and there is no {path.with_suffix('.toml').name} beside it; name the code "
             "that makes the module with --arch file.py:Name, or a recipe with --recipe (docs/your-model.md)"
         )
-    stated = input_size(path, kind, trust_pickle) if told.size is None and kind in CARRY_THEIR_GRAPH else None
-    size = told.size or stated or SIZE
-    model: dict[str, Any] = {"architecture": told.arch, "input_size": size, "classes": ["a", "b"]}
+    model: dict[str, Any] = {"architecture": told.arch, "input_size": told.size or SIZE, "classes": ["a", "b"]}
     name = (
         "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in path.stem).strip(".-") or "model"
     )
-    plain = validated(Recipe, {"name": name[:60], "model": model, "folder": told.folder}, str(path))
-    module = read_module(path, plain, trust_pickle)
+    known_yet: dict[str, Any] = {"name": name[:60], "model": model, "folder": told.folder}
+    module = read_module(path, validated(Recipe, known_yet, str(path)), trust_pickle)
+    stated = stated_size(module) if kind in CARRY_THEIR_GRAPH else None
+    model["input_size"] = told.size or stated or SIZE
+    plain = validated(Recipe, known_yet, str(path))  # a file may state any size
+    size = plain.model.input_size
     model["channels"] = image_channels(module, size)
     multilabel = _laid_out(told, path)
     count = len(told.classes) if told.classes else None
     known, first = _told_of_pixels(told, pixels, model["channels"]), normalisations(model["channels"])["0 to 1"]
     try:
-        net, outputs, original = trace_with_original(module, size, told.output, count, *(known or first), multilabel)
+        net, original = trace(module, size, told.output, count, *(known or first), multilabel)
     except UnknownOperators:
         raise
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
     channels = original.network.shapes()[original.network.output][1]
     model["output"] = original.deployed.name
-    model["multilabel"] = tells_labels_apart(original.network, original.deployed) if multilabel is None else multilabel
+    model["multilabel"] = is_multilabel(original, multilabel)
     model["classes"] = list(told.classes or _classes(channels))
     (mean, std), how = (known, "") if known else _normalisation(net, told, model["classes"], model["multilabel"], path)
     log.info(
@@ -117,10 +119,7 @@ def drafted(path: Path, told: Told, trust_pickle: bool = False, *, pixels: bool 
     recipe = validated(Recipe, {**plain.model_dump(), "model": model, "preprocess": {"mean": mean, "std": std},
                                 "folder": told.folder}, str(path))  # fmt: skip
     why = {**_why(told, stated is not None, channels), "pixels": how}
-    if known is None:
-        return Draft(recipe, why, None)
-    said = recipe.model
-    return Draft(recipe, why, trained(path, module, net, said.classes, bool(said.multilabel), outputs, model["output"]))
+    return Draft(recipe, why, trained(path, net, original, recipe) if known else None)
 
 
 def normalisations(channels: int) -> dict[str, Normalisation]:

@@ -1,10 +1,8 @@
 """Whether a traced network is the module: both on the same pictures, and the layer where they part."""
 
 import copy
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from torch.nn import functional as F
 
 from compress.errors import ModelError
 from compress.graph.network import Network, Node
+from compress.load.exported import paths_of, stored_in
 from compress.load.outputs import Deployed, named
 
 TOLERANCE = 1e-3
@@ -32,6 +31,7 @@ class Original:
     """What a network was traced from.
 
     network   not yet with a class map: real image values [N, channels, H, W] -> the map that is deployed
+    outputs   shapes of all tensors that the module gives, by name
     deployed  which output of the module that is, or is decided from it
     layers    by node of the exported program, the operator of `network` that gives the same values
     """
@@ -39,6 +39,7 @@ class Original:
     module: nn.Module
     exported: torch.export.ExportedProgram
     network: Network
+    outputs: Mapping[str, tuple[int, ...]]
     deployed: Deployed
     layers: Mapping[torch.fx.Node, str]
     mean: tuple[float, ...]
@@ -56,7 +57,7 @@ class Original:
     def _wanted(self, picture: Tensor) -> Tensor:
         try:
             if self.deployed.decision:
-                return self._run(self._normalised(picture))[self.network.output]
+                return self._run(picture)[self.network.output]
             return named(self.module(self._normalised(picture)))[self.deployed.name].float()  # type: ignore[no-any-return]
         except Exception as error:  # the module is the user's own code
             raise ModelError(f"the model can be traced, but not run: {first_line(error)}") from error
@@ -67,7 +68,7 @@ class Original:
 
     def _check_layers(self, picture: Tensor, wanted: Tensor) -> None:
         """In float64, where rounding is no reason to part."""
-        values = self._run(self._normalised(picture.double()))
+        values = self._run(picture)
         for name, value in values.items():
             if not _finite(value):
                 raise ModelError(f"{name}: {NOT_FINITE}")
@@ -93,13 +94,13 @@ class Original:
                 "image, and draw no random numbers"
             )
 
-    def _run(self, given: Tensor) -> dict[str, Tensor]:
-        """What the exported program computes in the precision of `given`, by layer of the network, in the order in
-        which it does."""
+    def _run(self, picture: Tensor) -> dict[str, Tensor]:
+        """What the exported program computes in float64, by layer of the network, in the order in which it does."""
         program, layers = self.exported, self.layers
         paths, stored = paths_of(program), stored_in(program)
+        given = self._normalised(picture.double())
         placeholders = [node.name for node in program.graph.nodes if node.op == "placeholder"]
-        inputs = [_as(given.dtype, stored[paths[name]]) if name in paths else given for name in placeholders]
+        inputs = [_double(stored[paths[name]]) if name in paths else given for name in placeholders]
         values: dict[str, Tensor] = {}
 
         class Kept(torch.fx.Interpreter):
@@ -122,8 +123,8 @@ def _finite(value: Tensor) -> bool:
     return bool(value.float().isfinite().all())
 
 
-def _as(dtype: torch.dtype, value: Tensor) -> Tensor:
-    return value.detach().to(dtype) if value.is_floating_point() else value.detach().clone()
+def _double(value: Tensor) -> Tensor:
+    return value.detach().double() if value.is_floating_point() else value.detach().clone()
 
 
 def _apart(found: Tensor, wanted: Tensor) -> float:
@@ -149,38 +150,3 @@ def made_up_pictures(size: tuple[int, int], channels: int = 3) -> Tensor:
 
 def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def paths_of(program: torch.export.ExportedProgram) -> dict[str, str]:
-    """By placeholder, the path of the parameter, buffer or constant that is given there."""
-    signature = program.graph_signature
-    return {
-        **signature.inputs_to_parameters,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
-
-
-def stored_in(program: torch.export.ExportedProgram) -> dict[str, Any]:
-    """By such a path, what is given."""
-    return {**program.state_dict, **program.constants}
-
-
-def layer_of(node: torch.fx.Node) -> str:
-    """Its path in the module, where it has one, and its own name."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = list(stack.values())[-1][0] if stack else ""
-    return f"{path}.{node.name}" if path else node.name
-
-
-FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-TORCH, OWN = Path(torch.__file__).parent, Path(__file__).parent
-
-
-def line_of(node: torch.fx.Node) -> str:
-    """ " at net.py:9": the innermost line of the model's code that makes this call, where that is known."""
-    frames = FRAME.findall(node.meta.get("stack_trace") or "")
-    places = [(Path(file), line) for file, line in frames if not Path(file).is_relative_to(TORCH)]
-    if not places or places[-1][0].is_relative_to(OWN):  # an ONNX file, which we read ourselves
-        return ""
-    return f" at {places[-1][0].name}:{places[-1][1]}"

@@ -45,13 +45,12 @@ def read_onnx(path: Path) -> "OnnxModule":
         raise
     except Exception as error:
         raise ModelError(f"{path}: is no ONNX model: {str(error).splitlines()[0] if str(error) else error!r}") from None
-    stored = {tensor.name for tensor in model.graph.initializer}
-    images = [each.name for each in model.graph.input if each.name not in stored]
+    images = _given(model.graph)
     if len(images) != 1 or not model.graph.output:
         raise ModelError(f"{path}: reads {len(images)} tensors and gives {len(model.graph.output)}; expected one image")
-    kind = next(each for each in model.graph.input if each.name == images[0]).type.tensor_type.elem_type
+    kind = images[0].type.tensor_type.elem_type
     if kind not in READABLE:
-        name = onnx.TensorProto.DataType.Name(kind).lower()
+        name = TensorProto.DataType.Name(kind).lower()
         raise ModelError(f"{path}: its image is {name}; files are written here for 8 bits of each channel")
     _check_complete(model, path)
     nodes = _from_image(model)
@@ -63,6 +62,12 @@ def read_onnx(path: Path) -> "OnnxModule":
             Counter(node.op_type for node in nodes if _key(node) in OPERATORS),
         )
     return OnnxModule(model)
+
+
+def _given(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that are not stored in the file."""
+    stored = {tensor.name for tensor in graph.initializer}
+    return [each for each in graph.input if each.name not in stored]
 
 
 def _check_complete(model: onnx.ModelProto, path: Path) -> None:
@@ -104,6 +109,9 @@ class OnnxModule(nn.Module):
         super().__init__()
         graph = model.graph
         self.opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
+        (self.image,) = _given(graph)
+        self.outputs = [each.name for each in graph.output]
+        self.nodes = list(graph.node)
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         of_layers = {name for node in graph.node if node.op_type in LAYERS for name in node.input}
         self.constants: dict[str, np.ndarray] = {}
@@ -113,17 +121,14 @@ class OnnxModule(nn.Module):
                 parameter = nn.Parameter(torch.from_numpy(array.astype(np.float32)), requires_grad=False)
                 self.held[name] = _placed(self, name, parameter)
             self.constants[name] = array
-        self.inputs = [each for each in graph.input if each.name not in stored]
-        self.outputs = [each.name for each in graph.output]
-        self.nodes = list(graph.node)
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
         """Of the image; None where the file leaves it free."""
-        return tuple(d.dim_value or None for d in self.inputs[0].type.tensor_type.shape.dim)
+        return tuple(d.dim_value or None for d in self.image.type.tensor_type.shape.dim)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        values: dict[str, Value] = {"": None, **self.constants, self.inputs[0].name: image}
+        values: dict[str, Value] = {"": None, **self.constants, self.image.name: image}
         for node in self.nodes:
             given = [values[name] for name in node.input]
             if any(isinstance(value, Tensor) for value in given) and node.op_type != "Shape":
@@ -194,8 +199,7 @@ class _Call:
 
 def _from_image(model: onnx.ModelProto) -> list[NodeProto]:
     """The nodes that depend on the image's values."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    reached = {each.name for each in model.graph.input if each.name not in stored}
+    reached = {each.name for each in _given(model.graph)}
     found = []
     for node in model.graph.node:
         if node.op_type != "Shape" and reached & set(node.input):
@@ -211,9 +215,7 @@ def _key(node: NodeProto) -> str:
 # --- operators --------------------------------------------------------------------------------------------------------
 
 
-def _windows(
-    call: _Call, x: Tensor, kernel: Sequence[int]
-) -> tuple[Tensor, list[int], list[int], list[int], list[int]]:
+def _windows(call: _Call, x: Tensor, kernel: Sequence[int]) -> tuple[list[int], list[int], list[int], list[int]]:
     """Stride, dilation, padding before and after, and what auto_pad says as numbers."""
     rank = len(kernel)
     stride, dilation = (list(call.get(name) or [1] * rank) for name in ("strides", "dilations"))
@@ -225,18 +227,18 @@ def _windows(
             lack = max((ceil(size / s) - 1) * s + d * (k - 1) + 1 - size, 0)
             half, rest = lack // 2, lack - lack // 2
             before[i], after[i] = (half, rest) if auto == "SAME_UPPER" else (rest, half)
-    return x, stride, dilation, before, after
+    return stride, dilation, before, after
 
 
 def _conv(call: _Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    x, stride, dilation, before, after = _windows(call, x, weight.shape[2:])
+    stride, dilation, before, after = _windows(call, x, weight.shape[2:])
     if before != after:
         x, before = F.pad(x, (before[1], after[1], before[0], after[0])), [0, 0]
     return F.conv2d(x, weight, bias, stride, before, dilation, call.get("group", 1))
 
 
 def _conv_transpose(call: _Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    x, stride, dilation, before, after = _windows(call, x, weight.shape[2:])
+    stride, dilation, before, after = _windows(call, x, weight.shape[2:])
     extra = list(call.get("output_padding") or [0, 0])
     if before != after or call.get("output_shape"):
         raise call.refuse("with uneven padding")
@@ -247,7 +249,7 @@ def _pool_windows(call: _Call, x: Tensor) -> tuple[list[int], list[int], list[in
     """Kernel, stride, padding, dilation, and whether the last window may lack pixels, which is what padding at the end
     alone says too."""
     kernel = list(call.get("kernel_shape"))
-    x, stride, dilation, before, after = _windows(call, x, kernel)
+    stride, dilation, before, after = _windows(call, x, kernel)
     if before == after:
         return kernel, stride, before, dilation, bool(call.get("ceil_mode", 0))
     reach = [size - d * (k - 1) - 1 for size, k, d in zip(x.shape[2:], kernel, dilation)]
@@ -518,7 +520,7 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "PRelu": lambda c, x, slope: F.prelu(x, slope.flatten()),
     "Elu": lambda c, x: F.elu(x, c.get("alpha", 1.0)),
     "Celu": lambda c, x: F.celu(x, c.get("alpha", 1.0)),
-    "Selu": lambda c, x: _selu(x, c.get("alpha", 1.67326319217681884765625), c.get("gamma", 1.0507009873554805)),
+    "Selu": lambda c, x: c.get("gamma", 1.0507009873554805) * F.elu(x, c.get("alpha", 1.67326319217681884765625)),
     "Mish": lambda c, x: F.mish(x),
     "Softplus": lambda c, x: F.softplus(x),
     "Erf": lambda c, x: torch.erf(x),
@@ -542,10 +544,6 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "Dropout": lambda c, x, *rest: x,
     "Cast": lambda c, x: x,
 }
-
-
-def _selu(x: Tensor, alpha: float, gamma: float) -> Tensor:
-    return gamma * F.elu(x, alpha)
 
 
 def _as_tensor(value: Any) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from compress.load.exported import operator_of
+
 aten = torch.ops.aten
 
 CLOSE = 1e-3
@@ -25,15 +27,15 @@ def name_idioms(program: torch.export.ExportedProgram) -> None:
 
 
 def _called(node: Any, *names: str) -> bool:
-    return isinstance(node, fx.Node) and str(node.target).removeprefix("aten.").partition(".")[0] in names
+    return isinstance(node, fx.Node) and operator_of(node) in names
 
 
-def _new(before: Any, target: Any, *args: Any) -> Any:
+def _new(before: Any, target: Any, *args: Any, **named: Any) -> Any:
     """A call in the place of another one, for what its layer and line are."""
     with before.graph.inserting_before(before):
-        node = before.graph.call_function(target, args)
+        node = before.graph.call_function(target, args, named)
     node.meta = {key: value for key, value in before.meta.items() if key in ("nn_module_stack", "stack_trace")}
-    node.meta["val"] = target(*fx.node.map_arg(args, lambda each: each.meta["val"]))
+    node.meta["val"] = target(*fx.node.map_arg(args, lambda each: each.meta["val"]), **named)
     return node
 
 
@@ -69,13 +71,8 @@ def _gelu(node: Any) -> Any:
         if _called(inside, "erf") and _is_times(inside.args[0], x, math.sqrt(0.5)):
             return _new(node, aten.gelu.default, x)
         if _called(inside, "tanh") and _is_tanh_of(inside.args[0], x):
-            return _named(_new(node, aten.gelu.default, x), approximate="tanh")
+            return _new(node, aten.gelu.default, x, approximate="tanh")
     return None
-
-
-def _named(node: Any, **more: Any) -> Any:
-    node.kwargs = more
-    return node
 
 
 def _is_times(node: Any, x: Any, factor: float) -> bool:
@@ -116,10 +113,7 @@ def _standard(node: Any) -> Any:
         if under is not None and _called(apart, "sub") and not apart.kwargs:
             x, mean = apart.args[:2]
             dims, (variance, eps) = _mean_dims(mean), under
-            squares = (
-                _mean_dims(variance) if _called(variance, "mean") and _is_square(variance.args[0], apart) else None
-            )
-            if dims and mean.args[0] is x and dims in (squares, _variance(variance, x)):
+            if dims and mean.args[0] is x and dims == _variance_dims(variance, x, apart):
                 return _norm(node, x, dims, eps)
     return None
 
@@ -144,8 +138,11 @@ def _mean_dims(node: Any) -> list[int] | None:
     return _dims(node, node.args[1]) if kept else None
 
 
-def _variance(node: Any, x: Any) -> list[int] | None:
-    """Of a variance of x that keeps its dimensions, over all values and not one less."""
+def _variance_dims(node: Any, x: Any, apart: Any) -> list[int] | None:
+    """Of a variance of x that keeps its dimensions, over all values and not one less, or of a mean of the squares of
+    what x is `apart` from its mean."""
+    if _called(node, "mean") and _is_square(node.args[0], apart):
+        return _mean_dims(node)
     if not _called(node, "var") or node.args[0] is not x:
         return None
     biased = node.kwargs.get("correction", 1) == 0 or node.args[2:3] == (False,)

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,10 @@ from compress.files import identity, sha256_of
 from compress.graph.channels import Channels, find_groups
 from compress.graph.network import Network
 from compress.load.architecture import made
-from compress.load.class_map import tells_labels_apart
+from compress.load.class_map import is_multilabel
 from compress.load.faithful import Original
 from compress.load.sources import CARRY_THEIR_GRAPH, WEIGHTS, kind_of, module_in
-from compress.load.trace import Shapes, fold_normalisation, trace_with_original
+from compress.load.trace import fold_normalisation, trace
 from compress.load.weights import check_finite, fit_weights, read_content, read_safetensors, untrained_norms
 from compress.recipe import Recipe
 
@@ -29,7 +29,8 @@ class Segmenter:
     """A network that segments, as it was given; all else that belongs to it follows from it, so that no part of one
     can be joined with a part of another.
 
-    network     real image values [N, 3, H, W] -> class probabilities [N, classes, H, W]; its preprocessing is in it
+    network     real image values [N, channels, H, W] -> class probabilities [N, classes, H, W]; it holds its
+                preprocessing
     multilabel  whether a pixel can have several of the classes, which have no background among them then
     """
 
@@ -71,7 +72,7 @@ class Trained(Segmenter):
     sha256: str
     size_bytes: int
     parameters: int
-    outputs: Shapes
+    outputs: Mapping[str, tuple[int, ...]]
     output: str
 
 
@@ -86,24 +87,23 @@ def load(path: Path, recipe: Recipe, trust_pickle: bool = False) -> Trained:
 
 def load_with_original(path: Path, recipe: Recipe, trust_pickle: bool = False) -> tuple[Trained, Original]:
     """The same, and the module that it comes from, for a look at other pictures too. Raises ModelError."""
-    module = read_module(path, recipe, trust_pickle)
-    net, outputs, original = _traced(module, recipe)
-    multilabel, output = _is_multilabel(recipe, original), original.deployed.name
-    return trained(path, module, net, recipe.model.classes, multilabel, outputs, output), original
+    net, original = traced(read_module(path, recipe, trust_pickle), recipe)
+    return trained(path, net, original, recipe), original
 
 
-def trained(
-    path: Path,
-    module: nn.Module,
-    net: Network,
-    classes: Sequence[str],
-    multilabel: bool,
-    outputs: Shapes,
-    output: str,
-) -> Trained:
-    parameters = sum(each.numel() for each in module.parameters())
-    sha256, size_bytes = sha256_of(path), path.stat().st_size
-    return Trained(net, tuple(classes), multilabel, path, sha256, size_bytes, parameters, outputs, output)
+def trained(path: Path, net: Network, original: Original, recipe: Recipe) -> Trained:
+    """What was traced of the module in a file."""
+    return Trained(
+        net,
+        tuple(recipe.model.classes),
+        is_multilabel(original, recipe.model.multilabel),
+        path,
+        sha256_of(path),
+        path.stat().st_size,
+        sum(each.numel() for each in original.module.parameters()),
+        original.outputs,
+        original.deployed.name,
+    )
 
 
 def fresh(recipe: Recipe) -> Segmenter:
@@ -111,18 +111,14 @@ def fresh(recipe: Recipe) -> Segmenter:
     if recipe.model.architecture is None:
         raise ModelError("a network that is trained from its beginning needs model.architecture in its recipe")
     module = made(recipe.folder, recipe.model.architecture).float().eval()
-    net, _, original = _traced(module, recipe)
-    return Segmenter(net, tuple(recipe.model.classes), _is_multilabel(recipe, original))
+    net, original = traced(module, recipe)
+    return Segmenter(net, tuple(recipe.model.classes), is_multilabel(original, recipe.model.multilabel))
 
 
-def _is_multilabel(recipe: Recipe, original: Original) -> bool:
-    said = recipe.model.multilabel
-    return tells_labels_apart(original.network, original.deployed) if said is None else said
-
-
-def _traced(module: nn.Module, recipe: Recipe) -> tuple[Network, Shapes, Original]:
+def traced(module: nn.Module, recipe: Recipe) -> tuple[Network, Original]:
+    """As `trace` has it. Raises ModelError."""
     model, preprocess = recipe.model, recipe.preprocess
-    return trace_with_original(
+    return trace(
         module, model.input_size, model.output, len(model.classes), preprocess.mean, preprocess.std, model.multilabel
     )
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from compress.errors import ModelError
+from compress.load.exported import operator_of
 
 Key = int | str | None
 """Which output: by its place, by its name, or None for the first map."""
@@ -132,28 +133,23 @@ def _before_decision(node: fx.Node) -> tuple[fx.Node, str | None, float | None]:
     """The map whose likeliest class, or whose values above a threshold, a node tells; the node itself where it does
     not."""
     last = node
-    while _op(last) in _KEEPS:
+    while operator_of(last) in _KEEPS:
         last = last.args[0]  # type: ignore[assignment]
     source, *more = [*last.args, None]
     if not isinstance(source, fx.Node):
         return node, None, None
-    if _op(last) == "argmax" and _over_channels(source, more[0]):
+    if operator_of(last) == "argmax" and _over_channels(source, more[0]):
         return source, "argmax", None
-    if last.target is getitem and more[0] == 1 and _op(source) == "max" and len(source.args) > 1:
+    if last.target is getitem and more[0] == 1 and operator_of(source) == "max" and len(source.args) > 1:
         scores = source.args[0]
         if isinstance(scores, fx.Node) and _over_channels(scores, source.args[1]):
             return scores, "argmax", None
-    if _op(last) in ("gt", "ge") and isinstance(more[0], int | float):
+    if operator_of(last) in ("gt", "ge") and isinstance(more[0], int | float):
         return source, f"threshold at {more[0]:g}", float(more[0])
-    if _op(last) == "round":
+    if operator_of(last) == "round":
         return source, "rounding", 0.5
     return node, None, None
 
 
 def _over_channels(scores: fx.Node, dim: Any) -> bool:
     return len(_shape(scores)) == 4 and dim in (1, -3)
-
-
-def _op(node: fx.Node) -> str:
-    """ "argmax" of aten.argmax.default."""
-    return str(node.target).removeprefix("aten.").partition(".")[0] if node.op == "call_function" else ""

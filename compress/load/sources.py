@@ -6,7 +6,6 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -19,7 +18,6 @@ from compress.load.storages import check_storages
 from compress.recipe import check_model
 from compress.terminal.quiet import quietly
 
-Read = TypeVar("Read")
 WEIGHTS, SAFETENSORS, TORCHSCRIPT, EXPORTED, ONNX = "weights", "safetensors", "TorchScript", "torch.export", "ONNX"
 CARRY_THEIR_GRAPH = (TORCHSCRIPT, EXPORTED, ONNX)
 
@@ -76,33 +74,20 @@ def module_in(path: Path, kind: str, size: tuple[int, int], trust_pickle: bool) 
         EXPORTED: lambda: _exported(path, trust_pickle),
         ONNX: lambda: read_onnx(path),
     }
-    return _parsed(path, kind, readers[kind])
-
-
-def _parsed(path: Path, kind: str, read: Callable[[], Read]) -> Read:
     try:
         with quietly():
-            return read()
+            return readers[kind]()
     except ModelError:
         raise
     except Exception as error:  # whatever a foreign file leads a parser to
         raise ModelError(f"{path}: cannot be read as a {kind} file: {first_line(error)}") from None
 
 
-def input_size(path: Path, kind: str, trust_pickle: bool) -> tuple[int, int] | None:
-    """Of the images that a file's graph reads; None where it leaves that open. Raises ModelError."""
-    if kind == TORCHSCRIPT:
-        return None
-    shape = _parsed(path, kind, lambda: _input_shape(path, kind, trust_pickle))
+def stated_size(module: nn.Module) -> tuple[int, int] | None:
+    """Of the images that a module out of `module_in` reads; None where its file leaves that open."""
+    shape = getattr(module, "input_shape", ())
     height, width = (*shape[-2:], None, None)[:2]
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
-
-
-def _input_shape(path: Path, kind: str, trust_pickle: bool) -> tuple[int | None, ...]:
-    if kind == ONNX:
-        return read_onnx(path).input_shape
-    given = _program(path, trust_pickle).example_inputs
-    return tuple(given[0][0].shape) if given and given[0] else ()
 
 
 def _scripted(path: Path, size: tuple[int, int]) -> nn.Module:
@@ -142,7 +127,9 @@ def _runs(module: nn.Module, channels: int, size: tuple[int, int]) -> bool:
 
 
 def _exported(path: Path, trust_pickle: bool) -> nn.Module:
-    module = _program(path, trust_pickle).module()
+    program = _program(path, trust_pickle)
+    module, given = program.module(), program.example_inputs
+    module.input_shape = tuple(getattr(given[0][0], "shape", ())) if given and given[0] else ()  # type: ignore[assignment]
     module.eval = lambda: module  # type: ignore[method-assign] # it is as it was exported, and refuses to be told
     module.train = lambda mode=True: module  # type: ignore[method-assign]
     return module

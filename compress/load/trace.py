@@ -3,7 +3,6 @@ compared with the module."""
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,13 +18,10 @@ from compress.load.faithful import Original, made_up_pictures
 from compress.load.idioms import name_idioms
 from compress.load.outputs import Key, deployed, is_tensor, known_to_torch, named
 from compress.load.untraced import why_not_traced
-from compress.load.walk import Walk
+from compress.load.walk import NORMALISE, Walk
 from compress.terminal.quiet import quietly
 
 log = logging.getLogger("compress")
-
-Shapes = Mapping[str, tuple[int, ...]]
-"""By name of an output."""
 
 
 def trace(
@@ -36,9 +32,9 @@ def trace(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     multilabel: bool | None = None,
-) -> tuple[Network, Shapes]:
-    """The network that maps an image, real values pixel / 255, to class probabilities; and the shapes of all outputs of
-    `module`.
+) -> tuple[Network, Original]:
+    """The network that maps an image, real values pixel / 255, to class probabilities; and what it can be compared with
+    on other pictures.
 
     `module` maps normalised images [1, channels, H, W], of as many as `mean` has values, to one map, or to a dict,
     dataclass, tuple or list in which there are maps, of which `output` is deployed; what that does not need is left
@@ -46,20 +42,6 @@ def trace(
     apart; `multilabel` as `with_class_map` has it. Raises ModelError naming the layer and the operator that is not
     known here, or the layer whose values are not those of the module.
     """
-    net, shapes, _ = trace_with_original(module, size, output, classes, mean, std, multilabel)
-    return net, shapes
-
-
-def trace_with_original(
-    module: nn.Module,
-    size: tuple[int, int],
-    output: Key,
-    classes: int | None,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    multilabel: bool | None = None,
-) -> tuple[Network, Shapes, Original]:
-    """The same, and what the network can be compared with on other pictures."""
     exported = _exported(module.eval(), torch.zeros(1, len(mean), *size))
     name_idioms(exported)
     outputs = _outputs(exported)
@@ -68,32 +50,34 @@ def trace_with_original(
     if walk.unknown:
         raise _refused(walk)
     last = walk.result()
-    net = Network(walk.nodes, walk.weights, last)
     shapes = {name: tuple(one.meta["val"].shape) for name, one in outputs.items() if is_tensor(one)}
-    original = Original(module, exported, net, chosen, walk.layers, mean, std)
+    net = Network(walk.nodes, walk.weights, last)
+    original = Original(module, exported, net, shapes, chosen, walk.layers, mean, std)
     original.check(made_up_pictures(size, len(mean)))
     if chosen.decision:
         log.info("output %s: the %s at its end is taken off; its map is deployed", chosen.name, chosen.decision)
-    return with_class_map(net, chosen, classes, multilabel), shapes, original
+    return with_class_map(original, classes, multilabel), original
 
 
 def _exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    def export() -> torch.export.ExportedProgram:
+    try:
         with quietly():
-            program = torch.export.export(module, (example,), strict=False)
+            program = _knowing_its_types(module, example)
             inner = any(str(node.target).startswith("wrap_with_") for node in program.graph.nodes)
             return program.run_decompositions({}) if inner else program  # what a `with` in forward() holds is a part
-
-    try:
-        try:
-            return export()
-        except RuntimeError as error:
-            if "not a known type" not in str(error) or not known_to_torch(module(example)):
-                raise
-        return export()
     except Exception as error:  # the module is anybody's code
         height, width = example.shape[2:]
         raise ModelError(f"the model cannot be traced at {height}x{width}: {why_not_traced(error, module)}") from error
+
+
+def _knowing_its_types(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """The dataclasses that it returns become known to torch if need be: to find them, it is run."""
+    try:
+        return torch.export.export(module, (example,), strict=False)
+    except RuntimeError as error:
+        if "not a known type" not in str(error) or not known_to_torch(module(example)):
+            raise
+    return torch.export.export(module, (example,), strict=False)
 
 
 def _outputs(exported: torch.export.ExportedProgram) -> dict[str, Any]:
@@ -127,11 +111,11 @@ def fold_normalisation(net: Network) -> Network:
     that read it. Their padding then stands for the mean grey instead of each channel's own mean, which
     training absorbs. Where something other than a convolution reads it, it stays an operator of its own.
     """
-    normalise = net.by_name.get("normalise")
-    readers = [node for node in net.nodes if "normalise" in node.inputs]
+    normalise = net.by_name.get(NORMALISE)
+    readers = [node for node in net.nodes if NORMALISE in node.inputs]
     if normalise is None or any(r.op != CONV.name or r.attrs.groups != 1 for r in readers):
         return net
-    scale, shift = net.weight("normalise").flatten(), net.bias("normalise")
+    scale, shift = net.weight(NORMALISE).flatten(), net.bias(NORMALISE)
     zero_point = int((-shift / scale * 255).mean().round().clamp(0, 255))
     weights = net.weights()
     for reader in readers:
@@ -139,6 +123,6 @@ def fold_normalisation(net: Network) -> Network:
         grey = (shift + scale * zero_point / 255).reshape(1, -1, 1, 1)
         weights[reader.name] = (weight * scale.reshape(1, -1, 1, 1), bias + (weight * grey).sum((1, 2, 3)))
     image = replace(net.input, attrs=replace(net.input.attrs, zero_point=zero_point))
-    nodes = [image if n is net.input else n for n in net.nodes if n.name != "normalise"]
-    nodes = [Node(n.name, n.op, tuple("image" if i == "normalise" else i for i in n.inputs), n.attrs) for n in nodes]
+    nodes = [image if n is net.input else n for n in net.nodes if n.name != NORMALISE]
+    nodes = [Node(n.name, n.op, tuple("image" if i == NORMALISE else i for i in n.inputs), n.attrs) for n in nodes]
     return net.rewritten(weights, nodes)

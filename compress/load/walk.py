@@ -26,8 +26,8 @@ from compress.graph.operators.shape import ARRANGE, ARRANGE_PIXELS, ArrangeAttri
 from compress.graph.operators.unary import SOFTMAX, UNARY
 from compress.load.axes import AXES, Axis, View, broadcast
 from compress.load.calls import CALLS
-from compress.load.calls.call import Called, Unsupported, Value, viewed
-from compress.load.faithful import layer_of, line_of, paths_of, stored_in
+from compress.load.calls.call import Called, Unsupported, Value, shape_of, viewed
+from compress.load.exported import layer_of, line_of, operator_of, paths_of, stored_in
 
 NORMALISE = "normalise"
 """The node that makes of pixels what the module reads."""
@@ -150,7 +150,8 @@ class Walk:
             if all(isinstance(value, Tensor) for value in given):
                 return _computed(node, self.values)
             if name in CALLS:
-                return CALLS[name](self, Called(node, name, _arguments(node, self.values), layer_of(node)))
+                value = CALLS[name](self, Called(node, name, _arguments(node, self.values), layer_of(node)))
+                return _with_further(value, node.meta["val"])
             return self.become(node, name)
         except Unsupported as why:
             what = f"operator {node.target}{f' {why}' if str(why) else ''}"
@@ -167,7 +168,7 @@ class Walk:
         arguments = _arguments(node, self.values)
         shapes = {key: tuple(each.shape) if isinstance(each, Tensor) else each.sizes
                   for key, each in arguments.items() if isinstance(each, Tensor | View)}  # fmt: skip
-        call = Call(arguments, shapes, tuple(node.meta["val"].shape))
+        call = Call(arguments, shapes, shape_of(node))
         why = ""
         for operator, rule in FROM_ATEN.get(name, ()):
             attributes = rule(call)
@@ -186,12 +187,9 @@ class Walk:
         source = self.map_of(view)
         if not operator.weights:
             name = self.append(operator, [source], attributes, layer_of(node))
-            return View.of_map(name, node.meta["val"].shape)
-        weight = a["weight"].float()
-        outputs = operator.weights.out_channels(weight.shape, attributes.groups)  # type: ignore[attr-defined]
-        bias = torch.zeros(outputs) if a["bias"] is None else a["bias"].float()
-        name = self.append(operator, [source], attributes, self.layer_of(node), (weight, bias))
-        return View.of_map(name, node.meta["val"].shape)
+            return View.of_map(name, shape_of(node))
+        name = self.append(operator, [source], attributes, self.layer_of(node), (a["weight"], a["bias"]))
+        return View.of_map(name, shape_of(node))
 
     def layer_of(self, node: fx.Node) -> str:
         """The layer whose weight a call reads, where that has a name of its own."""
@@ -205,23 +203,27 @@ class Walk:
         inputs: Sequence[str],
         attributes: Attributes,
         layer: str,
-        weights: tuple[Tensor, Tensor] | None = None,
+        weights: tuple[Tensor, Tensor | None] | None = None,
     ) -> str:
-        """The name of a new node."""
+        """The name of a new node. Where it has weights but no bias, that is zero."""
         if isinstance(attributes, ConvTransposeAttributes) and weights:
             attributes, weight = undivided(attributes, weights[0])
             weights = weight, weights[1]
         taken = {node.name for node in self.nodes}
         name = next(n for i in range(len(taken) + 1) if (n := f"{layer}_{i}" if i else layer) not in taken)
-        self.nodes.append(Node(name, operator.name, tuple(inputs), attributes))
+        node = Node(name, operator.name, tuple(inputs), attributes)
+        self.nodes.append(node)
         if weights:
-            self.weights[name] = weights
+            weight, bias = weights
+            bias = torch.zeros(node.out_channels(weight)) if bias is None else bias
+            self.weights[name] = weight.float(), bias.float()
         return name
 
     def affine(self, layer: str, source: str, scale: Tensor, shift: Tensor) -> str:
         """y = scale * x + shift for each channel, [C] each, as a depthwise 1x1 convolution."""
-        weights = scale.float().reshape(-1, 1, 1, 1), shift.float()
-        return self.append(CONV, [source], ConvAttributes(groups=len(scale)), layer, weights)
+        return self.append(
+            CONV, [source], ConvAttributes(groups=len(scale)), layer, (scale.reshape(-1, 1, 1, 1), shift)
+        )
 
     def scaled(self, view: View, scale: Tensor, shift: Tensor, layer: str) -> View:
         return view.on(self.affine(layer, view.tensor, scale, shift), view.shape)
@@ -229,9 +231,8 @@ class Walk:
     def linear(self, view: View, weight: Tensor, bias: Tensor | None, layer: str) -> View:
         """Of the last dimension, [O, I] and [O]: a 1x1 convolution, if that dimension is all channels."""
         view = self.with_channels(view, len(view.dims) - 1)
-        weights = weight.float()[:, :, None, None], torch.zeros(len(weight)) if bias is None else bias.float()
-        shape = (len(weight), *view.shape[1:])
-        result = View.of_map(self.append(CONV, [view.tensor], POINTWISE, layer, weights), shape)
+        name = self.append(CONV, [view.tensor], POINTWISE, layer, (weight[:, :, None, None], bias))
+        result = View.of_map(name, (len(weight), *view.shape[1:]))
         return result.with_dims([*view.dims[:-1], result.whole("c")])
 
     def joined(self, operator: Operator, left: View, right: View, layer: str) -> View:
@@ -278,8 +279,10 @@ class Walk:
 
     def with_channels(self, view: View, dim: int) -> View:
         """The same tensor, of which one dimension is all channels of a map."""
-        if view.dims[dim] == view.whole("c"):
-            return view
+        return view if view.dims[dim] == view.whole("c") else self.by_channels(view, dim)
+
+    def by_channels(self, view: View, dim: int) -> View:
+        """The same, whose width is the last of the other dimensions, and whose height runs through the rest."""
         rest = [index for index, size in enumerate(view.sizes) if size > 1 and index != dim]
         return self.arranged(view, [dim], rest[:-1], rest[-1:])
 
@@ -344,7 +347,7 @@ class Walk:
 
     def _picked_by_convolution(self, tensor: str, chosen: list[int]) -> str:
         one_hot = torch.eye(self.channels(tensor))[chosen][:, :, None, None]
-        return self.append(CONV, [tensor], POINTWISE, f"{tensor}.picked", (one_hot, torch.zeros(len(chosen))))
+        return self.append(CONV, [tensor], POINTWISE, f"{tensor}.picked", (one_hot, None))
 
     def _parts_of(self, node: Node, indices: tuple[int, ...]) -> list[tuple[str, tuple[int, ...]]]:
         """Of a concat's inputs, each with its channels among these; empty where one's are not beside each other."""
@@ -391,6 +394,13 @@ def _computed(node: fx.Node, values: Mapping[fx.Node, Value]) -> Value:
         return target(*args, **kwargs)
 
 
+def _with_further(value: Value, given: Any) -> Value:
+    """What a call gives first, or all: None for each further result that cannot be said."""
+    if isinstance(value, tuple) or not isinstance(given, tuple | list):
+        return value
+    return (value, *[None] * (len(given) - 1))
+
+
 def _arguments(node: fx.Node, values: Mapping[fx.Node, Value]) -> dict[str, Any]:
     """Every argument of a call by its name, defaults included."""
     target: Any = node.target
@@ -427,7 +437,7 @@ def _same_memory(node: Any) -> list[fx.Node]:
 
 
 def _in_place(node: fx.Node) -> bool:
-    return node.op == "call_function" and _name(node).partition(".")[0].endswith("_")
+    return operator_of(node).endswith("_")
 
 
 def _name(node: fx.Node) -> str:

@@ -106,14 +106,13 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
             unpacked = sum(part.file_size for part in parts)
-            if unpacked <= LARGEST_RATIO * path.stat().st_size + SMALL:
-                _check_sums(archive, parts, path)
+            if unpacked > LARGEST_RATIO * path.stat().st_size + SMALL:
+                raise ModelError(f"{path}: unpacks to {unpacked:,} bytes, which is nothing that torch.save writes")
+            _check_sums(archive, parts, path)
     except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, OSError):
         raise ModelError(
             f"{path}: is no torch file, or only part of one; expected torch.save(model.state_dict(), ...)"
         ) from None
-    if unpacked > LARGEST_RATIO * path.stat().st_size + SMALL:
-        raise ModelError(f"{path}: unpacks to {unpacked:,} bytes, which is nothing that torch.save writes")
 
 
 def _check_sums(archive: zipfile.ZipFile, parts: list[zipfile.ZipInfo], path: Path) -> None:
@@ -241,12 +240,13 @@ def _place(where: tuple[str, ...], before: str) -> str:
 def _nearest(found: list[tuple[tuple[str, ...], State]], own: State) -> tuple[tuple[str, ...], State]:
     """The table that shares the most names with the module, at their ends."""
     ends = set(_needed(own))
-    return max(found, key=lambda one: (sum(any(_ends(name, ends)) for name in one[1]), len(one[1])))
+    return max(found, key=lambda one: (sum(not ends.isdisjoint(_ends(name)) for name in one[1]), len(one[1])))
 
 
-def _ends(name: str, ends: set[str]) -> Iterator[bool]:
+def _ends(name: str) -> list[str]:
+    """ "a.b.c", "b.c" and "c"."""
     parts = name.split(".")
-    return (".".join(parts[start:]) in ends for start in range(len(parts)))
+    return [".".join(parts[start:]) for start in range(len(parts))]
 
 
 def _shapes(state: State, before: str, own: State, apart: list[str]) -> str:
@@ -270,12 +270,7 @@ def _by(shape: torch.Size) -> str:
 def _likely_prefix(state: State, own: State) -> str:
     """What stands before most of the names that a table shares with the module, if before half of the module's."""
     needed = set(_needed(own))
-    found = Counter(
-        name.removesuffix(end)
-        for name in state
-        for end in (".".join(name.split(".")[start:]) for start in range(name.count(".") + 1))
-        if end in needed
-    )
+    found = Counter(name.removesuffix(end) for name in state for end in _ends(name) if end in needed)
     before, count = found.most_common(1)[0] if found else ("", 0)
     return before if 2 * count >= len(needed) else ""
 

@@ -124,7 +124,7 @@ def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = Fal
     source, original = load_with_original(model, recipe, trust_pickle)
     if source.multilabel:
         log.info("several labels at once, each a probability of its own: %s", ", ".join(source.classes))
-    elif not said and tells_labels_apart(original.network, original.deployed):
+    elif not said and tells_labels_apart(original):
         log.info("the model gives a sigmoid of each class, and masks hold one class a pixel: the likeliest counts")
     fitting = with_fitting_sizes(recipe, source.network)
     settings = StudentSettings.of(fitting, budget)

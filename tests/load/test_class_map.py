@@ -92,12 +92,12 @@ def test_several_classes_that_are_enlarged_get_no_second_softmax(end):
 
 def test_a_smaller_map_is_enlarged_before_its_activation():
     module = built(lambda a, b: torch.sigmoid(halves(a)))
-    net, shapes = trace(module, SIZE, 0, 2, MEAN, STD)
+    net, original = trace(module, SIZE, 0, 2, MEAN, STD)
     x, _ = given(module)
     enlarged = built(lambda a, b: torch.sigmoid(up(halves(a))))
     with torch.no_grad():
         torch.testing.assert_close(net(x)[:, 1:], given(enlarged)[1], atol=1e-5, rtol=1e-4)
-    assert shapes == {"0": (1, 1, 6, 8)}
+    assert original.outputs == {"0": (1, 1, 6, 8)}
     assert net(torch.rand(1, 3, 24, 16)).shape == (1, 2, 24, 16)
 
 

@@ -11,7 +11,7 @@ from compress.errors import ModelError
 from compress.graph.operators import OPERATORS
 from compress.load import walk
 from compress.load.faithful import made_up_pictures
-from compress.load.trace import trace, trace_with_original
+from compress.load.trace import trace
 
 SIZE = (12, 16)
 
@@ -61,7 +61,7 @@ def test_a_difference_on_other_pictures_alone_is_found_there(monkeypatch):
     module = Net(torch.tanh)
     module.first.weight.data.fill_(0.01)
     nn.init.zeros_(module.first.bias)
-    _, _, original = trace_with_original(module, SIZE, 0, 3, (0.5,) * 3, (0.25,) * 3)
+    _, original = trace(module, SIZE, 0, 3, (0.5,) * 3, (0.25,) * 3)
     with pytest.raises(ModelError, match="^tanh: what is traced"):
         original.check(torch.full((1, 3, *SIZE), 2.0))
 

@@ -14,7 +14,7 @@ from compress.load.class_map import tells_labels_apart
 from compress.load.draft import Told, draft
 from compress.load.model import load
 from compress.load.outputs import named
-from compress.load.trace import trace, trace_with_original
+from compress.load.trace import trace
 
 SIZE = (16, 20)
 MEAN, STD = (0.0,) * 3, (1.0,) * 3
@@ -64,12 +64,12 @@ def answers(module):
 )
 def test_an_output_is_found_by_its_name_its_place_or_as_the_first_map(end, key, names):
     module = Head(end).eval()
-    net, shapes = trace(module, SIZE, key, 3, MEAN, STD)
+    net, original = trace(module, SIZE, key, 3, MEAN, STD)
     x, wanted = answers(module)
     with torch.no_grad():
         torch.testing.assert_close(net(x), wanted, atol=1e-5, rtol=1e-4)
         assert list(named(module(x))) == names
-    assert set(shapes) <= set(names)
+    assert set(original.outputs) <= set(names)
 
 
 def test_a_key_that_is_not_there_is_answered_with_those_that_are():
@@ -107,7 +107,7 @@ def test_an_argmax_at_the_end_is_taken_off(end, caplog):
 
 def test_a_map_beside_a_decision_is_deployed_itself():
     module = Head(lambda y: {"mask": y.argmax(1), "out": y})
-    _, _, original = trace_with_original(module, SIZE, None, 3, MEAN, STD)
+    _, original = trace(module, SIZE, None, 3, MEAN, STD)
     assert (original.deployed.name, original.deployed.decision) == ("out", None)
 
 
@@ -147,8 +147,8 @@ def test_a_threshold_that_a_map_cannot_be_read_at_is_refused():
 )
 def test_several_labels_at_once_are_told_by_a_sigmoid_of_each(end, told, several):
     module = Head(end).eval()
-    net, _, original = trace_with_original(module, SIZE, None, 3, MEAN, STD, told)
-    assert (told or tells_labels_apart(original.network, original.deployed)) == several
+    net, original = trace(module, SIZE, None, 3, MEAN, STD, told)
+    assert (told or tells_labels_apart(original)) == several
     assert net.by_name[net.output].op == "softmax" or several
     assert net.shapes()[net.output] == (1, 3, *SIZE)
     if told:

@@ -30,11 +30,11 @@ def normalised(x):
 
 def test_traced_network_gives_what_the_module_gives():
     module = randomised(TinyNet())
-    net, shapes = trace(module, (64, 64), 0, 3, MEAN, STD)
+    net, original = trace(module, (64, 64), 0, 3, MEAN, STD)
     x = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(net(x), module(normalised(x)).softmax(1), atol=1e-5, rtol=1e-4)
-    assert shapes == {"0": (1, 3, 64, 64)}
+    assert original.outputs == {"0": (1, 3, 64, 64)}
 
 
 def test_resizing_follows_another_input_size():
@@ -159,9 +159,9 @@ def traced_at_8x12(end, output=0):
     ],
 )
 def test_what_the_deployed_output_does_not_need_is_left_out(end, output, shapes):
-    net, found = traced_at_8x12(end, output)
+    net, original = traced_at_8x12(end, output)
     assert [node.op for node in net.nodes] == ["input", "conv", "conv", "softmax"]
-    assert len(found) == shapes
+    assert len(original.outputs) == shapes
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import torch
-
 from compress.load.calls.arithmetic import arithmetic, largest, negated, powered, reduced
 from compress.load.calls.attention import dot_product_attention, masked, product, softmax
 from compress.load.calls.call import Called, Value, same
@@ -14,6 +12,7 @@ from compress.load.calls.dimensions import (
     concat,
     dropped,
     expanded,
+    filled,
     getitem,
     permuted,
     picked,
@@ -67,8 +66,7 @@ CALLS: Mapping[str, Rule] = {
     **_named("permute.default transpose.int t.default swapaxes.default", permuted),
     **_named("expand.default expand_as.default", expanded),
     **_named("repeat.default", repeated),
-    **_named("new_zeros.default zeros_like.default", lambda walk, call: torch.zeros(call.shape)),
-    **_named("new_ones.default ones_like.default", lambda walk, call: torch.ones(call.shape)),
+    **_named("new_zeros.default zeros_like.default new_ones.default ones_like.default", filled),
     **_named("chunk.default split.Tensor split_with_sizes.default tensor_split.sections unbind.int", pieces),
     **_named("slice.Tensor narrow.default", sliced),
     **_named("select.int", selected),
@@ -83,8 +81,7 @@ CALLS: Mapping[str, Rule] = {
     **_named("div.Tensor div_.Tensor", arithmetic("div")),
     **_named("pow.Tensor_Scalar", powered),
     **_named("neg.default", negated),
-    **_named("batch_norm.default", batch_norm),
-    **_named("_native_batch_norm_legit_no_training.default", lambda walk, call: [batch_norm(walk, call)]),
+    **_named("batch_norm.default _native_batch_norm_legit_no_training.default", batch_norm),
     **_named("instance_norm.default", instance_norm),
     **_named("group_norm.default", group_norm),
     **_named("layer_norm.default", layer_norm),
@@ -100,7 +97,7 @@ CALLS: Mapping[str, Rule] = {
     **_named("max_unpool2d.default", unpooled),
     **_named("channel_shuffle.default", shuffled),
     **_named("pixel_shuffle.default pixel_unshuffle.default", pixels_shuffled),
-    **_named("upsample_nearest_exact2d.vec _upsample_nearest_exact2d.vec _upsample_nearest_exact2d.default", nearest),
+    **_named("_upsample_nearest_exact2d.vec _upsample_nearest_exact2d.default", nearest),
     **_named("roll.default", rolled),
     **_named("matmul.default bmm.default", product),
     **_named("scaled_dot_product_attention.default", dot_product_attention),

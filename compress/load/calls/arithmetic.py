@@ -52,8 +52,7 @@ def _with_constant(walk: Walk, operator: str, left: Value, right: Value, alpha: 
     reverse = value is right
     if isinstance(value, Scores | Largest):
         return changed_scores(value, operator, constant, reverse)
-    view = viewed(value)
-    view = view.with_dims([()] * (torch.as_tensor(constant).ndim - len(view.dims)) + list(view.dims))
+    view = viewed(value).of_rank(torch.as_tensor(constant).ndim)
     c = over_map(constant, view)
     one, nothing = torch.ones_like(c), torch.zeros_like(c)
     match operator, reverse:
@@ -113,7 +112,7 @@ def powered(walk: Walk, call: Called) -> Value:
 
 def negated(walk: Walk, call: Called) -> Value:
     view = viewed(call["self"])
-    return walk.scaled(view, -torch.ones(view.shape[0]), torch.zeros(view.shape[0]), call.layer)
+    return _times(walk, view, -1.0, call.layer)
 
 
 def reduced(times: Callable[[int], float]) -> Callable[[Walk, Called], Value]:
@@ -127,22 +126,21 @@ def reduced(times: Callable[[int], float]) -> Callable[[Walk, Called], Value]:
         dims = _dims_of(call, len(view.dims))
         result = _mean(walk, view, dims, call.layer)
         factor = times(prod(view.sizes[index] for index in dims))
-        if factor != 1:
-            scale = torch.full((result.shape[0],), factor)
-            result = walk.scaled(result, scale, torch.zeros_like(scale), f"{call.layer}.times")
-        return result if keep else _without(result, dims)
+        result = _times(walk, result, factor, f"{call.layer}.times")
+        return result if keep else result.without(*dims)
 
     return rule
+
+
+def _times(walk: Walk, view: View, factor: float, layer: str) -> View:
+    scale = torch.full((1, 1, 1), factor)
+    return affine(walk, view, scale, torch.zeros_like(scale), layer)
 
 
 def _dims_of(call: Called, rank: int) -> list[int]:
     given = call.arguments.get("dim")
     dims = range(rank) if given is None or given == [] else [given] if isinstance(given, int) else given
     return sorted(dim % rank for dim in dims)
-
-
-def _without(view: View, dims: Sequence[int]) -> View:
-    return view.with_dims([dim for index, dim in enumerate(view.dims) if index not in dims])
 
 
 def _mean(walk: Walk, view: View, dims: Sequence[int], layer: str) -> View:
@@ -152,50 +150,41 @@ def _mean(walk: Walk, view: View, dims: Sequence[int], layer: str) -> View:
         return view
     if {part.axis for part in parts} == {"c"}:
         sums = _summing(view, parts) / prod(part.size for part in parts)
-        weights = sums[:, :, None, None], torch.zeros(len(sums))
-        name = walk.append(CONV, [view.tensor], POINTWISE, layer, weights)
-        return _kept(view, dims, name, len(sums))
+        name = walk.append(CONV, [view.tensor], POINTWISE, layer, (sums[:, :, None, None], None))
+        return view.with_sizes(name, dict.fromkeys(parts, 1))
     if set(parts) == set(view.whole("hw")):
         return view.on(walk.append(MEAN, [view.tensor], Attributes(), layer), (channels, 1, 1))
     if set(parts) in (set(view.whole("h")), set(view.whole("w"))):
         bins = (1, width) if parts[0].axis == "h" else (height, 1)
         return view.on(walk.append(ADAPTIVE_POOL, [view.tensor], AdaptiveAttributes(bins), layer), (channels, *bins))
+    return _mean(walk, _as_height(walk, view, dims), dims, layer)
+
+
+def _as_height(walk: Walk, view: View, dims: Sequence[int]) -> View:
+    """The same tensor, these dimensions along the height of a map, all others its channels."""
     kept = [index for index in range(len(view.dims)) if index not in dims]
-    return _mean(walk, walk.arranged(view, kept, list(dims), []), dims, layer)
+    return walk.arranged(view, kept, dims, [])
 
 
 def _summing(view: View, parts: Sequence[Part]) -> Tensor:
     """[kept, C]: 1 where a channel is summed into one of those that are left."""
-    own = sorted(view.parts("c"), key=lambda part: -part.stride)
+    own = view.in_turn("c")
     sizes = [1 if part in parts else part.size for part in own]
     kept = torch.arange(prod(sizes)).reshape(sizes).expand([part.size for part in own]).flatten()
     return torch.nn.functional.one_hot(kept).T.float()
 
 
-def _kept(view: View, dims: Sequence[int], tensor: str, channels: int) -> View:
-    """What is left of a view whose dimensions `dims` of channels became one."""
-    gone = {part for index in dims for part in view.dims[index]}
-    own = sorted((part for part in view.parts("c") if part not in gone), key=lambda part: part.stride)
-    stride, now = 1, {}
-    for part in own:
-        now[part] = Part("c", part.size, stride)
-        stride *= part.size
-    left = [tuple(now.get(part, part) for part in dim if part not in gone) for dim in view.dims]
-    return View(tensor, (channels, *view.shape[1:]), ()).with_dims(left)
-
-
 def largest(walk: Walk, call: Called) -> Value:
     """The maximum over dimensions, by any of its names; of scores, it is what softmax is not changed by."""
-    value, keep, pairs = same(walk, call), call.arguments.get("keepdim", False), call.name == "max.dim"
+    value, keep = same(walk, call), call.arguments.get("keepdim", False)
     if isinstance(value, Scores):
         if not keep or _dims_of(call, value.rank) != [value.rank - 1 - value.transposed]:
             raise Unsupported("of attention scores")
-        return (Largest(value), None) if pairs else Largest(value)
+        return Largest(value)
     view = viewed(value)
     dims = _dims_of(call, len(view.dims))
     result = _largest(walk, view, dims, call.layer)
-    result = result if keep else _without(result, dims)
-    return (result, None) if pairs else result
+    return result if keep else result.without(*dims)
 
 
 def _largest(walk: Walk, view: View, dims: Sequence[int], layer: str) -> View:
@@ -211,8 +200,7 @@ def _largest(walk: Walk, view: View, dims: Sequence[int], layer: str) -> View:
             kernel = (height if "h" in axes else 1, width if "w" in axes else 1)
             name = walk.append(MAX_POOL, [view.tensor], PoolAttributes(kernel, kernel), layer)
             return view.on(name, (channels, height // kernel[0], width // kernel[1]))
-    kept = [index for index in range(len(view.dims)) if index not in dims]
-    return _largest(walk, walk.arranged(view, kept, list(dims), []), dims, layer)
+    return _largest(walk, _as_height(walk, view, dims), dims, layer)
 
 
 def _reduced_stack(
@@ -223,8 +211,4 @@ def _reduced_stack(
     total = stack.views[0]
     for view in stack.views[1:]:
         total = walk.joined(ADD, total, view, layer)
-    factor = times(len(stack.views)) / len(stack.views)
-    if factor == 1:
-        return total
-    scale = torch.full((total.shape[0],), factor)
-    return walk.scaled(total, scale, torch.zeros_like(scale), f"{layer}.times")
+    return _times(walk, total, times(len(stack.views)) / len(stack.views), f"{layer}.times")

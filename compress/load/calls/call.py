@@ -99,8 +99,13 @@ class Called:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the result."""
-        return tuple(self.node.meta["val"].shape)
+        return shape_of(self.node)
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """Of what a call gives; of several results the first."""
+    given = node.meta["val"]
+    return tuple((given[0] if isinstance(given, tuple | list) else given).shape)
 
 
 def same(walk: Walk, call: Called) -> Value:

@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from compress.graph.operators.conv import CONV, POINTWISE
 from compress.graph.operators.elementwise import CONCAT
@@ -51,8 +51,7 @@ def _in_a_row(walk: Walk, view: View) -> View:
 
 def repeated(walk: Walk, call: Called) -> Value:
     """As often as there is nothing but the one value, it is broadcast where it is read."""
-    view = viewed(same(walk, call))
-    view = view.with_dims([()] * (len(call["repeats"]) - len(view.dims)) + list(view.dims))
+    view = viewed(same(walk, call)).of_rank(len(call["repeats"]))
     if any(times > 1 and size > 1 for times, size in zip(call["repeats"], view.sizes)):
         raise Unsupported("of more than one value")
     return view
@@ -76,8 +75,7 @@ def expanded(walk: Walk, call: Called) -> Value:
     value = same(walk, call)
     if isinstance(value, Largest):
         return value
-    view = viewed(value)
-    return view.with_dims([()] * (len(call.shape) - len(view.dims)) + list(view.dims))
+    return viewed(value).of_rank(len(call.shape))
 
 
 def pieces(walk: Walk, call: Called) -> Value:
@@ -90,7 +88,7 @@ def pieces(walk: Walk, call: Called) -> Value:
     view = viewed(value)
     dim %= len(view.dims)
     if call.name.startswith("unbind"):
-        return tuple(_without(_part(walk, view, dim, i, i + 1), dim) for i in range(len(metas)))
+        return tuple(_part(walk, view, dim, i, i + 1).without(dim) for i in range(len(metas)))
     sizes = [tuple(meta.shape)[dim] for meta in metas]
     return tuple(_part(walk, view, dim, first, first + n) for first, n in zip(accumulate(sizes, initial=0), sizes))
 
@@ -129,11 +127,7 @@ def selected(walk: Walk, call: Called) -> Value:
     view = viewed(value)
     dim = call["dim"] % len(view.dims)
     index = call["index"] % max(view.sizes[dim], 1)
-    return _without(_part(walk, view, dim, index, index + 1), dim)
-
-
-def _without(view: View, dim: int) -> View:
-    return view.with_dims([each for index, each in enumerate(view.dims) if index != dim])
+    return _part(walk, view, dim, index, index + 1).without(dim)
 
 
 def _part(walk: Walk, view: View, dim: int, first: int, last: int) -> View:
@@ -146,19 +140,10 @@ def _part(walk: Walk, view: View, dim: int, first: int, last: int) -> View:
         return padded_along(walk, view, dim, (-first, last - size), f"{view.tensor}.crop")
     cut = view.dims[dim][0]
     first, last = first // each, last // each
-    parts = sorted(view.parts("c"), key=lambda part: -part.stride)
+    parts = view.in_turn("c")
     channels = torch.arange(view.shape[0]).reshape([part.size for part in parts])
-    place = parts.index(cut)
-    indices = channels.narrow(place, first, last - first).flatten().tolist()
-    sizes = [last - first if part is cut else part.size for part in parts]
-    strides = [prod(sizes[index + 1 :]) for index in range(len(sizes))]
-    renamed = {
-        part: () if size == 1 else (Part("c", size, stride),)
-        for part, size, stride in zip(parts, sizes, strides, strict=True)
-    }
-    name = walk.select(view.tensor, tuple(indices))
-    dims = [tuple(new for part in each for new in renamed.get(part, (part,))) for each in view.dims]
-    return View(name, (len(indices), *view.shape[1:]), ()).with_dims(dims)
+    indices = channels.narrow(parts.index(cut), first, last - first).flatten().tolist()
+    return view.with_sizes(walk.select(view.tensor, tuple(indices)), {cut: last - first})
 
 
 def picked(walk: Walk, call: Called) -> Value:
@@ -174,6 +159,13 @@ def picked(walk: Walk, call: Called) -> Value:
             raise Unsupported("of anything but channels")
         indices = [int(index) % view.shape[0] for index in chosen[1]]
     return View.of_map(walk.select(view.tensor, tuple(indices)), (len(indices), *view.shape[1:]))
+
+
+def filled(walk: Walk, call: Called) -> Value:
+    """What depends on a shape alone."""
+    given, *others = call.node.args
+    assert isinstance(given, fx.Node)
+    return call.node.target(torch.empty(given.meta["val"].shape), *others, **call.node.kwargs)  # type: ignore[operator]
 
 
 def getitem(walk: Walk, call: Called) -> Value:
@@ -229,10 +221,9 @@ def _alike(walk: Walk, views: Sequence[View], dim: int, shape: Sequence[int]) ->
     others = {tuple(each for index, each in enumerate(view.dims) if index != dim) for view in views}
     if len(others) == 1 and all(view.dims[dim] == view.whole("c") for view in views):
         return views
-    rest = [index for index, size in enumerate(shape) if size > 1 and index != dim]
-    if any(view.sizes[index] != shape[index] for view in views for index in rest):
+    if any(view.sizes[index] != size for view in views for index, size in enumerate(shape) if index != dim):
         raise Unsupported(f"along dimension {dim} of tensors that are not as large")
-    return [walk.arranged(view, [dim], rest[:-1], rest[-1:]) for view in views]
+    return [walk.by_channels(view, dim) for view in views]
 
 
 def _spread(walk: Walk, view: View, views: Sequence[View], dim: int, shape: Sequence[int]) -> View:
@@ -265,9 +256,7 @@ def _with_constants(walk: Walk, values: Sequence[Value], dim: int, call: Called)
         raise Unsupported("of tensors that are not as large")
     if view.dims[dim] == view.whole("c"):
         weight = torch.nn.functional.pad(torch.eye(view.shape[0]), (0, 0, *amounts))
-        name = walk.append(
-            CONV, [view.tensor], POINTWISE, f"{call.layer}.room", (weight[:, :, None, None], torch.zeros(len(weight)))
-        )
+        name = walk.append(CONV, [view.tensor], POINTWISE, f"{call.layer}.room", (weight[:, :, None, None], None))
         wide = _with_size(view, name, dim, "c", len(weight))
     else:
         wide = padded_along(walk, view, dim, amounts, f"{call.layer}.room")

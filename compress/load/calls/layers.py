@@ -3,6 +3,7 @@ that there is."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,7 @@ from compress.graph.operators.conv import CONV, CONV_TRANSPOSE, ConvAttributes, 
 from compress.graph.operators.elementwise import ADD
 from compress.graph.operators.norm import GROUP_NORM, INSTANCE_NORM, LAYER_NORM, GroupNormAttributes, NormAttributes
 from compress.graph.operators.operator import Attributes, Operator, pair
-from compress.graph.operators.pool import MAX_POOL, UNPOOL, PoolAttributes, UnpoolAttributes
-from compress.graph.operators.resize import RESIZE, ResizeAttributes
+from compress.graph.operators.pool import UNPOOL, PoolAttributes, UnpoolAttributes
 from compress.graph.operators.unary import LEAKY_RELU, RELU, LeakyReluAttributes
 from compress.load.axes import View
 from compress.load.calls.arithmetic import affine, over_map
@@ -113,9 +113,7 @@ def convolution(walk: Walk, call: Called) -> Value:
     operator, attributes = CONV, ConvAttributes(stride, dilation, call["groups"], padding)
     if call["transposed"]:
         operator, attributes = CONV_TRANSPOSE, ConvTransposeAttributes(stride, dilation, call["groups"], padding, extra)
-    outputs = operator.weights.out_channels(weight.shape, call["groups"]) if operator.weights else 0
-    bias = torch.zeros(outputs) if call["bias"] is None else call["bias"].float()
-    name = walk.append(operator, [source], attributes, walk.layer_of(call.node), (weight.float(), bias))
+    name = walk.append(operator, [source], attributes, walk.layer_of(call.node), (weight, call["bias"]))
     return View.of_map(name, call.shape)
 
 
@@ -126,8 +124,7 @@ def _along_one(walk: Walk, call: Called, view: View, weight: Tensor) -> View:
     source = walk.arranged(view, [1], [], [2])
     stride, padding, dilation = (int(call[key][0]) for key in ("stride", "padding", "dilation"))
     attributes = ConvAttributes((1, stride), (1, dilation), call["groups"], (0, padding))
-    bias = torch.zeros(len(weight)) if call["bias"] is None else call["bias"].float()
-    weights = weight.float()[:, :, None], bias
+    weights = weight[:, :, None], call["bias"]
     name = walk.append(CONV, [source.tensor], attributes, walk.layer_of(call.node), weights)
     result = View.of_map(name, (len(weight), 1, call.shape[2]))
     return result.with_dims([(), result.whole("c"), result.whole("w")])
@@ -159,14 +156,8 @@ def padded(walk: Walk, call: Called) -> Value:
 def pooled(walk: Walk, call: Called) -> Value:
     """The largest values, and where they were."""
     source = walk.as_map(call["self"])
-    kernel, stride = pair(call["kernel_size"]), pair(call["stride"] or call["kernel_size"])
-    padding, dilation = pair(call["padding"]), pair(call["dilation"])
-    if dilation != (1, 1):
-        raise Unsupported("with dilation")
-    attributes = PoolAttributes(kernel, stride, padding, bool(call["ceil_mode"]))
-    shape = tuple(call.node.meta["val"][0].shape)
-    name = walk.append(MAX_POOL, [source.tensor], attributes, call.layer)
-    return View.of_map(name, shape), Pooled(source, attributes)
+    result = walk.become(call.node, "max_pool2d.default")
+    return result, Pooled(source, walk.nodes[-1].attrs)
 
 
 def unpooled(walk: Walk, call: Called) -> Value:
@@ -188,10 +179,8 @@ def shuffled(walk: Walk, call: Called) -> Value:
     """Channels by turns out of groups."""
     view = viewed(call["self"])
     _, channels, *rest = call.shape
-    apart = view.reshaped((1, call["groups"], channels // call["groups"], *rest))
-    if apart is None:
-        raise Unsupported(f"in {call['groups']} groups")
-    return apart.permuted([0, 2, 1, *range(3, len(rest) + 3)]).reshaped(call.shape)
+    sizes = (1, call["groups"], channels // call["groups"], *rest)
+    return _moved(view, sizes, (0, 2, 1, *range(3, len(rest) + 3)), call)
 
 
 def pixels_shuffled(walk: Walk, call: Called) -> Value:
@@ -200,10 +189,15 @@ def pixels_shuffled(walk: Walk, call: Called) -> Value:
     r = call["upscale_factor" if up else "downscale_factor"]
     (_, channels, height, width) = view.sizes
     sizes = (1, channels // r**2, r, r, height, width) if up else (1, channels, height // r, r, width // r, r)
+    return _moved(view, sizes, (0, 1, 4, 2, 5, 3) if up else (0, 1, 3, 5, 2, 4), call)
+
+
+def _moved(view: View, sizes: Sequence[int], order: Sequence[int], call: Called) -> Value:
+    """Divided into dimensions of these sizes, which are joined in another order."""
     apart = view.reshaped(sizes)
     if apart is None:
-        raise Unsupported(f"by {r}")
-    return apart.permuted((0, 1, 4, 2, 5, 3) if up else (0, 1, 3, 5, 2, 4)).reshaped(call.shape)
+        raise Unsupported(f"in parts of {tuple(sizes)}")
+    return apart.permuted(order).reshaped(call.shape)
 
 
 def nearest(walk: Walk, call: Called) -> Value:
@@ -211,6 +205,4 @@ def nearest(walk: Walk, call: Called) -> Value:
     view = viewed(call["input"])
     if any(new % old for new, old in zip(call.shape[2:], view.sizes[2:])):
         raise Unsupported("by a factor that is no whole number")
-    size = (int(call.shape[2]), int(call.shape[3]))
-    name = walk.append(RESIZE, [walk.map_of(view)], ResizeAttributes("nearest", size), call.layer)
-    return View.of_map(name, call.shape)
+    return walk.become(call.node, "upsample_nearest2d.vec")
