@@ -84,6 +84,10 @@ RUN_FLAGS = (
     Flag("--minutes", "training time (default: the recipe's)", "train.minutes", "N", float, instead_of="train.steps"),
     Flag("--seed", "seed of every random choice (default: the recipe's)", "seed", "N", int),
     Flag("--teacher", "model that teaches (repeatable; default: MODEL)", "teacher.models", "FILE", Path, True),
+    Flag(
+        "--student", "network to train in place of a narrower MODEL: file.py:Name, or light", "student.network", "CODE"
+    ),
+    Flag("--student-weights", "what the student starts with, all of it or a part", "student.weights", "FILE", Path),
     Flag("--tta", "of flip, scale: views that each teacher averages (default: none)", "teacher.tta", "LIST", listed),
     Flag("--plan", "damage; to compare: uniform, magnitude, random (default: damage)", "plan.method", "HOW"),
     Flag("--controls", "also train, to compare: random pruning, a small network", "controls.run"),

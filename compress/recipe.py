@@ -170,6 +170,24 @@ class TeacherSection(Section):
     tta: Annotated[list[Literal["flip", "scale"]], Once] = []
 
 
+class StudentSection(Section):
+    """What is trained and exported in place of a narrower copy of the model: the torch module that "file.py:Name"
+    beside the recipe makes, or "light", one of ours; the model is its teacher then, and nothing is cut. It starts from
+    `weights`, of which a part will do, layers without any from random ones. It reads images of `input_size`, which is
+    the model's where it is not given; so does a narrower copy."""
+
+    network: Code | Literal["light"] | None = None
+    weights: Place | None = None
+    input_size: Size | None = None
+    folder: Place | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "StudentSection":
+        if self.weights and not self.network:
+            raise ValueError("weights are of no student; name it with network, or --student")
+        return self
+
+
 class TuneSection(Section):
     """Training of the model itself on the labels that there are, before it is cut and teaches: a large network learns
     more of few labels than a small one does. For `minutes` or a number of `steps`; without either it is left out."""
@@ -282,6 +300,7 @@ class Recipe(Section):
     preprocess: PreprocessSection = PreprocessSection()
     data: DataSection = DataSection()
     teacher: TeacherSection = TeacherSection()
+    student: StudentSection = StudentSection()
     tune: TuneSection = TuneSection()
     plan: PlanSection = PlanSection()
     repair: RepairSection = RepairSection()
@@ -409,9 +428,16 @@ def read_recipe(path: Path) -> Recipe:
             f"{path}: model.architecture: {code} is no file.py:Name; what an installed package makes is named with "
             "--arch, where nobody but you chooses it"
         )
-    for section, key in (("data", "folder"), ("data", "unlabelled"), ("report", "pictures")):
+    for section, key in (
+        ("data", "folder"),
+        ("data", "unlabelled"),
+        ("report", "pictures"),
+        ("student", "weights"),
+    ):
         if isinstance(document.get(section), dict) and isinstance(document[section].get(key), str):
             document[section][key] = path.parent / document[section][key]
+    if isinstance(document.get("student"), dict) and "folder" in document["student"]:
+        raise RecipeError(f"{path}: student.folder: unknown; code lies beside the recipe")
     teacher = document.get("teacher", {})
     if isinstance(teacher, dict) and isinstance(teacher.get("models"), list):
         teacher["models"] = [path.parent / name if isinstance(name, str) else name for name in teacher["models"]]

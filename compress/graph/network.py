@@ -7,7 +7,7 @@ and quantization then walk the same few operators instead of modules of any shap
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -158,6 +158,12 @@ class Network(nn.Module):
             image = torch.zeros(1, self.image_channels, height, width, device=self.device)
             values = self.run(image, keep=self.by_name)
         return {name: _four(value.shape) for name, value in values.items()}
+
+    def resized(self, size: tuple[int, int]) -> "Network":
+        """The same for images of another size, as if it had been traced at that."""
+        nodes = [replace(node, attrs=node.attrs.at(size, self.traced_size)) for node in self.nodes[1:]]
+        image = replace(self.input, attrs=replace(self.input.attrs, size=size))
+        return self.rewritten(self.weights(), [image, *nodes])
 
     def takes(self, size: tuple[int, int]) -> bool:
         """Whether its operators fit together on an image of this size, and give a map as large."""

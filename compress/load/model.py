@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -37,6 +38,14 @@ class Segmenter:
     network: Network
     classes: tuple[str, ...]
     multilabel: bool
+
+    def resized(self, size: tuple[int, int]) -> "Segmenter":
+        """The same for images of another size. Raises ModelError where the network does not take them."""
+        if size == self.network.traced_size:
+            return self
+        if not self.network.takes(size):
+            raise ModelError(f"student.input_size: the model does not fit together at {size[0]}x{size[1]}")
+        return Segmenter(self.network.resized(size), self.classes, self.multilabel)
 
     @cached_property
     def folded(self) -> Network:
@@ -131,7 +140,7 @@ def read_module(path: Path, recipe: Recipe, trust_pickle: bool = False) -> nn.Mo
         module = module_in(path, kind, recipe.model.input_size, trust_pickle)
         check_finite(module, path)
         return module
-    content = read_content(path, trust_pickle) if kind == WEIGHTS else read_safetensors(path)
+    content = read_weights(path, trust_pickle)
     if isinstance(content, nn.Module):
         module = content.float()
     elif recipe.model.architecture is None:
@@ -149,3 +158,11 @@ def read_module(path: Path, recipe: Recipe, trust_pickle: bool = False) -> nn.Mo
             path.name, untrained[0], f", as {len(untrained) - 1} more," if len(untrained) > 1 else "",
         )  # fmt: skip
     return module.eval()
+
+
+def read_weights(path: Path, trust_pickle: bool = False) -> Any:
+    """What a file of weights holds. Raises ModelError."""
+    kind = kind_of(path)
+    if kind in CARRY_THEIR_GRAPH:
+        raise ModelError(f"{path}: is {kind}, which holds a graph; save the module's state_dict")
+    return read_content(path, trust_pickle) if kind == WEIGHTS else read_safetensors(path)

@@ -167,6 +167,28 @@ def fit_weights(content: Any, module: nn.Module, path: Path, architecture: str, 
         raise ModelError(f"{path}: does not fit {architecture}: {str(error).splitlines()[-1].strip()}") from None
 
 
+def fit_part(content: Any, module: nn.Module, path: Path) -> frozenset[str]:
+    """Give a module those weights of a file's content that have names and shapes of its own, of the table and behind
+    the prefix where there are most -> their names. Raises ModelError where there are none."""
+    own = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+    found = [
+        {name: state[before + name] for name in own if _same_shape(state.get(before + name), own[name])}
+        for state in (_state(table) for _, table in _tables(content))
+        for before in ("", _likely_prefix(state, own))
+    ]
+    most = max(found, key=len, default={})
+    weights = {name: _checked(value, own[name], f"{path}: {name}") for name, value in most.items()}
+    if not weights:
+        raise ModelError(f"{path}: holds no tensor with a name and a shape of the student's; {WANTED}")
+    module.load_state_dict(weights, strict=False)
+    log.info("%s: %d of the student's %d tensors", path.name, len(weights), len(_needed(own)))
+    return frozenset(weights)
+
+
+def _same_shape(value: Tensor | None, own: Tensor) -> bool:
+    return value is not None and value.shape == own.shape
+
+
 def check_finite(module: nn.Module, path: Path) -> None:
     """Raises ModelError, naming the file and the layer, for weights that are infinite or NaN."""
     for name, value in module.state_dict().items():

@@ -4,14 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from compress.budget import Budget, Limit
 from compress.formats.artifact import Artifact
-from compress.graph.network import Network, Node
 from compress.load.model import Segmenter, fresh, load
 from compress.pipeline.checkpoints import Checkpoints
-from compress.pipeline.prepare import Prepared, random_pixels
+from compress.pipeline.given import Given, begun
+from compress.pipeline.prepare import Prepared
 from compress.pipeline.student import StudentSettings, compress_network, train_student
 from compress.quantize.convert import quantized_graph
 from compress.quantize.training import QuantizedNetwork
@@ -19,9 +18,6 @@ from compress.recipe import Recipe
 from compress.release.export import FileSettings, export
 from compress.train.examples import Examples
 from compress.train.teacher import Teacher
-
-STANDARDISED = 16
-"""Images that a network from scratch is standardised on."""
 
 
 @dataclass(frozen=True)
@@ -79,30 +75,11 @@ def small_student(
     """The small network, trained as a student is. Raises TrainError."""
     network, own = small.model.folded, settings
     if small.learning_rate is not None:
-        pixels = random_pixels(examples, STANDARDISED, settings.distil.size, settings.seed)
-        network = standardised(network, network.real(pixels))
+        every = frozenset(node.name for node in network.weighted())
+        network = begun(Given(small.model, every), settings, examples)
         own = replace(settings, distil=replace(settings.distil, learning_rate=small.learning_rate))
     return train_student(network, own, examples, teacher, checkpoints, lambda: teacher)[1]
 
 
 def _file(quantized: QuantizedNetwork, files: FileSettings, folder: Path) -> Artifact:
     return export(quantized_graph(quantized, files.card.name), files.timed(), folder)[0]
-
-
-def standardised(net: Network, image: Tensor) -> Network:
-    """A copy in which every convolution gives each channel mean 0 and standard deviation 1 on `image`, real values
-    [N, 3, H, W]: what batch normalisation would start from, so that a deep network without it learns from its random
-    weights (data-dependent initialisation, Salimans and Kingma 2016, arXiv 1602.07868)."""
-    weights = net.weights()
-
-    def standardise(node: Node, value: Tensor) -> Tensor:
-        if not node.kind.weights:
-            return value
-        mean, deviation = value.mean((0, 2, 3)), value.std((0, 2, 3)).clamp_min(1e-5)
-        weight, bias = weights[node.name]
-        weights[node.name] = node.scale_outputs(weight, 1 / deviation), (bias - mean) / deviation
-        return (value - mean.reshape(1, -1, 1, 1)) / deviation.reshape(1, -1, 1, 1)
-
-    with torch.no_grad():
-        net.run(image, visit=standardise)
-        return net.rewritten(weights)

@@ -13,7 +13,8 @@ import torch
 
 from compress.budget import TEACHER, Budget, judge
 from compress.data.folders import Dataset
-from compress.data.images import Reading
+from compress.data.images import Reading, Size
+from compress.data.packed import pack_images
 from compress.errors import BudgetError, RecipeError
 from compress.files import alone_in, cache_folder, cached, check_writable, identity
 from compress.formats.artifact import Artifact
@@ -34,6 +35,7 @@ from compress.measure.values import Measurement
 from compress.pipeline.checkpoints import FOLDER, RUN, Checkpoints, Start, started
 from compress.pipeline.controls import Small, control_files, small_network
 from compress.pipeline.forecast import Forecast, Speed, forecast
+from compress.pipeline.given import Given, check_fits, given_student, train_given
 from compress.pipeline.pictures import Photographs, open_photographs, pictures_of_photographs, pictures_of_validation
 from compress.pipeline.plain_torch import write_student
 from compress.pipeline.prepare import (
@@ -104,12 +106,18 @@ class Loaded:
     """All that a run reads before its first stage. `fitting`: its recipe with the sizes that the network takes."""
 
     source: Trained
+    given: Given | None
     teachers: list[Trained]
     small: Small | None
     dataset: Dataset
     shown: Photographs | None
     fitting: Recipe
     settings: StudentSettings
+
+    @property
+    def size(self) -> Size:
+        """Of the images that the student reads."""
+        return self.fitting.student.input_size or self.fitting.model.input_size
 
     def foretold(self) -> Forecast:
         own = self.source.identity in {teacher.identity for teacher in self.teachers}
@@ -126,10 +134,15 @@ def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = Fal
         log.info("several labels at once, each a probability of its own: %s", ", ".join(source.classes))
     elif not said and tells_labels_apart(original):
         log.info("the model gives a sigmoid of each class, and masks hold one class a pixel: the likeliest counts")
-    fitting = with_fitting_sizes(recipe, source.network)
+    given = given_student(recipe, trust_pickle)
+    own = given.model if given else source.resized(recipe.student.input_size or source.network.traced_size)
+    fitting = with_fitting_sizes(recipe, own.network)
     settings = StudentSettings.of(fitting, budget)
-    check_keep_float(source.network, settings.keep_float)
-    check_budget(source.folded, source.channels, budget.size_bytes)
+    check_keep_float(own.network, settings.keep_float)
+    if given:
+        check_fits(given, settings, budget)
+    else:
+        check_budget(own.folded, own.channels, budget.size_bytes)
     reading = Reading.of(recipe)
     teachers = load_teachers(recipe.teacher, source, trust_pickle, reading)
     small = small_network(recipe, trust_pickle) if recipe.controls.run else None
@@ -137,8 +150,8 @@ def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = Fal
     seen = [sample.image for sample in dataset.val[:COMPARED_WITH_MODULE]]
     original.check(real_pictures(seen, source.network, reading))
     pictures = recipe.report.pictures
-    shown = open_photographs(pictures, recipe.model.input_size, reading) if pictures else None
-    return Loaded(source, teachers, small, dataset, shown, fitting, settings)
+    shown = open_photographs(pictures, own.network.traced_size, reading) if pictures else None
+    return Loaded(source, given, teachers, small, dataset, shown, fitting, settings)
 
 
 def _run(
@@ -161,9 +174,9 @@ def _run(
 
     with checkpoints.stage("teacher"):
         tta, live, weights = recipe.teacher.tta, recipe.train.live_teacher, recipe.train.class_weights
-        prepared = prepare(teachers, dataset, cache, tta, live, recipe.seed, weights)
+        prepared = prepare(teachers, dataset, given.size, cache, tta, live, recipe.seed, weights)
         _warn(about_teacher(teacher_iou(prepared.examples, prepared.stored)))
-    checkpoints.open(_identity(start.recipe, budget, source, small, prepared))
+    checkpoints.open(_identity(start.recipe, budget, given, prepared))
     start.remember()
     _forget_partial_files(out)
 
@@ -172,7 +185,12 @@ def _run(
         heavy = tune(source, tuning, prepared.examples, prepared.teacher, checkpoints)
         with checkpoints.stage("tuned teacher"):
             prepared = with_teacher(heavy, prepared, cache)
-    student = compress_network(heavy, settings, budget, prepared.examples, prepared.teacher, checkpoints)
+    learned = prepared.examples, prepared.teacher, checkpoints
+    if given.given:
+        student, whole = train_given(given.given, settings, budget, *learned), given.given.model
+    else:
+        whole = heavy.resized(given.size)
+        student = compress_network(whole, settings, budget, *learned)
 
     with checkpoints.stage("export"):
         graph = quantized_graph(student.quantized, recipe.name)
@@ -194,9 +212,7 @@ def _run(
 
     with checkpoints.stage("measure"):
         references = _references(source, teachers, recipe.name, cache)
-        measurements, answers, machine, cautions = _measure(
-            references, controls, artifacts, dataset, prepared.images, recipe, cache
-        )
+        measurements, answers, machine, cautions = _measure(references, controls, artifacts, dataset, recipe, cache)
         doubtful = doubts(
             measurements,
             {name: each.predictions for name, each in answers.items() if name not in controls},
@@ -211,7 +227,7 @@ def _run(
     record = replace(
         _with_files(_record(start, source, dataset, prepared), artifacts, answers, out / GRAPH),
         predicted_bytes=student.plan.predicted_bytes,
-        layers=_layers(heavy.network, student.network),
+        layers=_layers(whole.network, student.network),
         history=tuple(checkpoints.history.points),
         parity=parity,
         measurements={name: found for name, found in measurements.items() if name not in controls},
@@ -273,9 +289,7 @@ def budget_of(recipe: Recipe) -> Budget:
     return budget
 
 
-def _identity(
-    recipe: dict[str, Any], budget: Budget, source: Segmenter, small: Small | None, prepared: Prepared
-) -> str:
+def _identity(recipe: dict[str, Any], budget: Budget, given: Loaded, prepared: Prepared) -> str:
     """Of a run: equal where one may go on with what the other has finished. How long it is trained may differ."""
     decides = {name: value for name, value in recipe.items() if name not in ("measure", "budget", "report")}
     decides["train"] = {name: value for name, value in recipe["train"].items() if name not in DURATION}
@@ -284,8 +298,9 @@ def _identity(
         1,
         recipe=decides,
         budget=[asdict(limit) for limit in budget.limits],
-        model=source.identity,
-        small=small and small.model.identity,
+        model=given.source.identity,
+        small=given.small and given.small.model.identity,
+        **({"student": given.given.model.identity} if given.given else {}),
         data=prepared.identity,
     )
 
@@ -385,7 +400,6 @@ def _measure(
     controls: dict[str, Artifact],
     artifacts: list[Artifact],
     dataset: Dataset,
-    images: np.ndarray,
     recipe: Recipe,
     cache: Path,
 ) -> tuple[dict[str, Measurement], dict[str, Evaluation], Machine, tuple[str, ...]]:
@@ -393,7 +407,8 @@ def _measure(
     times less certain. What the references answer is kept in the cache."""
     machine = Machine(processor(), cores(), load_now())
     files = {**references, **controls, **{artifact.format: artifact for artifact in artifacts}}
-    labelled = LabelledImages.of(dataset, lambda size, reading: images)
+    images = [sample.image for sample in dataset.val]
+    labelled = LabelledImages.of(dataset, lambda size, reading: pack_images(images, size, cache, reading).array)
     known = dict.fromkeys(references, Known(cache))
     found = measure(files, labelled, against="teacher", seconds=recipe.measure.seconds, known=known)
     measurements = {name: each.measurement for name, each in found.items()}
@@ -441,6 +456,6 @@ def _public(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe as it went into the run; folders by name alone, since a report travels."""
     named = {
         section: {key: Path(value).name if isinstance(value, str) else value for key, value in recipe[section].items()}
-        for section in ("data", "report")
+        for section in ("data", "report", "student")
     }
     return recipe | named

@@ -18,14 +18,22 @@ the latter, and a label says what no teacher does."""
 
 
 class Batches:
-    """`sizes`: heights and widths from the smaller one on; `images`: indices of the images of one round, some of them
-    several times.
+    """`sizes`: heights and widths from the smaller one on, `own` that of the network; `images`: indices of the images
+    of one round, some of them several times.
 
     `state` and `restore` carry all that decides the batches to come.
     """
 
-    def __init__(self, examples: Examples, teacher: Teacher, batch: int, sizes: Sequence[tuple[int, int]], seed: int):
-        self.examples, self.teacher, self.batch, self.sizes = examples, teacher, batch, sizes
+    def __init__(
+        self,
+        examples: Examples,
+        teacher: Teacher,
+        batch: int,
+        sizes: Sequence[tuple[int, int]],
+        own: tuple[int, int],
+        seed: int,
+    ):
+        self.examples, self.teacher, self.batch, self.sizes, self.own = examples, teacher, batch, sizes, own
         self.generator = torch.Generator().manual_seed(seed)
         used = examples.trained_on()
         labelled = [i for i in used if i < len(examples.labels)]
@@ -59,7 +67,7 @@ class Batches:
     def _random_size(self) -> tuple[int, int]:
         """The network's own every other time."""
         if int(torch.randint(2, (1,), generator=self.generator)):
-            return self.examples.pixels.shape[1:3]
+            return self.own
         return self.sizes[int(torch.randint(len(self.sizes), (1,), generator=self.generator))]
 
     def _rows(self, queue: str, count: int, wanted: int) -> Tensor:

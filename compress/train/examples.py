@@ -10,6 +10,7 @@ from torch import Tensor
 from compress.graph.network import Network
 from compress.measure.masks import class_ids, image_iou
 from compress.train.teacher import StoredTeacher, all_classes
+from compress.train.views import shrink
 
 HOPELESS = 0.3
 """Uncertainty for each pixel of object. On photographs with labels, U²-Net has an IoU of 0.64 above it and 0.90
@@ -20,7 +21,7 @@ below."""
 class Examples:
     """Arrays are indexed by image.
 
-    pixels      uint8 [N, H, W, 3], at the network's size
+    pixels      uint8 [N, H, W, 3], at the teacher's size
     labels      masks of the first images, L may be 0: class ids, uint8 [L, H, W], 255 void, or with `multilabel` sets
                 of labels, int32 [L, H, W]
     classes     how many there are
@@ -115,17 +116,18 @@ def hopeless(maps: np.ndarray, uncertainty: np.ndarray, labelled: int) -> tuple[
 
 
 def held_out_iou(net: Network, examples: Examples) -> float:
-    """Mean IoU on the held-out images, at the network's own size."""
+    """Mean IoU on the held-out images, which the network reads at its own size."""
     return float(np.mean(held_out_ious(net, examples)))
 
 
 def held_out_ious(net: Network, examples: Examples) -> list[float]:
-    """IoU on each of the held-out images, at the network's own size."""
+    """IoU on each of the held-out images, which the network reads at its own size."""
     scores = []
     device = net.weight(net.weighted()[0].name).device
     with torch.no_grad():
         for index, reference in zip(examples.held_out, examples.references, strict=True):
-            image = net.real(torch.from_numpy(examples.pixels[index : index + 1].copy())).to(device)
-            mask = class_ids(net(image)[0].cpu().numpy(), multilabel=examples.multilabel)
+            pixels = shrink(torch.from_numpy(examples.pixels[index : index + 1].copy()), net.traced_size)
+            answer = net(net.real(pixels).to(device))[0].cpu().numpy()
+            mask = class_ids(answer, reference.shape, multilabel=examples.multilabel)
             scores.append(examples.iou(mask, reference))
     return scores

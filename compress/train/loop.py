@@ -132,7 +132,7 @@ class Progress:
         self.iou = 0.0  # of `kept` on the held-out images
         self.best: list[float] = []  # the best IoU so far, image by image
         sizes = sizes_between(self.net, training.size)
-        self.batches = Batches(examples, teacher, training.batch, sizes, training.seed)
+        self.batches = Batches(examples, teacher, training.batch, sizes, self.net.traced_size, training.seed)
         self.measured = copy.deepcopy(self.averaged)  # the network that the optimizer takes its moments from
         self.optimizer = Natural(self.net, training.learning_rate)
         self.parameters = [parameter for parameter in self.net.parameters() if parameter.requires_grad]

@@ -8,7 +8,7 @@ from tiny import TinyNet
 
 from compress.cli import main
 from compress.load.trace import trace
-from compress.pipeline.controls import standardised
+from compress.pipeline.given import standardised
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_standardised_network_has_mean_0_and_deviation_1_after_every_convoluti
     image = torch.rand(4, 3, 32, 32)
     convs = [node.name for node in net.weighted()]
     with torch.no_grad():
-        values = standardised(net, image).run(image, keep=convs)
+        values = standardised(net, image, convs).run(image, keep=convs)
     for name in convs:
         assert values[name].mean((0, 2, 3)).abs().max() < 1e-3
         assert values[name].std((0, 2, 3)).sub(1).abs().max() < 1e-2

@@ -60,7 +60,9 @@ def training(schedule=None, batch=4, learning_rate=1e-2, size=(32, 32), **more):
 def losses_of(net, examples, teacher, times, device=CPU, **settings):
     """The losses of that many batches."""
     settings = training(**settings)
-    batches = Batches(examples, teacher, settings.batch, sizes_between(net, settings.size), settings.seed)
+    batches = Batches(
+        examples, teacher, settings.batch, sizes_between(net, settings.size), net.traced_size, settings.seed
+    )
     return [batch_loss(net, teacher, settings.label_weight, None, *batches.next(device)) for _ in range(times)]
 
 

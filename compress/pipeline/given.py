@@ -1,0 +1,147 @@
+"""A student of another make than the model: loaded as a model is, and trained without a cut."""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+
+from compress.budget import Budget
+from compress.errors import BudgetError, ModelError
+from compress.graph.network import Network, Node
+from compress.load.architecture import made
+from compress.load.class_map import is_multilabel
+from compress.load.model import Segmenter, read_weights, traced
+from compress.load.weights import fit_part, untrained_norms
+from compress.pipeline.checkpoints import Checkpoints
+from compress.pipeline.plan import untrained
+from compress.pipeline.prepare import random_pixels
+from compress.pipeline.student import Student, StudentSettings, train_student
+from compress.prune.widths import PrunePlan
+from compress.recipe import Recipe
+from compress.train.examples import Examples
+from compress.train.light import Light
+from compress.train.teacher import Teacher
+
+log = logging.getLogger("compress")
+
+STANDARDISED = 16
+"""Images that layers without weights of their own are standardised on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A network that is trained as it is. `new`: its layers that begin from random weights."""
+
+    model: Segmenter
+    new: frozenset[str]
+
+
+def given_student(recipe: Recipe, trust_pickle: bool = False) -> Given | None:
+    """The recipe's student, for images of its size; None where it names none. Raises ModelError where it cannot be
+    made, or has other outputs than the model has classes."""
+    if recipe.student.network is None:
+        return None
+    torch.manual_seed(recipe.seed)
+    module = _module(recipe)
+    brought = not _begins_anew(module)
+    covered: Collection[str] = ()
+    if recipe.student.weights:
+        path = recipe.student.weights
+        covered = fit_part(read_weights(path, trust_pickle), module, path)
+    net, original = traced(module, _read_as(recipe))
+    model = Segmenter(net, tuple(recipe.model.classes), is_multilabel(original, recipe.model.multilabel))
+    layers = [node.name for node in model.folded.weighted()]
+    new = frozenset(name for name in layers if f"{name}.weight" not in covered and not (brought and not covered))
+    log.info("student: %d of %d layers begin from random weights", len(new), len(layers))
+    return Given(model, new)
+
+
+def _module(recipe: Recipe) -> nn.Module:
+    student = recipe.student
+    assert student.network
+    if student.network == "light":
+        if recipe.model.channels != 3:
+            raise ModelError(f"student light: reads RGB, and the model {recipe.model.channels} channels; name your own")
+        return Light(len(recipe.model.classes)).eval()
+    return made(student.folder or recipe.folder, student.network).float().eval()
+
+
+def _begins_anew(module: nn.Module) -> bool:
+    """Whether nothing says that the module made itself from weights that were trained: its norms saw images then."""
+    norms = [each for each in module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+    return len(untrained_norms(module)) == len(norms)
+
+
+def _read_as(recipe: Recipe) -> Recipe:
+    """The recipe as one of the student: its size, and what our own reads pixels as."""
+    size = recipe.student.input_size or recipe.model.input_size
+    model = recipe.model.model_copy(update={"input_size": size, "output": None})
+    told = recipe.model_copy(update={"model": model})
+    if recipe.student.network != "light":
+        return told
+    preprocess = recipe.preprocess.model_copy(update={"mean": Light.MEAN, "std": Light.STD})
+    return told.model_copy(update={"preprocess": preprocess})
+
+
+def check_fits(given: Given, settings: StudentSettings, budget: Budget) -> int:
+    """Bytes of the largest file that it will be. Raises BudgetError where those are more than granted."""
+    assert budget.size_bytes is not None
+    with TemporaryDirectory(prefix="compress-") as folder:
+        size = max(path.stat().st_size for path in untrained(given.model.folded, settings.planning, Path(folder)))
+    if size > budget.size_bytes:
+        raise BudgetError(
+            f"the student has {size:,} bytes as int8, of {budget.size_bytes:,}; a given student is not cut: make it "
+            "narrower, or give it as the model and the heavy one as --teacher, and it is"
+        )
+    return size
+
+
+def train_given(
+    given: Given,
+    settings: StudentSettings,
+    budget: Budget,
+    examples: Examples,
+    teacher: Teacher,
+    checkpoints: Checkpoints,
+) -> Student:
+    """The student, which learns from maps and labels: it has none of the teacher's channels. Raises BudgetError and
+    TrainError."""
+    size = check_fits(given, settings, budget)
+    channels = given.model.channels
+    plan = PrunePlan({group.name: tuple(range(group.width)) for group in channels.groups.values()}, size)
+    network, quantized = train_student(
+        begun(given, settings, examples), settings, examples, teacher, checkpoints, lambda: teacher
+    )
+    return Student(plan, network, quantized)
+
+
+def begun(given: Given, settings: StudentSettings, examples: Examples) -> Network:
+    """What its training begins with."""
+    net = given.model.folded
+    if not given.new:
+        return net
+    pixels = random_pixels(examples, STANDARDISED, settings.distil.size, settings.seed)
+    return standardised(net, net.real(pixels), given.new)
+
+
+def standardised(net: Network, image: Tensor, layers: Collection[str]) -> Network:
+    """A copy in which every convolution of `layers` gives each channel mean 0 and standard deviation 1 on `image`, real
+    values [N, channels, H, W]: what batch normalisation would start from, so that a deep network without it learns from
+    its random weights (data-dependent initialisation, Salimans and Kingma 2016, arXiv 1602.07868)."""
+    weights = net.weights()
+
+    def standardise(node: Node, value: Tensor) -> Tensor:
+        if node.name not in layers:
+            return value
+        mean, deviation = value.mean((0, 2, 3)), value.std((0, 2, 3)).clamp_min(1e-5)
+        weight, bias = weights[node.name]
+        weights[node.name] = node.scale_outputs(weight, 1 / deviation), (bias - mean) / deviation
+        return (value - mean.reshape(1, -1, 1, 1)) / deviation.reshape(1, -1, 1, 1)
+
+    with torch.no_grad():
+        net.run(image, visit=standardise)
+        return net.rewritten(weights)
