@@ -18,7 +18,7 @@ from typing import Any
 
 from compress.budget import Budget
 from compress.data.folders import Dataset
-from compress.data.images import read_mask
+from compress.data.images import RGB, read_mask
 from compress.files import cache_folder, cached, identity
 from compress.load.model import Trained, load
 from compress.machine import prepare_process
@@ -31,6 +31,7 @@ from compress.quantize.convert import quantized_graph
 from compress.quantize.training import QuantizedNetwork
 from compress.recipe import Recipe, read_recipe
 from compress.release.export import export
+from compress.train.members import traced_member
 
 _VERSION = 1  # raised whenever the same recipe gives another result
 
@@ -73,12 +74,11 @@ class Ground:
 def ground(model: Path, recipe: Recipe, out: Path) -> Ground:
     prepare_process()
     heavy = load(model, recipe)
-    dataset, teachers = open_data(recipe.data, heavy.classes, recipe.seed), load_teachers(recipe.teacher, heavy)
+    dataset, size = open_data(recipe.data, heavy.classes, recipe.seed), heavy.network.traced_size
+    teachers = load_teachers(recipe.teacher, traced_member(heavy, model, RGB))
     live = recipe.train.live_teacher
     weights = recipe.train.class_weights
-    prepared = prepare(
-        teachers, dataset, heavy.network.traced_size, cache_folder(), recipe.teacher.tta, live, recipe.seed, weights
-    )
+    prepared = prepare(teachers, dataset, size, size, cache_folder(), recipe.teacher.tta, live, recipe.seed, weights)
     return Ground(recipe, Budget.parse(recipe.budget), model, heavy, dataset, prepared, out)
 
 

@@ -163,10 +163,12 @@ class DataSection(MasksSection):
 
 
 class TeacherSection(Section):
-    """Who teaches: the model itself, or the files in `models`, each with a recipe beside it, whose logits are averaged.
-    `tta`: what each of them also looks at, the mirrored image and a smaller one."""
+    """Who teaches: the model itself, or those in `models`, whose logits are averaged: files, each with a recipe beside
+    it, and folders of maps. `tta`: what each of them also looks at, the mirrored image and a smaller one. `classes`:
+    what a class of theirs is called here, where that is not its name."""
 
     models: list[Place] = Field([], max_length=16)
+    classes: dict[str, str] = Field({}, max_length=255, exclude_if=lambda names: not names)
     tta: Annotated[list[Literal["flip", "scale"]], Once] = []
 
 
@@ -321,6 +323,7 @@ class Recipe(Section):
     def _of_the_classes(self) -> "Recipe":
         """What is said class by class fits the classes."""
         self.data.meanings(self.model.classes)
+        check_names("teacher.classes", self.teacher.classes.values(), self.model.classes)
         check_names("report.palette", self.report.palette, self.model.classes)
         weights = self.train.class_weights
         if isinstance(weights, tuple) and len(weights) != len(self.model.classes):

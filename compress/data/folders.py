@@ -344,10 +344,10 @@ def _matched(images: Mapping[str, Path], masks: Listing, folder: Path) -> dict[s
     free = defaultdict[str, list[str]](list)
     for stem in images:
         if stem not in by_stem:
-            free[_folded(stem)].append(stem)
+            free[folded(stem)].append(stem)
     found = {}
     for stem, mask in by_stem.items():
-        alike = [stem] if stem in images else free.pop(_folded(stem), [])
+        alike = [stem] if stem in images else free.pop(folded(stem), [])
         if len(alike) != 1:
             beside = folder.with_name("images")
             raise DataError(f"{mask}: no image of that name in {beside}; add it or remove the mask")
@@ -355,7 +355,8 @@ def _matched(images: Mapping[str, Path], masks: Listing, folder: Path) -> dict[s
     return found
 
 
-def _folded(stem: str) -> str:
+def folded(stem: str) -> str:
+    """The same for names that are one to other systems."""
     return unicodedata.normalize("NFC", stem).casefold()
 
 

@@ -33,6 +33,8 @@ _BATCH = 64  # results that wait for their reader at most
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Those of `SUFFIXES`. Pillow's others are never tried, whatever a file is called: some start programs."""
 _LOSSY = ("JPEG", "MPO", "WEBP")
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""EXIF orientations in which height and width change places."""
 _WHITE = 128  # what is lighter in a mask of a lossy format is the object
 LOSSY_MASK = "JPEG and WebP do not keep class ids; save masks as PNG"
 
@@ -139,6 +141,26 @@ def read_mask(path: Mask, coding: Coding = CLASS_IDS, size: Size | None = None) 
     if coding.colours:
         values = values.astype(np.int64) @ (1 << 16, 1 << 8, 1)
     return coding.ids(values, path)
+
+
+def read_values(path: Path) -> tuple[np.ndarray, int]:
+    """What a grey picture holds, whole numbers [H, W], upright, and the largest that its file can: 255 or 65535. Raises
+    UnreadableError, and DataError for colours and fractions."""
+    with _opened(path) as image:
+        _turn_upright(image)
+        picture = _one_channel(image, path)
+        return np.asarray(picture), 65535 if picture.mode.startswith("I") else 255
+
+
+def upright_size(path: Path, reading: Reading = RGB) -> Size:
+    """Height and width of an image, without decoding a picture whole. Raises as `read_image` does."""
+    if path.suffix.lower() == ".npy" or _is_for_tifffile(path, reading):
+        return _decoded(path, reading)[0]
+    with _opened(path) as image:
+        turned = False
+        with contextlib.suppress(Exception):  # a broken EXIF block breaks no pixel
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _label_sets(masks: LabelMasks, size: Size | None) -> np.ndarray:
@@ -316,7 +338,7 @@ def _turn_upright(image: Image.Image) -> bool:
     with contextlib.suppress(Exception):  # a broken EXIF block breaks no pixel
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         ImageOps.exif_transpose(image, in_place=True)
-    return orientation in (5, 6, 7, 8)
+    return orientation in _ON_ITS_SIDE
 
 
 def _one_channel(image: Image.Image, path: Path) -> Image.Image:

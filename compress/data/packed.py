@@ -13,7 +13,7 @@ from compress.files import cached, content_hash, identity
 
 Item = TypeVar("Item", bound=Mask)
 
-_VERSIONS = {"images": 1, "masks": 2, "label masks": 1}
+_VERSIONS = {"images": 1, "masks": 2, "label masks": 1, "maps": 1}
 """Raised whenever reading or resizing gives other pixels, so that older entries are not met."""
 
 
@@ -39,6 +39,14 @@ def pack_masks(paths: Sequence[Mask], size: Size, cache: Path, coding: Coding = 
     if any(isinstance(path, LabelMasks) for path in paths):
         return _pack("label masks", paths, size, lambda path: read_mask(path, size=size), cache, np.int32)
     return _pack("masks", paths, size, lambda path: read_mask(path, coding, size), cache, coding=asdict(coding))
+
+
+def pack_maps(
+    maps: Sequence[Mask], shape: tuple[int, ...], read: Callable[[Mask], np.ndarray], cache: Path, **how: object
+) -> Packed:
+    """uint8 [N, *shape], in the order of `maps`: what `read` makes of each; `how`: all that decides it but the files.
+    Raises as `pack_images` does."""
+    return _pack("maps", maps, shape, read, cache, how=how)
 
 
 def _pack(

@@ -28,19 +28,8 @@ def with_class_map(original: Original, classes: int | None, multilabel: bool | N
     net, deployed = original.network, original.deployed
     shape, size = net.shapes()[net.output], net.traced_size
     multilabel = is_multilabel(original, multilabel)
-    if multilabel and shape[1] > MOST_LABELS:
-        raise ModelError(f"output {deployed.name} has {shape[1]} labels; at most {MOST_LABELS} can be told at once")
-    of_two = shape[1] == 1 and classes in (None, 2) and not multilabel
-    if classes not in (None, shape[1]) and not of_two:
-        raise ModelError(
-            f"output {deployed.name} has {shape[1]} channel{'s' * (shape[1] > 1)}, but the recipe names {classes} "
-            f"{'labels' if multilabel else 'classes'}; name as many as there are channels, or {ADVICE}"
-        )
-    if min(shape[2:]) == 1 < min(size):
-        raise ModelError(
-            f"output {deployed.name} is {shape[2]}x{shape[3]} for an image of {size[0]}x{size[1]}: one class for the "
-            f"whole image is no map; {ADVICE}"
-        )
+    of_two = is_of_two(shape, classes, multilabel)
+    check_map(deployed.name, shape, size, classes, multilabel)
     if multilabel and _end(net).op == SOFTMAX.name:
         raise ModelError(
             f"output {deployed.name} is a softmax, of which labels exclude one another; set multilabel = false under "
@@ -59,6 +48,27 @@ def with_class_map(original: Original, classes: int | None, multilabel: bool | N
         return _two_channels(net, probabilities)
     last = SIGMOID if multilabel else SOFTMAX
     return net if probabilities else _appended(net, Node("class_map", last.name, (net.output,)))
+
+
+def is_of_two(shape: tuple[int, ...], classes: int | None, multilabel: bool) -> bool:
+    """Whether a map's one channel tells two classes apart."""
+    return shape[1] == 1 and classes in (None, 2) and not multilabel
+
+
+def check_map(name: str, shape: tuple[int, ...], size: tuple[int, int], classes: int | None, multilabel: bool) -> None:
+    """Raises ModelError where the output `name`, of this shape, is no map of so many classes for an image of `size`."""
+    if multilabel and shape[1] > MOST_LABELS:
+        raise ModelError(f"output {name} has {shape[1]} labels; at most {MOST_LABELS} can be told at once")
+    if classes not in (None, shape[1]) and not is_of_two(shape, classes, multilabel):
+        raise ModelError(
+            f"output {name} has {shape[1]} channel{'s' * (shape[1] > 1)}, but the recipe names {classes} "
+            f"{'labels' if multilabel else 'classes'}; name as many as there are channels, or {ADVICE}"
+        )
+    if min(shape[2:]) == 1 < min(size):
+        raise ModelError(
+            f"output {name} is {shape[2]}x{shape[3]} for an image of {size[0]}x{size[1]}: one class for the "
+            f"whole image is no map; {ADVICE}"
+        )
 
 
 def is_multilabel(original: Original, said: bool | None) -> bool:

@@ -19,11 +19,12 @@ ADVICE = "name another with --output, or as output under [model] in the recipe"
 
 @dataclass(frozen=True)
 class Deployed:
-    """An output, and the node that gives its map. `decision`: what was done to that and is taken off, in words;
-    `threshold`: the value above which it was taken for the object, None for none."""
+    """An output, and the node that gives its map; where a module was only run, the map itself. `decision`: what was
+    done to that and is taken off, in words; `threshold`: the value above which it was taken for the object, None for
+    none."""
 
     name: str
-    node: fx.Node
+    node: Any
     decision: str | None = None
     threshold: float | None = None
 
@@ -66,7 +67,8 @@ def known_to_torch(value: Any) -> bool:
 
 
 def deployed(outputs: Mapping[str, Any], key: Key) -> Deployed:
-    """The one that `key` tells, of nodes of an exported program by name. Raises ModelError, naming all."""
+    """The one that `key` tells, of nodes of an exported program, or of tensors, by name. Raises ModelError, naming
+    all."""
     if key is None:
         found = [one for one in map(_map_of, outputs, outputs.values()) if isinstance(one, Deployed)]
         first = next((one for one in found if one.decision is None), found[0] if found else None)
@@ -95,11 +97,11 @@ def _type(value: Any) -> str:
 
 
 def is_tensor(value: Any) -> bool:
-    return isinstance(value, fx.Node) and isinstance(value.meta["val"], Tensor)
+    return isinstance(value, Tensor) or isinstance(value, fx.Node) and isinstance(value.meta["val"], Tensor)
 
 
-def _shape(node: fx.Node) -> tuple[int, ...]:
-    return tuple(node.meta["val"].shape)
+def _shape(value: fx.Node | Tensor) -> tuple[int, ...]:
+    return tuple(value.shape if isinstance(value, Tensor) else value.meta["val"].shape)
 
 
 def _map_of(name: str, value: Any) -> "Deployed | str":
@@ -129,9 +131,11 @@ _KEEPS = (
 """What changes no value of classes or yes and no."""
 
 
-def _before_decision(node: fx.Node) -> tuple[fx.Node, str | None, float | None]:
+def _before_decision(node: fx.Node | Tensor) -> tuple[fx.Node | Tensor, str | None, float | None]:
     """The map whose likeliest class, or whose values above a threshold, a node tells; the node itself where it does
-    not."""
+    not, and a tensor, of which nothing is known."""
+    if isinstance(node, Tensor):
+        return node, None, None
     last = node
     while operator_of(last) in _KEEPS:
         last = last.args[0]  # type: ignore[assignment]

@@ -94,8 +94,7 @@ def _scripted(path: Path, size: tuple[int, int]) -> nn.Module:
     """A graph of ATen calls at that size, which decides scripted control flow. Loading runs TorchScript, no Python."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    check_storages(path)
-    module = torch.jit.load(str(path), map_location="cpu").eval().float()
+    module = scripted(path)
     example = torch.zeros(1, image_channels(module, size), *size)
     with torch.no_grad():
         graph = make_fx(torch.jit.freeze(module), pre_dispatch=True)(example)
@@ -104,6 +103,12 @@ def _scripted(path: Path, size: tuple[int, int]) -> nn.Module:
             delattr(graph, name)
             graph.register_parameter(name, nn.Parameter(value, requires_grad=False))
     return graph
+
+
+def scripted(path: Path) -> torch.jit.ScriptModule:
+    """The module in a TorchScript file as it is."""
+    check_storages(path)
+    return torch.jit.load(str(path), map_location="cpu").eval().float()  # type: ignore[no-any-return]
 
 
 def image_channels(module: nn.Module, size: tuple[int, int]) -> int:

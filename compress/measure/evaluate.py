@@ -112,16 +112,22 @@ def measure(
     threads: int = THREADS,
     seconds: float = 5.0,
     known: "Mapping[str, Known] | None" = None,
+    told: Mapping[str, Evaluation] | None = None,
 ) -> dict[str, Measured]:
-    """Bytes and latency of each file, and what `images` tell of it, in the order of `files`.
+    """Bytes and latency of each file, and what `images` tell of it: of `told` first, then in the order of `files`.
 
-    Speed-ups and drops are against the file that `against` names, taken in the same turns and on the same images.
-    `known`: where the answers of some of the files are kept; their latency never is. Raises MeasureError.
+    Speed-ups and drops are against the one that `against` names, taken in the same turns and on the same images.
+    `known`: where the answers of some of the files are kept; their latency never is. `told`: by name, what is no file
+    answers on the images, of which there is no more. Raises MeasureError.
     """
-    known = known or {}
+    known, told = known or {}, told or {}
     latency = take_turns({name: artifact.path for name, artifact in files.items()}, threads=threads, seconds=seconds)
-    evaluations = evaluate_each(files, images, first=against, threads=threads, known=known) if images else {}
-    found = {}
+    evaluations = dict(told)
+    if images:
+        evaluations |= evaluate_each(files, images, first=against, threads=threads, known=known, told=told)
+    found = {
+        name: Measured(accuracy(each, classes=images.classes if images else ()), each) for name, each in told.items()
+    }
     for name, artifact in files.items():
         base = None if name == against else against
         measurement = Measurement()
@@ -129,12 +135,12 @@ def measure(
             pixels, multilabel = images.pixels(artifact.size, artifact.channels), images.multilabel
             make = partial(stability, artifact, pixels, threads=threads, multilabel=multilabel)
             stable = known[name].stability(artifact, pixels, make, multilabel) if name in known else make()
-            measurement = accuracy(evaluations[name], evaluations[base] if base else None, stable, images.classes)
+            measurement = accuracy(evaluations[name], evaluations.get(base) if base else None, stable, images.classes)
         measurement = replace(
             measurement,
             size_bytes=artifact.size_bytes,
             latency=latency[name],
-            speedup=speedup(latency[base], latency[name]) if base else None,
+            speedup=speedup(latency[base], latency[name]) if base in latency else None,
         )
         found[name] = Measured(measurement, evaluations.get(name))
     return found
@@ -147,10 +153,11 @@ def evaluate_each(
     first: str | None = None,
     threads: int = THREADS,
     known: "Mapping[str, Known] | None" = None,
+    told: Mapping[str, Evaluation] | None = None,
 ) -> dict[str, Evaluation]:
-    """What each file answers. Without labels the answers of the one that is called `first` are the masks of the
-    others. Raises MeasureError."""
-    found: dict[str, Evaluation] = {}
+    """What each file answers. Without labels the answers of the one that is called `first`, of the files or in `told`,
+    are the masks of the others. Raises MeasureError."""
+    found: dict[str, Evaluation] = dict(told or {})
     for name in sorted(files, key=lambda name: name != first):
         masks = images.masks
         if masks is None and first in found:
@@ -190,26 +197,39 @@ def evaluate(
     bilinearly before the class is chosen. None: there are no labels, and the file is its own
     reference (IoU 1). Raises MeasureError.
     """
-    iou, predictions, outlines, pixels, small = [], [], [], [], []
-    confused = np.zeros((classes, classes), np.int64)
-    logits = artifact.output.activation == LOGITS
     references = [None] * len(images) if masks is None else masks
     with open_child(artifact.path, threads) as child:
         progress = tqdm(images, desc=f"IoU of {artifact.path.name}", unit="image", delay=1)
-        for image, given in zip(progress, references, strict=True):
-            answer = child.probabilities(image, artifact.input.mean, artifact.input.std)
-            predictions.append(class_ids(answer, logits=logits, multilabel=multilabel))
-            mask = predictions[-1] if given is None else given
-            prediction = class_ids(answer, mask.shape, logits, multilabel=multilabel)
-            if multilabel:
-                pixels.append(overlap(prediction, mask, classes, multilabel=True))
-            else:
-                pairs = confusion(prediction, mask, classes)
-                pixels.append(overlap_in(pairs))
-                confused += pairs
-            iou.append(mean_iou(*pixels[-1], multilabel=multilabel))
-            outlines.append(boundary_image_iou(prediction, mask, classes, multilabel=multilabel))
-            small.append(small_objects_found(prediction, mask, classes, multilabel=multilabel))
+        answers = (child.probabilities(image, artifact.input.mean, artifact.input.std) for image in progress)
+        logits = artifact.output.activation == LOGITS
+        return judged(answers, references, classes, logits=logits, multilabel=multilabel)
+
+
+def judged(
+    answers: Iterable[np.ndarray],
+    references: Iterable[np.ndarray | None],
+    classes: int,
+    *,
+    logits: bool = False,
+    multilabel: bool = False,
+) -> Evaluation:
+    """What answers on some images are worth, float32 [classes, h, w] each, all of one size: probabilities, or logits.
+    `references` are masks as `evaluate` has them; one that is None is the answer's own."""
+    iou, predictions, outlines, pixels, small = [], [], [], [], []
+    confused = np.zeros((classes, classes), np.int64)
+    for answer, given in zip(answers, references, strict=True):
+        predictions.append(class_ids(answer, logits=logits, multilabel=multilabel))
+        mask = predictions[-1] if given is None else given
+        prediction = class_ids(answer, mask.shape, logits, multilabel=multilabel)
+        if multilabel:
+            pixels.append(overlap(prediction, mask, classes, multilabel=True))
+        else:
+            pairs = confusion(prediction, mask, classes)
+            pixels.append(overlap_in(pairs))
+            confused += pairs
+        iou.append(mean_iou(*pixels[-1], multilabel=multilabel))
+        outlines.append(boundary_image_iou(prediction, mask, classes, multilabel=multilabel))
+        small.append(small_objects_found(prediction, mask, classes, multilabel=multilabel))
     intersections, unions = np.array(pixels).transpose(1, 0, 2)
     return Evaluation(tuple(iou), np.stack(predictions), tuple(outlines), intersections, unions, tuple(small), confused)
 

@@ -2,27 +2,25 @@
 
 import io
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from compress.data.images import RGB, Reading, Size, read_all, read_image
-from compress.errors import DataError, MeasureError, RecipeError
+from compress.errors import DataError
 from compress.files import identity, locked, unwritten, written
-from compress.formats.artifact import LOGITS
-from compress.load.model import load
-from compress.measure.masks import as_probabilities
-from compress.recipe import read_recipe, recipe_of
-from compress.release.manifest import tells_labels
-from compress.runtime.local import Child
+from compress.machine import prepare_process
+from compress.recipe import recipe_of
 from compress.runtime.session import OPENERS
+from compress.train.members import file_member, torch_member
 
 GRID = 160
 """Answers of every model are sampled at this many rows and columns, so that they can be compared."""
 
-_VERSION = 2  # raised whenever a model gives other answers on the same image
+_VERSION = 3  # raised whenever a model gives other answers on the same image
 
 
 @dataclass(frozen=True)
@@ -46,55 +44,14 @@ def opened(path: Path, trust_pickle: bool = False) -> Iterator[Model]:
     An exported file that reads float32 and states no mean and std needs its recipe, which does, beside it too.
     Raises ModelError, RecipeError or MeasureError.
     """
-    with ExitStack() as stack:
-        yield _exported(path, stack) if path.suffix in OPENERS else _trained(path, trust_pickle)
-
-
-def _trained(path: Path, trust_pickle: bool) -> Model:
-    import torch
-
-    from compress.machine import prepare_process
-    from compress.train.device import best_device, placed
-
     prepare_process()
-    beside = path.with_suffix(".toml")
-    if path.is_file() and not beside.is_file():
-        raise RecipeError(f"{beside}: no such file; write the model's recipe there")
-    recipe = recipe_of(path)
-    trained = load(path, recipe, trust_pickle)
-    net, device = placed(trained.network), best_device()
+    one = file_member(path) if path.suffix in OPENERS else torch_member(path, recipe_of(path), trust_pickle)
+    with one.looking(()) as look:
 
-    def answer(image: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return net(net.real(torch.from_numpy(image.copy())[None]).to(device))[0].cpu().numpy()
+        def answer(image: np.ndarray) -> np.ndarray:
+            return look(torch.from_numpy(image.copy())[None])[0].numpy()
 
-    return Model(
-        path,
-        trained.identity,
-        recipe.model.input_size,
-        len(trained.classes),
-        trained.multilabel,
-        answer,
-        Reading.of(recipe),
-    )
-
-
-def _exported(path: Path, stack: ExitStack) -> Model:
-    child = stack.enter_context(Child(path))
-    file = child.describe()
-    if file.unknown_input:
-        recipe = path.with_suffix(".toml")
-        if not recipe.is_file():
-            raise MeasureError(f"{path}: reads float32; put its recipe, {recipe.name}, beside it for the mean and std")
-        file = file.reading(*read_recipe(recipe).preprocess.of_pixels())
-    mean, std, multilabel = file.input.mean, file.input.std, tells_labels(path)
-
-    def answer(image: np.ndarray) -> np.ndarray:
-        values, logits = child.probabilities(image, mean, std), file.output.activation == LOGITS
-        return as_probabilities(values, logits, multilabel=multilabel)
-
-    key = identity("exported file", 1, sha256=file.sha256, mean=mean, std=std)
-    return Model(path, key, file.size, file.classes, multilabel, answer, Reading(file.channels))
+        yield Model(path, one.identity, one.size, one.classes, one.multilabel, answer, one.reading)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from compress.budget import Budget
 from compress.data.images import read_image
 from compress.errors import one_line
 from compress.files import check_writable
@@ -29,10 +30,7 @@ def dry_run(recipe: Recipe, model: Path, out: Path, trust_pickle: bool = False) 
     budget = budget_of(recipe)
     check_writable(out)
     given = loaded(recipe, budget, model, trust_pickle)
-    assert budget.size_bytes is not None
-    net, channels, planning = given.source.folded, given.source.channels, given.settings.planning
-    plan = planned(net, channels, _damage(given), planning, budget.size_bytes, given.settings.plan.macs_share)
-    widths = {name: len(kept) for name, kept in plan.kept.items()}
+    net, channels, widths = _student(given, budget)
     return "\n".join(
         [
             f"{model.name}, within {' '.join(limit.text for limit in budget.limits)}, to {out}: nothing was written",
@@ -47,9 +45,20 @@ def dry_run(recipe: Recipe, model: Path, out: Path, trust_pickle: bool = False) 
     )
 
 
+def _student(given: Loaded, budget: Budget) -> tuple[Network, Channels, dict[str, int]]:
+    """A given student whole, or else the model and the widths that it is cut to."""
+    if given.given:
+        model = given.given.model
+        return model.folded, model.channels, model.channels.widths()
+    assert budget.size_bytes is not None
+    net, channels, planning = given.heavy.folded, given.heavy.channels, given.settings.planning
+    plan = planned(net, channels, _damage(given), planning, budget.size_bytes, given.settings.plan.macs_share)
+    return net, channels, {name: len(kept) for name, kept in plan.kept.items()}
+
+
 def _damage(given: Loaded) -> dict[str, GroupDamage]:
     """Of images that the run may learn from, at the size that it plans at."""
-    plan, net = given.settings.plan, given.source.network
+    plan, net = given.settings.plan, given.heavy.network
     if plan.method != "damage":
         return {}
     paths = [sample.image for sample in (*given.dataset.train, *given.dataset.unlabelled)]

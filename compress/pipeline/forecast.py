@@ -1,14 +1,16 @@
 """How long a run will take: what a stage looks at, times what one image takes here. Rough, and said to be."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from compress.data.folders import Dataset
+from compress.data.maps import MapFolder
 from compress.graph.network import Network
 from compress.measure.stability import IMAGES
+from compress.pipeline.prepare import Teaching
 from compress.recipe import Recipe, Training
 from compress.train.device import placed
 
@@ -20,6 +22,8 @@ COMPARED, COMPARISON = 50, 6.3
 """Images that the files are compared on, and what each takes, of the student's time for one."""
 STEP = 4.0
 """What a step of training takes for each image of its batch, of the network's time for one."""
+READ = 0.02
+"""Seconds to read a map from a file."""
 JUDGED = 0.07
 """Seconds to hold one answer against its mask."""
 TURNS = 1.25
@@ -28,7 +32,7 @@ TURNS = 1.25
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that the heavy model takes for an image of its own size, where training runs and on the processor."""
+    """Seconds that a network takes for an image of its own size, where training runs and on the processor."""
 
     training: float
     processor: float
@@ -39,15 +43,31 @@ class Speed:
         return cls(processor if here.device.type == "cpu" else _seconds(here), processor)
 
 
+def speed_of(teacher: Teaching) -> Speed:
+    """Of one that teaches, by what it takes here; of a folder, whose maps are only read, next to nothing."""
+    if isinstance(teacher, MapFolder):
+        return Speed(READ, READ)
+    if teacher.traced:
+        return Speed.of(teacher.traced.network)
+    pixels = torch.zeros(1, *teacher.size, teacher.reading.channels, dtype=torch.uint8)
+    with teacher.looking(()) as look:
+        took = _second_of_two(lambda: look(pixels))
+    return Speed(took, took)
+
+
 def _seconds(net: Network, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Of one inference, the second of two."""
+    """Of one inference."""
     pixels = torch.zeros(1, *net.traced_size, net.image_channels, dtype=torch.uint8)
-    took = 0.0
     with torch.no_grad():
-        for _ in range(2):
-            start = clock()
-            net(net.real(pixels).to(net.device)).float().cpu()
-            took = clock() - start
+        return _second_of_two(lambda: net(net.real(pixels).to(net.device)).float().cpu(), clock)
+
+
+def _second_of_two(infer: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    took = 0.0
+    for _ in range(2):
+        start = clock()
+        infer()
+        took = clock() - start
     return took
 
 
@@ -93,11 +113,22 @@ def _rounded(minutes: float) -> str:
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def forecast(recipe: Recipe, speed: Speed, dataset: Dataset, teachers: int, references: int) -> Forecast:
-    """Of a run of `recipe`, with so many teachers and so many heavy files that the student's are measured beside."""
-    share = recipe.plan.macs_share**0.5  # small layers take more than their part
+def forecast(
+    recipe: Recipe,
+    speed: Speed,
+    dataset: Dataset,
+    teachers: Sequence[Speed],
+    references: Sequence[Speed],
+    given: bool = False,
+) -> Forecast:
+    """Of a run of `recipe` with these teachers, whose files are measured beside these references. `speed`: of the heavy
+    model that is cut, or of the student where one is `given`."""
+    share = 1.0 if given else recipe.plan.macs_share**0.5  # small layers take more than their part
     images, val = len(dataset.train) + len(dataset.unlabelled), len(dataset.val)
     heavy, own = speed.training, recipe.model.input_size
+    if given:
+        own = recipe.student.input_size or own
+    asked = sum(each.training for each in teachers)
 
     def at(size: tuple[int, int]) -> float:
         return heavy * size[0] * size[1] / (own[0] * own[1])
@@ -106,22 +137,23 @@ def forecast(recipe: Recipe, speed: Speed, dataset: Dataset, teachers: int, refe
         """Seconds. `of`: the network's share of the heavy model's time."""
         if settings.schedule.steps is None:
             return 60 * settings.schedule.minutes
-        return settings.schedule.steps * settings.batch * at(settings.size) * (STEP * of + live)
+        looked = asked / heavy if live else 0.0
+        return settings.schedule.steps * settings.batch * at(settings.size) * (STEP * of + looked)
 
     live, train = recipe.train.live_teacher, recipe.training
     views = sum([1, "flip" in recipe.teacher.tta, 0.6 * ("scale" in recipe.teacher.tta)])
-    maps = images * heavy * views
-    seconds = {"teacher": teachers * maps}
+    seconds = {"teacher": asked * images * views}
     if train("tune").schedule:
-        seconds |= {"tune": training(train("tune"), 1.0, live), "tuned teacher": 0.0 if live else maps}
-    for cut in range(1, recipe.plan.cuts + 1):
+        tuned = 0.0 if live else images * heavy
+        seconds |= {"tune": training(train("tune"), 1.0, live), "tuned teacher": tuned}
+    for cut in range(1, 1 if given else recipe.plan.cuts + 1):
         tag = "" if cut == recipe.plan.cuts else f"-{cut}"
         seconds[f"plan{tag}"] = recipe.plan.images * DAMAGE * at(recipe.plan.size)
         seconds[f"repair{tag}"] = recipe.repair.images * REPAIR * at(recipe.repair.size)
         if tag and train("between").schedule:
             seconds[f"between{tag}"] = training(train("between"), share, live)
     if train("distil").schedule:
-        features = 0.0 if live else min(recipe.train.features, images) * at(recipe.train.size)
+        features = 0.0 if live or given else min(recipe.train.features, images) * at(recipe.train.size)
         seconds["distil"] = features + training(train("distil"), share, live)
     seconds["ptq"] = CALIBRATIONS * share * heavy
     if recipe.quantize == "qat" and train("qat").schedule:
@@ -132,8 +164,9 @@ def forecast(recipe: Recipe, speed: Speed, dataset: Dataset, teachers: int, refe
         again = [name for name in seconds if name.startswith(("repair", "between", "distil", "ptq", "qat"))]
         seconds["controls"] = sum(seconds[name] for name in again) * (2 if recipe.controls.small else 1)
     looks = val + 3 * min(IMAGES, val)
-    files = references + len(recipe.formats)
-    seconds["measure"] = looks * speed.processor * (references + share * len(recipe.formats)) + files * (
+    files = len(references) + len(recipe.formats)
+    beside = sum(each.processor for each in references)
+    seconds["measure"] = looks * (beside + speed.processor * share * len(recipe.formats)) + files * (
         TURNS * recipe.measure.seconds + val * JUDGED + 1
     )
     trained = [name for name in seconds if name.startswith(("tune", "between", "distil", "qat"))]

@@ -13,7 +13,6 @@ from compress.budget import Budget
 from compress.errors import BudgetError, ModelError
 from compress.graph.network import Network, Node
 from compress.load.architecture import made
-from compress.load.class_map import is_multilabel
 from compress.load.model import Segmenter, read_weights, traced
 from compress.load.weights import fit_part, untrained_norms
 from compress.pipeline.checkpoints import Checkpoints
@@ -40,9 +39,9 @@ class Given:
     new: frozenset[str]
 
 
-def given_student(recipe: Recipe, trust_pickle: bool = False) -> Given | None:
-    """The recipe's student, for images of its size; None where it names none. Raises ModelError where it cannot be
-    made, or has other outputs than the model has classes."""
+def given_student(recipe: Recipe, multilabel: bool, trust_pickle: bool = False) -> Given | None:
+    """The recipe's student, for images of its size, which tells as many classes as the model, and several at once where
+    that does; None where it names none. Raises ModelError where it cannot be made, or has other outputs."""
     if recipe.student.network is None:
         return None
     torch.manual_seed(recipe.seed)
@@ -52,8 +51,11 @@ def given_student(recipe: Recipe, trust_pickle: bool = False) -> Given | None:
     if recipe.student.weights:
         path = recipe.student.weights
         covered = fit_part(read_weights(path, trust_pickle), module, path)
-    net, original = traced(module, _read_as(recipe))
-    model = Segmenter(net, tuple(recipe.model.classes), is_multilabel(original, recipe.model.multilabel))
+    try:
+        net, _ = traced(module, _read_as(recipe, multilabel))
+    except ModelError as error:
+        raise ModelError(f"student {recipe.student.network}: {error}") from None
+    model = Segmenter(net, tuple(recipe.model.classes), multilabel)
     layers = [node.name for node in model.folded.weighted()]
     new = frozenset(name for name in layers if f"{name}.weight" not in covered and not (brought and not covered))
     log.info("student: %d of %d layers begin from random weights", len(new), len(layers))
@@ -76,10 +78,10 @@ def _begins_anew(module: nn.Module) -> bool:
     return len(untrained_norms(module)) == len(norms)
 
 
-def _read_as(recipe: Recipe) -> Recipe:
+def _read_as(recipe: Recipe, multilabel: bool) -> Recipe:
     """The recipe as one of the student: its size, and what our own reads pixels as."""
     size = recipe.student.input_size or recipe.model.input_size
-    model = recipe.model.model_copy(update={"input_size": size, "output": None})
+    model = recipe.model.model_copy(update={"input_size": size, "output": None, "multilabel": multilabel})
     told = recipe.model_copy(update={"model": model})
     if recipe.student.network != "light":
         return told

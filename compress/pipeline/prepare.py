@@ -12,20 +12,32 @@ import torch
 from compress.data.coding import Coding
 from compress.data.folders import Dataset, mask_layout, open_dataset, open_unlabelled
 from compress.data.images import RGB, Reading, Size, read_image
+from compress.data.maps import MapFolder, maps_of, open_maps
 from compress.data.packed import Packed, pack_images, pack_masks
-from compress.errors import DataError, ModelError
+from compress.errors import DataError, ModelError, RecipeError
 from compress.files import cache_folder, identity
 from compress.graph.network import Network
-from compress.load.model import Segmenter, Trained, load
+from compress.load.model import Segmenter
 from compress.prune.widths import PrunePlan
-from compress.recipe import DataSection, Recipe, TeacherSection, recipe_of
+from compress.recipe import DataSection, Recipe, TeacherSection
 from compress.settings import ClassWeights
 from compress.train.examples import Examples, balanced, hopeless, references_of
-from compress.train.teacher import LiveTeacher, StoredTeacher, Teacher, teacher_features, teacher_maps
+from compress.train.members import FLIP, SCALE, Member, in_classes, member, traced_member
+from compress.train.teacher import (
+    LiveTeacher,
+    StoredTeacher,
+    Teacher,
+    joined_maps,
+    maps_in_folder,
+    teacher_features,
+    teacher_maps,
+)
 from compress.train.views import random_view, shrink
 
 log = logging.getLogger("compress")
 
+Teaching = Member | MapFolder
+"""One that teaches."""
 HELD_OUT = 48
 DEVIATION = 32
 """Images that the standard deviation of a live teacher's features is taken from."""
@@ -71,25 +83,34 @@ def open_data(
 
 
 def load_teachers(
-    teacher: TeacherSection, model: Trained, trust_pickle: bool = False, reading: Reading = RGB
-) -> list[Trained]:
-    """The model itself, or the recipe's teachers. Raises ModelError where one has other classes or another size, or
-    reads images otherwise."""
-    teachers = []
-    for path in teacher.models:
-        recipe = recipe_of(path)
-        if recipe.model.multilabel is None:
-            said = recipe.model.model_copy(update={"multilabel": model.multilabel})
-            recipe = recipe.model_copy(update={"model": said})
-        one = load(path, recipe, trust_pickle)
-        if one.multilabel != model.multilabel:
-            raise ModelError(f"{path}: one of it and the model tells several labels at once; set multilabel in both")
-        if one.classes != model.classes or one.network.traced_size != model.network.traced_size:
-            raise ModelError(f"{path}: its recipe has other classes or another input size than the model's")
-        if Reading.of(recipe) != reading:
-            raise ModelError(f"{path}: its recipe has other channels, or another range of values, than the model's")
-        teachers.append(one)
-    return teachers or [model]
+    teacher: TeacherSection, model: Teaching, trust_pickle: bool = False, reading: Reading = RGB
+) -> list[Teaching]:
+    """The model itself, or the recipe's teachers, each of the model's classes. Raises ModelError where one has others,
+    or reads images otherwise, and what opening it raises."""
+    found = [_teacher(path, teacher, model, trust_pickle, reading) for path in teacher.models] or [model]
+    if SCALE in teacher.tta and (whole := [one for one in found if not one_traced(one)]):
+        raise RecipeError(f"{whole[0].path}: --tta scale needs a network that can be traced; leave scale out")
+    if FLIP in teacher.tta and (folders := [one for one in found if isinstance(one, MapFolder)]):
+        raise RecipeError(f"{folders[0].path}: a folder of maps answers no other views; leave --tta out")
+    return found
+
+
+def _teacher(path: Path, section: TeacherSection, model: Teaching, trust_pickle: bool, reading: Reading) -> Teaching:
+    assert model.names
+    if path.is_dir():
+        return open_maps(path, model.names, model.multilabel, section.classes)
+    one = member(path, trust_pickle, model.multilabel)
+    if one.multilabel != model.multilabel:
+        raise ModelError(f"{path}: one of it and the model tells several labels at once; set multilabel in both")
+    own = replace(one.reading, range=reading.range) if one.traced is None and one.file else one.reading
+    if own != reading:
+        raise ModelError(f"{path}: its recipe has other channels, or another range of values, than the model's")
+    return in_classes(replace(one, reading=own), model.names, section.classes)
+
+
+def one_traced(teacher: Teaching) -> Segmenter | None:
+    """The network, where the teacher is one that is known operator by operator."""
+    return teacher.traced if isinstance(teacher, Member) else None
 
 
 def real_pictures(paths: Sequence[Path], net: Network, reading: Reading) -> torch.Tensor:
@@ -98,8 +119,9 @@ def real_pictures(paths: Sequence[Path], net: Network, reading: Reading) -> torc
 
 
 def prepare(
-    teachers: Sequence[Segmenter],
+    teachers: Sequence[Teaching],
     dataset: Dataset,
+    size: Size,
     student_size: Size,
     cache: Path,
     tta: Sequence[str],
@@ -107,39 +129,63 @@ def prepare(
     seed: int,
     class_weights: ClassWeights = None,
 ) -> Prepared:
-    """Images, labels and the teachers' maps, at the size of the teachers, from the cache where they are there; those to
-    measure on at that of the student. `live`: whether the teachers look at every view themselves. Raises DataError."""
-    size, samples = teachers[0].network.traced_size, [*dataset.train, *dataset.unlabelled]
+    """Images, labels and the teachers' maps, at `size`, from the cache where they are there; those to measure on at
+    that of the student. `live`: whether the teachers look at every view themselves. Raises DataError."""
+    samples = [*dataset.train, *dataset.unlabelled]
     packed = pack_images([sample.image for sample in samples], size, cache, dataset.reading)
     masks = [sample.mask for sample in dataset.train if sample.mask]
     labels = pack_masks(masks, size, cache, dataset.coding)
     val = pack_images([sample.image for sample in dataset.val], student_size, cache, dataset.reading)
     names = [teacher.identity for teacher in teachers]
-    nets = [teacher.network for teacher in teachers]
-    stored = _stored(nets, packed, " ".join(names), cache, tta, dataset.multilabel)
+    stored = stored_maps(teachers, dataset, packed, cache, tta)
     candidates = range(len(masks) or len(samples))
     count = min(HELD_OUT, len(samples) // 5, len(candidates))
     held_out = sorted(random.Random(seed).sample(candidates, max(1, count)))
     examples = Examples(
         packed.array,
         labels.array,
-        len(teachers[0].classes),
+        len(dataset.classes),
         tuple(held_out),
         references_of(held_out, labels.array, stored),
         hopeless(stored.maps, stored.uncertainty, len(masks)),
         multilabel=dataset.multilabel,
     )
-    key = identity("data", 1, images=packed.key, labels=labels.key, val=val.key, teachers=names, tta=sorted(tta))
+    how = {"joined": 1} if len(teachers) > 1 else {}
+    key = identity("data", 1, images=packed.key, labels=labels.key, val=val.key, teachers=names, tta=sorted(tta), **how)
     examples = replace(examples, weights=_weights(class_weights, examples))
-    teacher = LiveTeacher.of(nets, dataset.multilabel) if live else stored
+    teacher = LiveTeacher.of(live_networks(teachers), dataset.multilabel) if live else stored
     return Prepared(packed, examples, stored, teacher, val.array, key)
 
 
-def _stored(
-    nets: Sequence[Network], packed: Packed, key: str, cache: Path, tta: Sequence[str], multilabel: bool
+def live_networks(teachers: Sequence[Teaching]) -> list[Network]:
+    """Those of teachers that look at every view themselves. Raises ModelError for one that cannot."""
+    found = [(teacher.path, one_traced(teacher)) for teacher in teachers]
+    if unknown := [path for path, known in found if known is None]:
+        raise ModelError(
+            f"{unknown[0]}: cannot look at every view, for it is no network that can be traced, or has its classes in "
+            "another order; set live_teacher = false under [train]"
+        )
+    return [known.network for _, known in found if known]
+
+
+def stored_maps(
+    teachers: Sequence[Teaching], dataset: Dataset, packed: Packed, cache: Path, tta: Sequence[str] = ()
 ) -> StoredTeacher:
-    maps, uncertainty = teacher_maps(nets, packed, key, cache, tta, multilabel)
-    return StoredTeacher(maps, uncertainty, multilabel=multilabel)
+    """What the teachers say of the images to learn from, `packed`; each one's is kept, so that one more costs its own
+    alone. Raises a CompressError."""
+    size, multilabel = (packed.array.shape[1], packed.array.shape[2]), dataset.multilabel
+    paths = [sample.image for sample in (*dataset.train, *dataset.unlabelled)]
+
+    def of(teacher: Teaching) -> np.ndarray:
+        if isinstance(teacher, MapFolder):
+            return maps_in_folder(maps_of(teacher, dataset), size, cache)
+        same = teacher.size == size
+        images = packed if same else pack_images(paths, teacher.size, cache, dataset.reading)
+        return teacher_maps(teacher, images, size, cache, tta, multilabel)
+
+    names = [f"{teacher.identity} {','.join(sorted(tta))}" for teacher in teachers]
+    whole = joined_maps([of(teacher) for teacher in teachers], names, packed.key, cache, multilabel)
+    return StoredTeacher(whole[:, :-1], whole[:, -1], multilabel=multilabel)
 
 
 def _weights(wanted: ClassWeights, examples: Examples) -> tuple[float, ...]:
@@ -155,11 +201,11 @@ def _weights(wanted: ClassWeights, examples: Examples) -> tuple[float, ...]:
     return found
 
 
-def with_teacher(teacher: Segmenter, before: Prepared, cache: Path) -> Prepared:
+def with_teacher(teacher: Segmenter, before: Prepared, dataset: Dataset, cache: Path) -> Prepared:
     """The same, with another teacher: its maps, computed here, or itself where teachers look at every view."""
     if isinstance(before.teacher, LiveTeacher):
         return replace(before, teacher=LiveTeacher.of([teacher.network], teacher.multilabel))
-    stored = _stored([teacher.network], before.packed, teacher.identity, cache, (), teacher.multilabel)
+    stored = stored_maps([traced_member(teacher, Path(), dataset.reading)], dataset, before.packed, cache)
     left_out = hopeless(stored.maps, stored.uncertainty, len(before.examples.labels))
     return replace(before, examples=replace(before.examples, left_out=left_out), stored=stored, teacher=stored)
 

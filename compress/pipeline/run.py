@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,20 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from compress.budget import TEACHER, Budget, judge
+from compress.budget import TEACHER as TEACHER_FILE
+from compress.budget import Budget, judge
 from compress.data.folders import Dataset
 from compress.data.images import Reading, Size
+from compress.data.maps import MapFolder, maps_of
 from compress.data.packed import pack_images
 from compress.errors import BudgetError, RecipeError
-from compress.files import alone_in, cache_folder, cached, check_writable, identity
+from compress.files import alone_in, cache_folder, check_writable, identity
 from compress.formats.artifact import Artifact
 from compress.formats.npz import write_graph
-from compress.formats.onnx import to_onnx
 from compress.graph.network import Network
 from compress.graph.quantized import QuantizedGraph
 from compress.judge.verify import GRAPH, compare, describe_parity
 from compress.load.class_map import tells_labels_apart
-from compress.load.model import Segmenter, Trained, load_with_original
+from compress.load.model import Segmenter
 from compress.load.sizes import with_fitting_sizes
 from compress.machine import busy, cores, load_now, prepare_process, processor, versions
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
@@ -34,23 +36,27 @@ from compress.measure.statistics import few_images
 from compress.measure.values import Measurement
 from compress.pipeline.checkpoints import FOLDER, RUN, Checkpoints, Start, started
 from compress.pipeline.controls import Small, control_files, small_network
-from compress.pipeline.forecast import Forecast, Speed, forecast
+from compress.pipeline.forecast import Forecast, Speed, forecast, speed_of
 from compress.pipeline.given import Given, check_fits, given_student, train_given
 from compress.pipeline.pictures import Photographs, open_photographs, pictures_of_photographs, pictures_of_validation
 from compress.pipeline.plain_torch import write_student
 from compress.pipeline.prepare import (
     Prepared,
+    Teaching,
     as_masks_tell,
     load_teachers,
+    one_traced,
     open_data,
     prepare,
     real_pictures,
     with_teacher,
 )
+from compress.pipeline.references import TEACHER, References, references
+from compress.pipeline.source import open_source, source_of
 from compress.pipeline.student import StudentSettings, compress_network, tune
 from compress.prune.cost import CHANNEL_BYTES
 from compress.prune.widths import check_budget
-from compress.quantize.convert import float_graph, quantized_graph
+from compress.quantize.convert import quantized_graph
 from compress.quantize.placement import check_keep_float
 from compress.recipe import Recipe, restored_recipe
 from compress.release.export import FileSettings, export
@@ -63,7 +69,7 @@ from compress.report.record import Data, LayerSize, Machine, RunRecord, Source
 from compress.report.write import write_report
 from compress.runtime.kernels import Kernels
 from compress.runtime.layers import SUFFIXES, LayerTime, layer_times
-from compress.runtime.local import Child, describe_in_child
+from compress.runtime.local import Child
 from compress.train.examples import teacher_iou
 
 log = logging.getLogger("compress")
@@ -72,7 +78,6 @@ HISTORY = "history.csv"
 COMPARED = 50
 COMPARED_WITH_MODULE = 2
 DURATION = {"minutes", "steps"}
-_FLOAT_FILE = 1  # raised whenever the same network gives another fp32 file
 
 
 def run(
@@ -105,9 +110,9 @@ def run(
 class Loaded:
     """All that a run reads before its first stage. `fitting`: its recipe with the sizes that the network takes."""
 
-    source: Trained
+    source: Teaching
     given: Given | None
-    teachers: list[Trained]
+    teachers: list[Teaching]
     small: Small | None
     dataset: Dataset
     shown: Photographs | None
@@ -119,23 +124,34 @@ class Loaded:
         """Of the images that the student reads."""
         return self.fitting.student.input_size or self.fitting.model.input_size
 
+    @property
+    def heavy(self) -> Segmenter:
+        """The model as what is cut: without a given student it is always traced."""
+        known = one_traced(self.source)
+        assert known
+        return known
+
     def foretold(self) -> Forecast:
-        own = self.source.identity in {teacher.identity for teacher in self.teachers}
-        speed = Speed.of(self.source.network)
-        return forecast(self.fitting, speed, self.dataset, len(self.teachers), 1 if own else 2)
+        speeds = {one.identity: speed_of(one) for one in (*self.teachers, self.source)}
+        own = Speed.of(self.given.model.network) if self.given else speeds[self.source.identity]
+        teachers = [speeds[one.identity] for one in self.teachers]
+        return forecast(self.fitting, own, self.dataset, teachers, [*speeds.values()], bool(self.given))
 
 
 def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = False) -> Loaded:
     """Raises a CompressError where the model, the images, the recipe or the budget cannot be used."""
     assert budget.size_bytes is not None
     said, recipe = recipe.model.multilabel is not None, as_masks_tell(recipe)
-    source, original = load_with_original(model, recipe, trust_pickle)
+    source, original = open_source(model, recipe, trust_pickle)
+    classes = tuple(recipe.model.classes)
     if source.multilabel:
-        log.info("several labels at once, each a probability of its own: %s", ", ".join(source.classes))
-    elif not said and tells_labels_apart(original):
+        log.info("several labels at once, each a probability of its own: %s", ", ".join(classes))
+    elif not said and original and tells_labels_apart(original):
         log.info("the model gives a sigmoid of each class, and masks hold one class a pixel: the likeliest counts")
-    given = given_student(recipe, trust_pickle)
-    own = given.model if given else source.resized(recipe.student.input_size or source.network.traced_size)
+    given = given_student(recipe, source.multilabel, trust_pickle)
+    heavy = one_traced(source)
+    _check_known(recipe, source, heavy)
+    own = given.model if given else _of_size(heavy, recipe)
     fitting = with_fitting_sizes(recipe, own.network)
     settings = StudentSettings.of(fitting, budget)
     check_keep_float(own.network, settings.keep_float)
@@ -146,12 +162,34 @@ def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = Fal
     reading = Reading.of(recipe)
     teachers = load_teachers(recipe.teacher, source, trust_pickle, reading)
     small = small_network(recipe, trust_pickle) if recipe.controls.run else None
-    dataset = open_data(recipe.data, source.classes, recipe.seed, reading, multilabel=source.multilabel)
-    seen = [sample.image for sample in dataset.val[:COMPARED_WITH_MODULE]]
-    original.check(real_pictures(seen, source.network, reading))
+    dataset = open_data(recipe.data, classes, recipe.seed, reading, multilabel=source.multilabel)
+    dataset = replace(dataset, warnings=(*dataset.warnings, *_said_of_maps([*teachers, source], dataset)))
+    if original and heavy:
+        seen = [sample.image for sample in dataset.val[:COMPARED_WITH_MODULE]]
+        original.check(real_pictures(seen, heavy.network, reading))
     pictures = recipe.report.pictures
     shown = open_photographs(pictures, own.network.traced_size, reading) if pictures else None
     return Loaded(source, given, teachers, small, dataset, shown, fitting, settings)
+
+
+def _check_known(recipe: Recipe, source: Teaching, heavy: Segmenter | None) -> None:
+    """Raises RecipeError where a stage needs the model's own channels, and it cannot be traced."""
+    if heavy is None and recipe.training("tune").schedule:
+        raise RecipeError(f"{source.path}: cannot be traced, so it is not trained; leave [tune] out")
+    if heavy is None and recipe.controls.run:
+        raise RecipeError(f"{source.path}: cannot be traced, so nothing is cut to compare with; leave --controls out")
+
+
+def _of_size(heavy: Segmenter | None, recipe: Recipe) -> Segmenter:
+    """The model for images of the student's size."""
+    assert heavy
+    return heavy.resized(recipe.student.input_size or heavy.network.traced_size)
+
+
+def _said_of_maps(teachers: Sequence[Teaching], dataset: Dataset) -> tuple[str, ...]:
+    """Warnings about folders of maps. Raises DataError where one cannot teach of these images."""
+    folders = {one.identity: one for one in teachers if isinstance(one, MapFolder)}
+    return tuple(line for one in folders.values() for line in maps_of(one, dataset).warnings)
 
 
 def _run(
@@ -174,21 +212,23 @@ def _run(
 
     with checkpoints.stage("teacher"):
         tta, live, weights = recipe.teacher.tta, recipe.train.live_teacher, recipe.train.class_weights
-        prepared = prepare(teachers, dataset, given.size, cache, tta, live, recipe.seed, weights)
+        size = recipe.model.input_size
+        prepared = prepare(teachers, dataset, size, given.size, cache, tta, live, recipe.seed, weights)
         _warn(about_teacher(teacher_iou(prepared.examples, prepared.stored)))
     checkpoints.open(_identity(start.recipe, budget, given, prepared))
     start.remember()
     _forget_partial_files(out)
 
-    heavy: Segmenter = source
-    if tuning.schedule:
-        heavy = tune(source, tuning, prepared.examples, prepared.teacher, checkpoints)
+    heavy = one_traced(source)
+    if tuning.schedule and heavy:
+        heavy = tune(heavy, tuning, prepared.examples, prepared.teacher, checkpoints)
         with checkpoints.stage("tuned teacher"):
-            prepared = with_teacher(heavy, prepared, cache)
+            prepared = with_teacher(heavy, prepared, dataset, cache)
     learned = prepared.examples, prepared.teacher, checkpoints
     if given.given:
         student, whole = train_given(given.given, settings, budget, *learned), given.given.model
     else:
+        assert heavy
         whole = heavy.resized(given.size)
         student = compress_network(whole, settings, budget, *learned)
 
@@ -196,7 +236,7 @@ def _run(
         graph = quantized_graph(student.quantized, recipe.name)
         files = settings.files.telling(source.multilabel)
         artifacts = _export(graph, files, shown.pixels[0] if shown else prepared.images[0], out)
-        write_student(student.quantized.unquantized(), recipe.name, source.classes, out)
+        write_student(student.quantized.unquantized(), recipe.name, dataset.classes, out)
 
     with checkpoints.stage("verify"):
         paths = {artifact.format: artifact.path for artifact in artifacts}
@@ -204,15 +244,17 @@ def _run(
         log.info("%s", describe_parity(parity))
 
     controls: dict[str, Artifact] = {}
-    if recipe.controls.run:
+    if recipe.controls.run and heavy:
         with checkpoints.stage("controls"):
             random = StudentSettings.of(given.fitting.pruned_at_random(), budget)
             size_bytes = student.plan.predicted_bytes
             controls = control_files(heavy, small, settings, random, size_bytes, prepared, checkpoints)
 
     with checkpoints.stage("measure"):
-        references = _references(source, teachers, recipe.name, cache)
-        measurements, answers, machine, cautions = _measure(references, controls, artifacts, dataset, recipe, cache)
+        size = recipe.model.input_size
+        beside = references(source, teachers, dataset, size, recipe.name, cache)
+        _warn(*beside.warnings)
+        measurements, answers, machine, cautions = _measure(beside, controls, artifacts, dataset, recipe, cache)
         doubtful = doubts(
             measurements,
             {name: each.predictions for name, each in answers.items() if name not in controls},
@@ -222,10 +264,11 @@ def _run(
             source.multilabel,
         )
         _warn(*doubtful)
-        painted = _pictures(shown, dataset, references["teacher"], artifacts, answers)
+        painted = _pictures(shown, dataset, beside, artifacts, answers)
 
+    origin = source_of(source)
     record = replace(
-        _with_files(_record(start, source, dataset, prepared), artifacts, answers, out / GRAPH),
+        _with_files(_record(start, origin, dataset, prepared), artifacts, answers, out / GRAPH),
         predicted_bytes=student.plan.predicted_bytes,
         layers=_layers(whole.network, student.network),
         history=tuple(checkpoints.history.points),
@@ -234,10 +277,10 @@ def _run(
         controls={name: measurements[name] for name in controls},
         verdict=judge({a.format: measurements[a.format] for a in artifacts}, budget),
         machine=machine,
-        warnings=(*warnings, *cautions, *doubtful),
+        warnings=(*warnings, *beside.warnings, *cautions, *doubtful),
         minutes=checkpoints.minutes,
-        earlier=earlier_runs(out, source.sha256),
-        palette=palette_of(source.classes, recipe.colours(), source.multilabel),
+        earlier=earlier_runs(out, origin.sha256),
+        palette=palette_of(dataset.classes, recipe.colours(), source.multilabel),
     )
     write_report(record, painted, out)
     return record
@@ -267,7 +310,10 @@ def _code(start: Start, recipe: Recipe) -> list[str]:
     """What a run executes that is not part of this program, for people."""
     named = [each for each in (recipe.model.architecture, recipe.controls.small) if each]
     files = [str(recipe.folder / each.partition(":")[0]) for each in named]
-    teachers = [f"the architecture of {path.with_suffix('.toml')}" for path in recipe.teacher.models]
+    if recipe.student.network not in (None, "light"):
+        files.append(str((recipe.student.folder or recipe.folder) / str(recipe.student.network).partition(":")[0]))
+    recipes = [path.with_suffix(".toml") for path in recipe.teacher.models]
+    teachers = [f"the architecture of {path}" for path in recipes if path.is_file()]
     return [*files, *teachers, f"with the model {start.model}"]
 
 
@@ -280,7 +326,7 @@ def _said_of_data(dataset: Dataset, shown: Photographs | None) -> tuple[str, ...
 
 def budget_of(recipe: Recipe) -> Budget:
     """Which grants a file some bytes. Raises BudgetError."""
-    budget = Budget.parse(recipe.budget, [TEACHER])
+    budget = Budget.parse(recipe.budget, [TEACHER_FILE])
     if budget.size_bytes is None and budget.limits:
         given = " ".join(f"--budget {shlex.quote(limit.text)}" for limit in budget.limits)
         raise BudgetError(f"a budget needs a size too, which the student is planned to: {given} --budget 4MB")
@@ -311,7 +357,7 @@ def _forget_partial_files(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _record(start: Start, source: Trained, dataset: Dataset, prepared: Prepared) -> RunRecord:
+def _record(start: Start, origin: Source, dataset: Dataset, prepared: Prepared) -> RunRecord:
     """What went into a run; what came out of it is not there yet."""
     recipe = start.recipe
     return RunRecord(
@@ -321,9 +367,9 @@ def _record(start: Start, source: Trained, dataset: Dataset, prepared: Prepared)
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=recipe["seed"],
         recipe=_public(recipe),
-        classes=source.classes,
-        multilabel=source.multilabel,
-        source=Source(source.path.name, source.sha256, source.size_bytes, source.parameters),
+        classes=dataset.classes,
+        multilabel=dataset.multilabel,
+        source=origin,
         tools=versions(),
         machine=Machine(),
         data=_data(dataset, prepared),
@@ -376,27 +422,8 @@ def _export(graph: QuantizedGraph, files: FileSettings, image: np.ndarray, out: 
     return artifacts
 
 
-def _references(source: Trained, teachers: list[Trained], name: str, cache: Path) -> dict[str, Artifact]:
-    """What the files are measured beside: the first teacher, and the model as it came where it is none of them."""
-    references = {"teacher": float_file(teachers[0], name, cache)}
-    log.info("heavy model: %s, float32 ONNX; a gate can compare with a copy of it", references["teacher"].path)
-    if source.identity not in {teacher.identity for teacher in teachers}:
-        references["source"] = float_file(source, name, cache)
-    return references
-
-
-def float_file(teacher: Segmenter, name: str, cache: Path) -> Artifact:
-    """A model as fp32 ONNX, in the cache."""
-    graph = float_graph(teacher.network, name)
-    key = identity("fp32 onnx", _FLOAT_FILE, model=teacher.identity, name=name)
-    path = cached(cache / f"teacher-{key}.onnx", lambda partial: to_onnx(graph, partial))
-    image = teacher.network.input.attrs
-    mean, std = (float(image.zero_point),) * image.channels, (1 / image.scale,) * image.channels
-    return describe_in_child(path, graph.activation).reading(mean, std)
-
-
 def _measure(
-    references: dict[str, Artifact],
+    beside: References,
     controls: dict[str, Artifact],
     artifacts: list[Artifact],
     dataset: Dataset,
@@ -404,13 +431,13 @@ def _measure(
     cache: Path,
 ) -> tuple[dict[str, Measurement], dict[str, Evaluation], Machine, tuple[str, ...]]:
     """Bytes, latency and IoU of the files, the teacher first, from the files alone; where that was, and what makes the
-    times less certain. What the references answer is kept in the cache."""
+    times less certain. What heavy files answer is kept in the cache."""
     machine = Machine(processor(), cores(), load_now())
-    files = {**references, **controls, **{artifact.format: artifact for artifact in artifacts}}
+    files = {**beside.files, **controls, **{artifact.format: artifact for artifact in artifacts}}
     images = [sample.image for sample in dataset.val]
     labelled = LabelledImages.of(dataset, lambda size, reading: pack_images(images, size, cache, reading).array)
-    known = dict.fromkeys(references, Known(cache))
-    found = measure(files, labelled, against="teacher", seconds=recipe.measure.seconds, known=known)
+    known = dict.fromkeys(beside.files, Known(cache))
+    found = measure(files, labelled, against=TEACHER, seconds=recipe.measure.seconds, known=known, told=beside.told)
     measurements = {name: each.measurement for name, each in found.items()}
     times = {name: each.latency for name, each in measurements.items() if each.latency}
     loads = (machine.load or 0.0, load_now())
@@ -424,15 +451,17 @@ def _measure(
 def _pictures(
     shown: Photographs | None,
     dataset: Dataset,
-    teacher: Artifact,
+    beside: References,
     artifacts: list[Artifact],
     answers: dict[str, Evaluation],
 ) -> list[Picture]:
-    """The images of the report, with the masks of the TFLite file, or of the first one."""
+    """The images of the report, with the masks of the TFLite file, or of the first one, beside the teacher's; none
+    where that cannot be asked."""
     student = next((each for each in artifacts if each.format == "tflite"), artifacts[0])
     if shown:
-        return pictures_of_photographs(shown, teacher, student, dataset.classes, dataset.multilabel)
-    return pictures_of_validation(dataset, answers["teacher"], answers[student.format])
+        heavy = beside.files.get(TEACHER)
+        return pictures_of_photographs(shown, heavy, student, dataset.classes, dataset.multilabel) if heavy else []
+    return pictures_of_validation(dataset, answers[TEACHER], answers[student.format]) if TEACHER in answers else []
 
 
 def _profiled(artifacts: list[Artifact]) -> dict[str, tuple[LayerTime, ...]]:

@@ -27,9 +27,9 @@ def doubts(
     labelled: bool,
     multilabel: bool = False,
 ) -> tuple[str, ...]:
-    """`measurements` and `predictions` (masks [N, h, w]) by the name of the file, "teacher" first; `labelled`: IoU is
-    against labels; `multilabel`: masks are sets of labels."""
-    iou = measurements["teacher"].iou
+    """`measurements` and `predictions` (masks [N, h, w]) by the name of the file, "teacher" where there is one;
+    `labelled`: IoU is against labels; `multilabel`: masks are sets of labels."""
+    iou = measurements.get("teacher", Measurement()).iou
     sentences = [about_teacher(iou.mean if iou and labelled else None), about_int8(history)]
     sentences += [about_answers(name, ids, classes, multilabel) for name, ids in predictions.items()]
     return tuple(sentence for sentence in sentences if sentence)

@@ -16,15 +16,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compress.data.packed import Packed
+from compress.data.images import Mask, Size
+from compress.data.maps import Maps
+from compress.data.packed import Packed, pack_maps
 from compress.files import cached, identity, unwritten, written
 from compress.graph.channels import Channels
 from compress.graph.network import Network
-from compress.load.sizes import nearest_size
 from compress.load.walk import NORMALISE
 from compress.prune.cut import kept_channels
 from compress.terminal.progress import tqdm
 from compress.train.device import autocast, best_device, placed
+from compress.train.members import Member
 from compress.train.views import View
 
 FEATURE_SIZE = 32
@@ -35,8 +37,8 @@ HALF = torch.finfo(torch.float16).max
 FEATURE_BYTES = 4_000_000_000
 """On the disk, while it is trained."""
 
-TTA = ("flip", "scale")
-SCALE = 0.75
+ROUNDED = 0.25 / 255
+"""What a probability that is stored as 0 is on average, where the logits of several teachers are averaged."""
 _VERSION = 4  # raised whenever the same teachers give other maps of the same images
 
 
@@ -183,49 +185,39 @@ class LiveTeacher:
 
 
 def teacher_maps(
-    teachers: Sequence[Network],
-    images: Packed,
-    key: str,
-    cache: Path,
-    tta: Sequence[str] = (),
-    multilabel: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the teachers say of each image: the probabilities of every class but the first, uint8
-    [N, classes - 1, H, W], or with `multilabel` of every label, [N, labels, H, W], 255 being certain; and their
-    uncertainty, uint8 [N, H, W], 255 being no idea.
+    member: Member, images: Packed, size: Size, cache: Path, tta: Sequence[str] = (), multilabel: bool = False
+) -> np.ndarray:
+    """What a teacher says of each image at `size`, uint8 [N, classes, H, W] or with `multilabel` [N, labels + 1, H, W]:
+    as `joined` has it, 255 being 1. `images` are of the size that it reads.
 
-    Kept in the cache under what they were made from; `key` is the teachers' identity. An interrupted computation goes
-    on where it stopped, a second process waits for the first, and an image that the same teachers had in another set
-    costs nothing. Raises DataError on a full disk.
+    Kept in the cache under what they were made from. An interrupted computation goes on where it stopped, a second
+    process waits for the first, and an image that the same teacher had in another set costs nothing. Raises DataError
+    on a full disk, and what the teacher does.
     """
-    count, height, width = images.array.shape[:3]
-    shape = (count, teachers[0].shapes()[teachers[0].output][1] + multilabel, height, width)
+    shape = (len(images.array), member.classes + multilabel, *size)
     kind = "label maps" if multilabel else "maps"
-    of_teachers = identity(kind, _VERSION, teachers=key, tta=sorted(tta), shape=shape[1:])
-    target = cache / f"maps-{of_teachers}-{images.key}.u8"
-    map_bytes = int(np.prod(shape[1:]))
+    of_teacher = identity(kind, _VERSION, teachers=member.identity, tta=sorted(tta), shape=shape[1:])
+    target = cache / f"maps-{of_teacher}-{images.key}.u8"
     cached(
         target,
-        lambda partial: _compute_maps(teachers, tta, images.array, target, partial, map_bytes, multilabel),
+        lambda partial: _compute_maps(member, tta, images.array, target, partial, shape[1:], multilabel),
         resumable=True,
     )
-    stored = np.memmap(target, np.uint8, mode="r", shape=shape)
-    return stored[:, :-1], stored[:, -1]
+    return np.memmap(target, np.uint8, mode="r", shape=shape)
 
 
 def _compute_maps(
-    teachers: Sequence[Network],
+    member: Member,
     tta: Sequence[str],
     images: np.ndarray,
     target: Path,
     partial: Path,
-    map_bytes: int,
+    shape: tuple[int, ...],
     multilabel: bool,
 ) -> None:
     """Adds to `partial` what is missing; the images' hashes lie beside `target`, for `_known`."""
-    members = [placed(net) for net in teachers]
-    smaller = [_smaller(net) if "scale" in tta else net.traced_size for net in teachers]
-    with partial.open("ab") as file, torch.no_grad():
+    map_bytes = int(np.prod(shape))
+    with partial.open("ab") as file, member.looking(tta) as look:
         done = os.path.getsize(partial) // map_bytes
         file.truncate(done * map_bytes)
         known, hashes = _known(target, map_bytes), []
@@ -236,11 +228,52 @@ def _compute_maps(
             if hashes[index] in known:
                 file.write(known[hashes[index]].tobytes())
                 continue
-            pixels = torch.from_numpy(image[None].copy())
-            views = [view for net, size in zip(members, smaller) for view in _views(net, pixels, tta, size)]
-            file.write((joined(torch.cat(views), multilabel) * 255).round().byte().numpy().tobytes())
+            views = at_size(look(torch.from_numpy(image[None].copy())), (shape[1], shape[2]))
+            file.write(in_bytes(joined(views, multilabel)).tobytes())
     with written(target.with_suffix(".json")) as listed:
         listed.write_text(json.dumps(hashes))
+
+
+def maps_in_folder(maps: Maps, size: Size, cache: Path) -> np.ndarray:
+    """The same of a folder of maps, in the order of its images."""
+    folder = maps.folder
+
+    def read(mask: Mask) -> np.ndarray:
+        probabilities = torch.from_numpy(maps.probabilities(mask))[None]
+        return in_bytes(joined(at_size(probabilities, size), folder.multilabel))
+
+    shape = (len(folder.classes) + folder.multilabel, *size)
+    return pack_maps(maps.files, shape, read, cache, **maps.how).array
+
+
+def at_size(probabilities: Tensor, size: Size) -> Tensor:
+    """[N, classes, h, w] -> [N, classes, H, W]."""
+    if probabilities.shape[2:] == size:
+        return probabilities
+    return F.interpolate(probabilities, size, mode="bilinear", antialias=True)
+
+
+def in_bytes(maps: Tensor) -> np.ndarray:
+    return (maps * 255).round().byte().numpy()
+
+
+def joined_maps(
+    stored: Sequence[np.ndarray], names: Sequence[str], key: str, cache: Path, multilabel: bool
+) -> np.ndarray:
+    """What several teachers, called `names`, say together of the images that `key` names; `stored` is what each says.
+    Kept in the cache. Raises DataError."""
+    if len(stored) == 1:
+        return stored[0]
+    of_all = identity("joined maps", 1, teachers=list(names), shape=stored[0].shape[1:], multilabel=multilabel)
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            for maps in tqdm(zip(*stored), desc="teachers' maps", total=len(stored[0]), unit="image", delay=1):
+                each = all_classes(torch.from_numpy(np.stack(maps)).float() / 255, multilabel)[:, :-1]
+                file.write(in_bytes(joined(each.clamp(ROUNDED, 1 - ROUNDED), multilabel)).tobytes())
+
+    target = cached(cache / f"maps-{of_all}-{key}.u8", write)
+    return np.memmap(target, np.uint8, mode="r", shape=stored[0].shape)
 
 
 def _known(target: Path, map_bytes: int) -> dict[str, np.ndarray]:
@@ -251,30 +284,6 @@ def _known(target: Path, map_bytes: int) -> dict[str, np.ndarray]:
             rows = np.memmap(maps, np.uint8, mode="r").reshape(-1, map_bytes)
             found.update(zip(json.loads(hashes.read_text()), rows, strict=True))
     return found
-
-
-def _smaller(net: Network) -> tuple[int, int]:
-    height, width = (min(side, max(32, round(SCALE * side / 32) * 32)) for side in net.traced_size)
-    return nearest_size(net, (height, width))
-
-
-def _views(net: Network, pixels: Tensor, tta: Sequence[str], smaller: tuple[int, int]) -> list[Tensor]:
-    """Probabilities [1, classes, H, W] from the image as it is, mirrored, and made smaller, all in its own frame."""
-    image = net.real(pixels)
-    size = (image.shape[2], image.shape[3])
-
-    def answer(view: Tensor) -> Tensor:
-        device = net.device
-        with autocast(device):
-            return net(view.to(device, memory_format=torch.channels_last)).float().cpu()
-
-    views = [answer(image)]
-    if "flip" in tta:
-        views.append(answer(image.flip(3)).flip(3))
-    if "scale" in tta:
-        view = F.interpolate(image, smaller, mode="bilinear", antialias=True)
-        views.append(F.interpolate(answer(view), size, mode="bilinear"))
-    return views
 
 
 def joined(members: Tensor, multilabel: bool = False) -> Tensor:

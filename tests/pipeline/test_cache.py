@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from compress.cli import main
+from compress.data.images import RGB
 from compress.load.model import load
 from compress.pipeline.prepare import load_teachers, open_data, prepare
-from compress.pipeline.run import float_file
+from compress.pipeline.references import float_file
 from compress.recipe import Recipe, read_recipe
+from compress.train.members import traced_member
 
 BASE = """
 name = "tiny"
@@ -68,10 +70,10 @@ def folder(two_class_model, tmp_path) -> Path:
 def from_cache(recipe: Recipe, folder: Path, cache: Path) -> Result:
     cache.mkdir(exist_ok=True)
     heavy = load(folder / "tiny.pt", recipe)
-    teachers = load_teachers(recipe.teacher, heavy)
-    dataset = open_data(recipe.data, heavy.classes, 0)
-    prepared = prepare(teachers, dataset, heavy.network.traced_size, cache, recipe.teacher.tta, False, 0)
-    files = [float_file(model, "tiny", cache).path for model in (heavy, *teachers)]
+    teachers = load_teachers(recipe.teacher, traced_member(heavy, folder / "tiny.pt", RGB))
+    dataset, size = open_data(recipe.data, heavy.classes, 0), heavy.network.traced_size
+    prepared = prepare(teachers, dataset, size, size, cache, recipe.teacher.tta, False, 0)
+    files = [float_file(model, "tiny", cache).path for model in (heavy, *(one.traced for one in teachers))]
     arrays = (np.ascontiguousarray(prepared.stored.maps), prepared.examples.labels)
     return Result(
         [hashlib.sha256(path.read_bytes()).hexdigest() for path in files],

@@ -8,6 +8,7 @@ from compress.data.folders import Dataset, Sample
 from compress.pipeline.forecast import Forecast, Speed, forecast
 from compress.recipe import Recipe
 
+SPEED = Speed(0.5, 0.5)
 MODEL = {"architecture": "a.py:Net", "classes": ["a", "b"], "input_size": [192, 192]}
 
 
@@ -22,7 +23,7 @@ def dataset():
 
 def foretold(dataset, **sections) -> dict[str, float]:
     recipe = Recipe.model_validate({"name": "n", "model": MODEL, **sections})
-    return dict(forecast(recipe, Speed(0.5, 0.5), dataset, teachers=1, references=1).minutes)
+    return dict(forecast(recipe, SPEED, dataset, teachers=[SPEED], references=[SPEED]).minutes)
 
 
 def test_the_stages_of_a_run_and_what_is_known_of_them(dataset):

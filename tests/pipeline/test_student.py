@@ -1,12 +1,14 @@
 """Tuning, and cutting in steps, on the tiny network."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from compress.budget import Budget
+from compress.data.images import RGB
 from compress.errors import DataError, RecipeError
 from compress.files import cache_folder
 from compress.load.model import load
@@ -15,6 +17,7 @@ from compress.pipeline.prepare import load_teachers, open_data, prepare, with_te
 from compress.pipeline.student import StudentSettings, prune, tune
 from compress.recipe import Schedule, read_recipe
 from compress.train.examples import held_out_iou
+from compress.train.members import traced_member
 
 BUDGET = Budget.parse(["20KB"])
 
@@ -33,10 +36,9 @@ def prepared(tiny_model, tiny_data, tmp_path_factory):
         train = recipe.train.model_copy(update={"steps": 20})
         recipe = with_plan(recipe.model_copy(update={"train": train}), cuts=3)
         heavy = load(tiny_model, recipe)
-        teachers, dataset = load_teachers(recipe.teacher, heavy), open_data(recipe.data, heavy.classes, recipe.seed)
-        data = prepare(
-            teachers, dataset, heavy.network.traced_size, cache_folder(), tta=(), live=False, seed=recipe.seed
-        )
+        dataset, size = open_data(recipe.data, heavy.classes, recipe.seed), heavy.network.traced_size
+        teachers = load_teachers(recipe.teacher, traced_member(heavy, tiny_model, RGB))
+        data = prepare(teachers, dataset, size, size, cache_folder(), tta=(), live=False, seed=recipe.seed)
     return recipe, heavy, data
 
 
@@ -148,9 +150,10 @@ def test_a_tuned_model_is_another_one_with_its_own_identity_and_its_own_channels
     assert not torch.equal(better.folded.weight("head"), heavy.folded.weight("head"))
 
 
-def test_what_the_tuned_model_says_is_what_is_learned_then(relabelled, tmp_path):
-    _, data, better, _ = relabelled
-    maps, pixels = with_teacher(better, data, tmp_path).stored.maps, data.examples.pixels
+def test_what_the_tuned_model_says_is_what_is_learned_then(prepared, relabelled, tmp_path):
+    recipe, (_, data, better, _) = prepared[0], relabelled
+    dataset = open_data(recipe.data, better.classes, recipe.seed)
+    maps, pixels = with_teacher(better, data, dataset, tmp_path).stored.maps, data.examples.pixels
     found = better.network(better.network.real(torch.from_numpy(pixels[:1].copy())))
     assert np.abs(maps[0] / 255 - found[0, 1:].detach().numpy()).mean() < 0.005  # bfloat16, and bytes
     assert np.abs(maps[0] / 255 - data.stored.maps[0] / 255).mean() > 0.02
@@ -169,7 +172,8 @@ def test_balanced_weights_are_counted_of_the_labels_and_there_must_be_some(prepa
     dataset = open_data(recipe.data, heavy.classes, recipe.seed)
 
     def weights(dataset, wanted):
-        return prepare([heavy], dataset, heavy.network.traced_size, tmp_path, (), False, recipe.seed, wanted).examples.weights
+        model, size = traced_member(heavy, Path(), RGB), heavy.network.traced_size
+        return prepare([model], dataset, size, size, tmp_path, (), False, recipe.seed, wanted).examples.weights
 
     background, disc, square = weights(dataset, "balanced")
     assert background < min(disc, square)  # what fills most of every image weighs least

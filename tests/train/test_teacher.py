@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,13 @@ import pytest
 import torch
 from tiny import TinyNet
 
+from compress.data.images import RGB
 from compress.data.packed import Packed
 from compress.graph.channels import find_groups
+from compress.load.model import Segmenter
 from compress.load.trace import fold_normalisation, trace
 from compress.train.device import autocast, best_device, placed
+from compress.train.members import traced_member
 from compress.train.teacher import (
     StoredTeacher,
     all_classes,
@@ -40,8 +44,15 @@ def images():
     return Packed(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8), "some images")
 
 
+def said(net, images, name, cache, tta=()):
+    """Maps and uncertainty of the network under this name."""
+    model = traced_member(Segmenter(net, ("a", "b", "c"), False), Path("model.pt"), RGB)
+    found = teacher_maps(replace(model, identity=name), images, (32, 32), cache, tta)
+    return found[:, :-1], found[:, -1]
+
+
 def test_maps_are_the_teachers_probabilities_without_the_first_class(net, images, tmp_path):
-    maps, uncertainty = teacher_maps([net], images, "model", tmp_path)
+    maps, uncertainty = said(net, images, "model", tmp_path)
     with torch.no_grad(), autocast(best_device()):  # in the arithmetic that the device is fast in
         views = [placed(net)(net.real(torch.from_numpy(one[None]))) for one in images.array]
     probabilities = torch.cat(views).float().numpy()
@@ -76,10 +87,10 @@ def test_of_labels_every_one_is_averaged_and_the_least_certain_counts():
 def test_views_of_an_image_come_back_to_its_own_frame(net, images, tmp_path):
     pixels = images.array.copy()
     pixels[:, :, 16:] = pixels[:, :, :16][:, :, ::-1]  # symmetric images
-    maps, _ = teacher_maps([net], Packed(pixels, "symmetric"), "model", tmp_path, ["flip"])
+    maps, _ = said(net, Packed(pixels, "symmetric"), "model", tmp_path, ["flip"])
     np.testing.assert_allclose(maps, maps[..., ::-1], atol=1)
-    plain, _ = teacher_maps([net], images, "model", tmp_path)
-    scaled, _ = teacher_maps([net], images, "model", tmp_path, ["flip", "scale"])
+    plain, _ = said(net, images, "model", tmp_path)
+    scaled, _ = said(net, images, "model", tmp_path, ["flip", "scale"])
     assert scaled.shape == plain.shape
     assert not np.array_equal(scaled, plain)
 
@@ -95,32 +106,32 @@ def test_an_interrupted_computation_goes_on_where_it_stopped(net, images, tmp_pa
 
     monkeypatch.setattr(type(net), "forward", stops_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
-        teacher_maps([net], images, "model", tmp_path)
-    maps, _ = teacher_maps([net], images, "model", tmp_path)
+        said(net, images, "model", tmp_path)
+    maps, _ = said(net, images, "model", tmp_path)
     assert len(calls) == 4 + 2  # three were kept, two were left
     monkeypatch.undo()
-    fresh, _ = teacher_maps([net], images, "model", tmp_path / ".." / tmp_path.name)
+    fresh, _ = said(net, images, "model", tmp_path / ".." / tmp_path.name)
     assert np.array_equal(maps, fresh)
 
 
 def test_an_image_that_was_seen_in_another_set_costs_nothing(net, images, tmp_path, monkeypatch):
     (tmp_path / "fresh").mkdir()
-    fresh, _ = teacher_maps([net], images, "model", tmp_path / "fresh")
-    teacher_maps([net], Packed(images.array[[3, 1]], "two of them"), "model", tmp_path)
+    fresh, _ = said(net, images, "model", tmp_path / "fresh")
+    said(net, Packed(images.array[[3, 1]], "two of them"), "model", tmp_path)
     forward, calls = type(net).forward, []
     monkeypatch.setattr(type(net), "forward", lambda self, image: calls.append(1) or forward(self, image))
-    maps, _ = teacher_maps([net], images, "model", tmp_path)
+    maps, _ = said(net, images, "model", tmp_path)
     assert len(calls) == 3
     assert np.array_equal(maps, fresh)
-    teacher_maps([net], images, "another model", tmp_path)
-    teacher_maps([net], images, "model", tmp_path, ["flip"])
+    said(net, images, "another model", tmp_path)
+    said(net, images, "model", tmp_path, ["flip"])
     assert len(calls) == 3 + 5 + 10
 
 
 def test_another_model_or_other_images_never_meet_a_stale_map(net, images, tmp_path):
-    teacher_maps([net], images, "model", tmp_path)
-    teacher_maps([net], images, "another model", tmp_path)
-    teacher_maps([net], Packed(images.array, "other images"), "model", tmp_path)
+    said(net, images, "model", tmp_path)
+    said(net, images, "another model", tmp_path)
+    said(net, Packed(images.array, "other images"), "model", tmp_path)
     assert len(list(tmp_path.glob("maps-*.u8"))) == 3
 
 
@@ -129,8 +140,11 @@ MAPS = """
 import logging, sys, numpy as np, torch
 from pathlib import Path
 from tiny import TinyNet
+from compress.data.images import RGB
 from compress.data.packed import Packed
+from compress.load.model import Segmenter
 from compress.load.trace import fold_normalisation, trace
+from compress.train.members import traced_member
 from compress.train.teacher import teacher_maps
 logging.basicConfig(format="%(message)s", level=logging.INFO)
 torch.manual_seed(0)
@@ -139,7 +153,8 @@ pixels = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3)).astype(np.ui
 Path(sys.argv[1], sys.argv[2]).touch()
 while not (Path(sys.argv[1], "0").exists() and Path(sys.argv[1], "1").exists()):
     pass
-maps, _ = teacher_maps([net], Packed(pixels, "many"), "model", Path(sys.argv[1]))
+model = traced_member(Segmenter(net, ("a", "b", "c"), False), Path("model.pt"), RGB)
+maps = teacher_maps(model, Packed(pixels, "many"), (32, 32), Path(sys.argv[1]))[:, :-1]
 print(maps.tobytes()[:1000].hex())
 """
 
