@@ -118,9 +118,10 @@ def _recipe(options: argparse.Namespace, flags: Mapping[str, Any]) -> "Recipe":
     from compress.recipe import read_recipe
 
     if not _has_recipe(options):
-        from compress.load.draft import draft
+        from compress.load.draft import draft, draft_of_teacher
 
-        return draft(options.model, _told(options), options.trust_pickle).with_flags(**flags)
+        make = draft_of_teacher if flags.get("student") else draft
+        return make(options.model, _told(options), options.trust_pickle).with_flags(**flags)
     recipe = read_recipe(options.recipe or options.model.with_suffix(".toml"))
     folder, told = _said_of_model(options)
     if folder is not None:
@@ -129,10 +130,12 @@ def _recipe(options: argparse.Namespace, flags: Mapping[str, Any]) -> "Recipe":
 
 
 def _has_recipe(options: argparse.Namespace) -> bool:
-    """Whether one is named or lies beside the model. Raises ModelError where there is no model."""
+    """Whether one is named or lies beside the model, which may be a folder of maps. Raises ModelError where there is no
+    model."""
     from compress.recipe import check_model
 
-    check_model(options.model)
+    if not options.model.is_dir():
+        check_model(options.model)
     return options.recipe is not None or options.model.with_suffix(".toml").is_file()
 
 

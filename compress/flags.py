@@ -83,7 +83,14 @@ RUN_FLAGS = (
     Flag("--out", "output folder (default: export/NAME)", metavar="DIR", type=Path),
     Flag("--minutes", "training time (default: the recipe's)", "train.minutes", "N", float, instead_of="train.steps"),
     Flag("--seed", "seed of every random choice (default: the recipe's)", "seed", "N", int),
-    Flag("--teacher", "model that teaches (repeatable; default: MODEL)", "teacher.models", "FILE", Path, True),
+    Flag(
+        "--teacher",
+        "model or folder of maps that teaches (repeatable; default: MODEL)",
+        "teacher.models",
+        "FILE|DIR",
+        Path,
+        True,
+    ),
     Flag(
         "--student", "network to train in place of a narrower MODEL: file.py:Name, or light", "student.network", "CODE"
     ),

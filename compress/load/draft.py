@@ -14,6 +14,7 @@ from compress.data.folders import mask_layout, open_labelled
 from compress.data.images import Reading, read_image, read_mask
 from compress.errors import ModelError, RecipeError, UnknownOperators
 from compress.formats.artifact import named_channels
+from compress.formats.sized import is_free
 from compress.graph.network import Network
 from compress.load.class_map import is_multilabel
 from compress.load.model import Trained, read_module, trained
@@ -22,6 +23,8 @@ from compress.load.sources import CARRY_THEIR_GRAPH, image_channels, kind_of, st
 from compress.load.trace import trace
 from compress.measure.masks import class_ids, image_iou
 from compress.recipe import Recipe
+from compress.runtime.local import describe_in_child
+from compress.runtime.session import OPENERS
 from compress.settings import validated
 
 log = logging.getLogger("compress")
@@ -77,6 +80,69 @@ def draft(path: Path, told: Told, trust_pickle: bool = False) -> Recipe:
     return drafted(path, told, trust_pickle).recipe
 
 
+def _named(path: Path) -> str:
+    """What a recipe is called after a file."""
+    plain = "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in path.stem).strip(".-")
+    return plain[:60] or "model"
+
+
+def draft_of_teacher(path: Path, told: Told, trust_pickle: bool = False) -> Recipe:
+    """The same of what only teaches, and need not be traced: also a folder of maps, and any file that a runtime opens.
+    Raises RecipeError, ModelError and MeasureError."""
+    if path.is_dir():
+        return _of_folder(path, told)
+    if path.suffix in OPENERS and path.suffix != ".onnx":
+        return _of_file(path, told)
+    try:
+        return draft(path, told, trust_pickle)
+    except ModelError as refused:
+        return _of_file(path, told) if path.suffix in OPENERS else _of_module(path, told, refused)
+
+
+def _of_folder(path: Path, told: Told) -> Recipe:
+    if told.classes is None:
+        raise RecipeError(f"{path}: a folder of maps; say what they tell apart, in order: --classes background,object")
+    return _as_told(path, told, told.classes, told.size or SIZE, 3, normalisations(3)["0 to 1"])
+
+
+def _of_file(path: Path, told: Told) -> Recipe:
+    """By what the file states, of one of any size by what is told."""
+    if path.is_file() and is_free(path):
+        if told.classes is None or told.size is None:
+            raise RecipeError(f"{path}: reads images of any size; say which, and what it tells: --size, --classes")
+        return _as_told(path, told, told.classes, told.size, 3, _told_of_pixels(told, False, 3))
+    file = describe_in_child(path)
+    if file.unknown_input and told.mean is None and told.std is None:
+        raise RecipeError(f"{path}: reads float32, and nothing says which; say --mean and --std, as of pixel / 255")
+    classes = told.classes or _classes(file.output.side("C"))
+    pixels = _told_of_pixels(told, False, file.channels)
+    return _as_told(path, told, classes, told.size or file.size, file.channels, pixels)
+
+
+def _of_module(path: Path, told: Told, refused: ModelError) -> Recipe:
+    if told.classes is None or told.mean is None or told.std is None:
+        raise RecipeError(
+            f"{path}: cannot be traced, so it must be told what it gives and reads, with --classes, --mean and --std: "
+            f"{refused}"
+        )
+    pixels = _told_of_pixels(told, False, len(told.mean))
+    return _as_told(path, told, told.classes, told.size or SIZE, len(told.mean), pixels)
+
+
+def _as_told(
+    path: Path, told: Told, classes: Sequence[str], size: tuple[int, int], channels: int, pixels: Normalisation | None
+) -> Recipe:
+    assert pixels
+    log.info(
+        "%s: there is no recipe beside it: images: %s %dx%d; classes %s",
+        path.name, named_channels(channels), *size, ", ".join(classes),
+    )  # fmt: skip
+    model = {"architecture": told.arch, "input_size": size, "output": told.output, "classes": list(classes),
+             "channels": channels}  # fmt: skip
+    document = {"name": _named(path), "model": model, "preprocess": {"mean": pixels[0], "std": pixels[1]}}
+    return validated(Recipe, {**document, "folder": told.folder}, str(path))
+
+
 def drafted(path: Path, told: Told, trust_pickle: bool = False, *, pixels: bool = True) -> Draft:
     """The same, and where each value comes from. Without `pixels` it need not be known how they are normalised: what is
     not told is 0 to 1 then. Raises RecipeError and ModelError."""
@@ -87,10 +153,7 @@ def drafted(path: Path, told: Told, trust_pickle: bool = False, *, pixels: bool 
             "that makes the module with --arch file.py:Name, or a recipe with --recipe (docs/your-model.md)"
         )
     model: dict[str, Any] = {"architecture": told.arch, "input_size": told.size or SIZE, "classes": ["a", "b"]}
-    name = (
-        "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in path.stem).strip(".-") or "model"
-    )
-    known_yet: dict[str, Any] = {"name": name[:60], "model": model, "folder": told.folder}
+    known_yet: dict[str, Any] = {"name": _named(path), "model": model, "folder": told.folder}
     module = read_module(path, validated(Recipe, known_yet, str(path)), trust_pickle)
     stated = stated_size(module) if kind in CARRY_THEIR_GRAPH else None
     model["input_size"] = told.size or stated or SIZE

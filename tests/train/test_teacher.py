@@ -13,16 +13,19 @@ from tiny import TinyNet
 
 from compress.data.images import RGB
 from compress.data.packed import Packed
+from compress.files import identity
 from compress.graph.channels import find_groups
 from compress.load.model import Segmenter
 from compress.load.trace import fold_normalisation, trace
 from compress.train.device import autocast, best_device, placed
 from compress.train.members import traced_member
 from compress.train.teacher import (
+    ROUNDED,
     StoredTeacher,
     all_classes,
     feature_tensors,
     joined,
+    joined_maps,
     pooled,
     teacher_features,
     teacher_maps,
@@ -133,6 +136,25 @@ def test_another_model_or_other_images_never_meet_a_stale_map(net, images, tmp_p
     said(net, images, "another model", tmp_path)
     said(net, Packed(images.array, "other images"), "model", tmp_path)
     assert len(list(tmp_path.glob("maps-*.u8"))) == 3
+
+
+def test_maps_of_one_network_keep_the_name_under_which_they_were_kept_before(net, images, tmp_path):
+    said(net, images, "model", tmp_path, ["flip"])
+    name = identity("maps", 4, teachers="model", tta=["flip"], shape=(3, 32, 32))
+    assert [path.name for path in tmp_path.glob("*.u8")] == [f"maps-{name}-some images.u8"]
+
+
+def test_several_teachers_are_joined_of_what_each_said(tmp_path):
+    sure, other = np.full((1, 3, 1, 1), 0, np.uint8), np.full((1, 3, 1, 1), 85, np.uint8)
+    sure[0, 0] = 255  # class 1 for certain; the other: no idea
+    found = joined_maps([sure, other], ["a", "b"], "images", tmp_path, False)
+    low = ROUNDED
+    logits = np.log([low, 1 - low, low]) / 2  # and the mean of the other's, which are alike
+    mean = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(found[0, :2, 0, 0] / 255, mean[1:], atol=0.01)
+    apart = sum(abs(each - mean).sum() for each in (np.array([0, 1, 0]), np.full(3, 1 / 3))) / 2
+    assert found[0, 2, 0, 0] / 255 == pytest.approx(min(1, max(apart, 1.5 * (1 - mean.max()))), abs=0.01)
+    assert joined_maps([sure], ["a"], "images", tmp_path, False) is sure
 
 
 TESTS = str(Path(__file__).parent.parent)
