@@ -165,7 +165,19 @@ def maps_of(folder: MapFolder, dataset: Dataset) -> Maps:
     labels = frozenset(sample.mask for sample, one in found.items() if one is None and sample.mask)
     ones = _holds_ones(folder, [(one, sample.image) for sample, one in found.items() if one], dataset.reading)
     alone = f"{folder.path}: no map for {len(labels)} of the images that have a label, which teaches alone there"
-    return Maps(folder, files, labels, ones, dataset.coding, (alone,) if labels else ())
+    twice = [stem for stem in _shared(dataset) if any(stem in each for each in folder.by_class if each)]
+    both = f"{folder.path}: {len(twice)} images of val are named as others to learn from; maps are taken to be of these"
+    said = ((alone,) if labels else ()) + ((both,) if twice else ())
+    return Maps(folder, files, labels, ones, dataset.coding, said)
+
+
+def _shared(dataset: Dataset) -> set[str]:
+    """Stems that images to measure on have, and images to learn from too."""
+    learned, val = (
+        {folded(sample.image.stem) for sample in samples}
+        for samples in ((*dataset.train, *dataset.unlabelled), dataset.val)
+    )
+    return learned & val
 
 
 def _check_named(folder: MapFolder, dataset: Dataset, samples: Sequence[Sample]) -> None:
@@ -188,9 +200,11 @@ def _check_named(folder: MapFolder, dataset: Dataset, samples: Sequence[Sample])
 
 
 def maps_to_measure(folder: MapFolder, maps: Maps, dataset: Dataset) -> Maps | None:
-    """The same of the images to measure on; None where it has not all of them."""
+    """The same of the images to measure on; None where it has not all of them, or they can be of others."""
     found = [folder.of(sample.image) for sample in dataset.val]
-    return Maps(folder, tuple(found), ones=maps.ones) if all(found) else None  # type: ignore[arg-type]
+    if not all(found) or _shared(dataset):
+        return None
+    return Maps(folder, tuple(mask for mask in found if mask), ones=maps.ones)
 
 
 def _of_no_image(folder: MapFolder, dataset: Dataset) -> str:

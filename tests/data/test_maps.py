@@ -106,6 +106,15 @@ def test_maps_to_measure_are_there_only_where_all_are(tmp_path):
         assert (maps_to_measure(folder, maps_of(folder, data), data) is not None) == there
 
 
+def test_a_map_is_of_the_image_to_learn_from_where_one_of_val_has_its_name_too(tmp_path):
+    save(tmp_path / "maps/a.png", np.array([[0, 255]], np.uint8))
+    folder = open_maps(tmp_path / "maps", TWO, False, {})
+    data = dataset(tmp_path, ["a"], size=(1, 2), val=["a"])
+    maps = maps_of(folder, data)
+    assert maps_to_measure(folder, maps, data) is None
+    assert "1 images of val are named as others to learn from" in maps.warnings[0]
+
+
 def refused(tmp_path, data, classes=TWO):
     with pytest.raises(DataError) as error:
         probabilities(tmp_path / "maps", data, classes)
