@@ -85,7 +85,10 @@ RUN_FLAGS = (
     Flag("--seed", "seed of every random choice (default: the recipe's)", "seed", "N", int),
     Flag("--teacher", "model that teaches (repeatable; default: MODEL)", "teacher.models", "FILE", Path, True),
     Flag(
-        "--student", "network to train in place of a narrower MODEL: file.py:Name, or light", "student.network", "CODE"
+        "--student",
+        "network to train in place of a narrower MODEL: file.py:Name, light, or auto",
+        "student.network",
+        "CODE",
     ),
     Flag("--student-weights", "what the student starts with, all of it or a part", "student.weights", "FILE", Path),
     Flag("--tta", "of flip, scale: views that each teacher averages (default: none)", "teacher.tta", "LIST", listed),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.budget import Budget
+from compress.data.images import Size
 from compress.errors import BudgetError, ModelError
 from compress.graph.network import Network, Node
 from compress.load.architecture import made
@@ -40,8 +41,8 @@ class Given:
     new: frozenset[str]
 
 
-def given_student(recipe: Recipe, trust_pickle: bool = False) -> Given | None:
-    """The recipe's student, for images of its size; None where it names none. Raises ModelError where it cannot be
+def given_student(recipe: Recipe, size: Size, trust_pickle: bool = False) -> Given | None:
+    """The recipe's student, for images of that size; None where it names none. Raises ModelError where it cannot be
     made, or has other outputs than the model has classes."""
     if recipe.student.network is None:
         return None
@@ -52,7 +53,7 @@ def given_student(recipe: Recipe, trust_pickle: bool = False) -> Given | None:
     if recipe.student.weights:
         path = recipe.student.weights
         covered = fit_part(read_weights(path, trust_pickle), module, path)
-    net, original = traced(module, _read_as(recipe))
+    net, original = traced(module, _read_as(recipe, size))
     model = Segmenter(net, tuple(recipe.model.classes), is_multilabel(original, recipe.model.multilabel))
     layers = [node.name for node in model.folded.weighted()]
     new = frozenset(name for name in layers if f"{name}.weight" not in covered and not (brought and not covered))
@@ -76,9 +77,8 @@ def _begins_anew(module: nn.Module) -> bool:
     return len(untrained_norms(module)) == len(norms)
 
 
-def _read_as(recipe: Recipe) -> Recipe:
+def _read_as(recipe: Recipe, size: Size) -> Recipe:
     """The recipe as one of the student: its size, and what our own reads pixels as."""
-    size = recipe.student.input_size or recipe.model.input_size
     model = recipe.model.model_copy(update={"input_size": size, "output": None})
     told = recipe.model_copy(update={"model": model})
     if recipe.student.network != "light":

@@ -117,7 +117,7 @@ class Loaded:
     @property
     def size(self) -> Size:
         """Of the images that the student reads."""
-        return self.fitting.student.input_size or self.fitting.model.input_size
+        return (self.fitting.plan.input_sizes or [self.fitting.model.input_size])[0]
 
     def foretold(self) -> Forecast:
         own = self.source.identity in {teacher.identity for teacher in self.teachers}
@@ -134,8 +134,9 @@ def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = Fal
         log.info("several labels at once, each a probability of its own: %s", ", ".join(source.classes))
     elif not said and tells_labels_apart(original):
         log.info("the model gives a sigmoid of each class, and masks hold one class a pixel: the likeliest counts")
-    given = given_student(recipe, trust_pickle)
-    own = given.model if given else source.resized(recipe.student.input_size or source.network.traced_size)
+    size = (recipe.plan.input_sizes or [recipe.model.input_size])[0]
+    given = given_student(recipe, size, trust_pickle)
+    own = given.model if given else source.resized(size)
     fitting = with_fitting_sizes(recipe, own.network)
     settings = StudentSettings.of(fitting, budget)
     check_keep_float(own.network, settings.keep_float)

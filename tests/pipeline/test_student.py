@@ -169,7 +169,9 @@ def test_balanced_weights_are_counted_of_the_labels_and_there_must_be_some(prepa
     dataset = open_data(recipe.data, heavy.classes, recipe.seed)
 
     def weights(dataset, wanted):
-        return prepare([heavy], dataset, heavy.network.traced_size, tmp_path, (), False, recipe.seed, wanted).examples.weights
+        return prepare(
+            [heavy], dataset, heavy.network.traced_size, tmp_path, (), False, recipe.seed, wanted
+        ).examples.weights
 
     background, disc, square = weights(dataset, "balanced")
     assert background < min(disc, square)  # what fills most of every image weighs least
