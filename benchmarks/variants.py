@@ -76,9 +76,7 @@ def ground(model: Path, recipe: Recipe, out: Path) -> Ground:
     dataset, teachers = open_data(recipe.data, heavy.classes, recipe.seed), load_teachers(recipe.teacher, heavy)
     live = recipe.train.live_teacher
     weights = recipe.train.class_weights
-    prepared = prepare(
-        teachers, dataset, heavy.network.traced_size, cache_folder(), recipe.teacher.tta, live, recipe.seed, weights
-    )
+    prepared = prepare(teachers, dataset, cache_folder(), recipe.teacher.tta, live, recipe.seed, weights)
     return Ground(recipe, Budget.parse(recipe.budget), model, heavy, dataset, prepared, out)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from compress.data.coding import Coding
 from compress.data.folders import Dataset, mask_layout, open_dataset, open_unlabelled
-from compress.data.images import RGB, Reading, Size, read_image
+from compress.data.images import RGB, Reading, read_image
 from compress.data.packed import Packed, pack_images, pack_masks
 from compress.errors import DataError, ModelError
 from compress.files import cache_folder, identity
@@ -100,20 +100,19 @@ def real_pictures(paths: Sequence[Path], net: Network, reading: Reading) -> torc
 def prepare(
     teachers: Sequence[Segmenter],
     dataset: Dataset,
-    student_size: Size,
     cache: Path,
     tta: Sequence[str],
     live: bool,
     seed: int,
     class_weights: ClassWeights = None,
 ) -> Prepared:
-    """Images, labels and the teachers' maps, at the size of the teachers, from the cache where they are there; those to
-    measure on at that of the student. `live`: whether the teachers look at every view themselves. Raises DataError."""
+    """Images, labels and the teachers' maps, at the size of the teachers, from the cache where they are there. `live`:
+    whether the teachers look at every view themselves. Raises DataError."""
     size, samples = teachers[0].network.traced_size, [*dataset.train, *dataset.unlabelled]
     packed = pack_images([sample.image for sample in samples], size, cache, dataset.reading)
     masks = [sample.mask for sample in dataset.train if sample.mask]
     labels = pack_masks(masks, size, cache, dataset.coding)
-    val = pack_images([sample.image for sample in dataset.val], student_size, cache, dataset.reading)
+    val = pack_images([sample.image for sample in dataset.val], size, cache, dataset.reading)
     names = [teacher.identity for teacher in teachers]
     nets = [teacher.network for teacher in teachers]
     stored = _stored(nets, packed, " ".join(names), cache, tta, dataset.multilabel)

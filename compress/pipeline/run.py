@@ -151,7 +151,7 @@ def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = Fal
     seen = [sample.image for sample in dataset.val[:COMPARED_WITH_MODULE]]
     original.check(real_pictures(seen, source.network, reading))
     pictures = recipe.report.pictures
-    shown = open_photographs(pictures, own.network.traced_size, reading) if pictures else None
+    shown = open_photographs(pictures, reading) if pictures else None
     return Loaded(source, given, teachers, small, dataset, shown, fitting, settings)
 
 
@@ -175,7 +175,7 @@ def _run(
 
     with checkpoints.stage("teacher"):
         tta, live, weights = recipe.teacher.tta, recipe.train.live_teacher, recipe.train.class_weights
-        prepared = prepare(teachers, dataset, given.size, cache, tta, live, recipe.seed, weights)
+        prepared = prepare(teachers, dataset, cache, tta, live, recipe.seed, weights)
         _warn(about_teacher(teacher_iou(prepared.examples, prepared.stored)))
     checkpoints.open(_identity(start.recipe, budget, given, prepared))
     start.remember()
@@ -196,12 +196,13 @@ def _run(
     with checkpoints.stage("export"):
         graph = quantized_graph(student.quantized, recipe.name)
         files = settings.files.telling(source.multilabel)
-        artifacts = _export(graph, files, shown.pixels[0] if shown else prepared.images[0], out)
+        images = pack_images([sample.image for sample in dataset.val], given.size, cache, dataset.reading).array
+        artifacts = _export(graph, files, shown.pixels(given.size)[0] if shown else images[0], out)
         write_student(student.quantized.unquantized(), recipe.name, source.classes, out)
 
     with checkpoints.stage("verify"):
         paths = {artifact.format: artifact.path for artifact in artifacts}
-        parity = compare(graph, paths, prepared.images[:COMPARED], source.multilabel)
+        parity = compare(graph, paths, images[:COMPARED], source.multilabel)
         log.info("%s", describe_parity(parity))
 
     controls: dict[str, Artifact] = {}
@@ -371,7 +372,7 @@ def _export(graph: QuantizedGraph, files: FileSettings, image: np.ndarray, out: 
     """The files of a run, with what they give for `image`, and the graph that they were written from."""
     artifacts = export(graph, files, out)
     size = "x".join(map(str, image.shape[:2]))
-    log.info("export: the files read one image of %s, as model.input_size says, and no other size", size)
+    log.info("export: the files read one image of %s, and no other size", size)
     write_graph(graph, out / GRAPH)
     write_golden(image, artifacts, out)
     return artifacts

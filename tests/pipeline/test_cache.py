@@ -70,7 +70,7 @@ def from_cache(recipe: Recipe, folder: Path, cache: Path) -> Result:
     heavy = load(folder / "tiny.pt", recipe)
     teachers = load_teachers(recipe.teacher, heavy)
     dataset = open_data(recipe.data, heavy.classes, 0)
-    prepared = prepare(teachers, dataset, heavy.network.traced_size, cache, recipe.teacher.tta, False, 0)
+    prepared = prepare(teachers, dataset, cache, recipe.teacher.tta, False, 0)
     files = [float_file(model, "tiny", cache).path for model in (heavy, *teachers)]
     arrays = (np.ascontiguousarray(prepared.stored.maps), prepared.examples.labels)
     return Result(

@@ -34,9 +34,7 @@ def prepared(tiny_model, tiny_data, tmp_path_factory):
         recipe = with_plan(recipe.model_copy(update={"train": train}), cuts=3)
         heavy = load(tiny_model, recipe)
         teachers, dataset = load_teachers(recipe.teacher, heavy), open_data(recipe.data, heavy.classes, recipe.seed)
-        data = prepare(
-            teachers, dataset, heavy.network.traced_size, cache_folder(), tta=(), live=False, seed=recipe.seed
-        )
+        data = prepare(teachers, dataset, cache_folder(), tta=(), live=False, seed=recipe.seed)
     return recipe, heavy, data
 
 
@@ -169,9 +167,7 @@ def test_balanced_weights_are_counted_of_the_labels_and_there_must_be_some(prepa
     dataset = open_data(recipe.data, heavy.classes, recipe.seed)
 
     def weights(dataset, wanted):
-        return prepare(
-            [heavy], dataset, heavy.network.traced_size, tmp_path, (), False, recipe.seed, wanted
-        ).examples.weights
+        return prepare([heavy], dataset, tmp_path, (), False, recipe.seed, wanted).examples.weights
 
     background, disc, square = weights(dataset, "balanced")
     assert background < min(disc, square)  # what fills most of every image weighs least
