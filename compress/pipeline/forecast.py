@@ -93,9 +93,19 @@ def _rounded(minutes: float) -> str:
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def forecast(recipe: Recipe, speed: Speed, dataset: Dataset, teachers: int, references: int) -> Forecast:
-    """Of a run of `recipe`, with so many teachers and so many heavy files that the student's are measured beside."""
-    share = recipe.plan.macs_share**0.5  # small layers take more than their part
+def forecast(
+    recipe: Recipe,
+    speed: Speed,
+    dataset: Dataset,
+    teachers: int,
+    references: int,
+    given: float | None = None,
+    trials: int = 1,
+) -> Forecast:
+    """Of a run of `recipe`, with so many teachers and so many heavy files that the student's are measured beside.
+    `given`: multiply-accumulates of a student that is not cut, as a share of the heavy model's; `trials`: of how many
+    students one is chosen."""
+    share = (given or recipe.plan.macs_share) ** 0.5  # small layers take more than their part
     images, val = len(dataset.train) + len(dataset.unlabelled), len(dataset.val)
     heavy, own = speed.training, recipe.model.input_size
 
@@ -114,7 +124,9 @@ def forecast(recipe: Recipe, speed: Speed, dataset: Dataset, teachers: int, refe
     seconds = {"teacher": teachers * maps}
     if train("tune").schedule:
         seconds |= {"tune": training(train("tune"), 1.0, live), "tuned teacher": 0.0 if live else maps}
-    for cut in range(1, recipe.plan.cuts + 1):
+    if trials > 1:
+        seconds["trial"] = 60 * trials * recipe.student.trial_minutes
+    for cut in range(1, 1 if given else recipe.plan.cuts + 1):
         tag = "" if cut == recipe.plan.cuts else f"-{cut}"
         seconds[f"plan{tag}"] = recipe.plan.images * DAMAGE * at(recipe.plan.size)
         seconds[f"repair{tag}"] = recipe.repair.images * REPAIR * at(recipe.repair.size)
@@ -136,6 +148,6 @@ def forecast(recipe: Recipe, speed: Speed, dataset: Dataset, teachers: int, refe
     seconds["measure"] = looks * speed.processor * (references + share * len(recipe.formats)) + files * (
         TURNS * recipe.measure.seconds + val * JUDGED + 1
     )
-    trained = [name for name in seconds if name.startswith(("tune", "between", "distil", "qat"))]
+    trained = [name for name in seconds if name.startswith(("tune", "trial", "between", "distil", "qat"))]
     timed = frozenset(trained) - {"tuned teacher"} if recipe.train.steps is None else frozenset()
     return Forecast({name: took / 60 for name, took in seconds.items()}, timed)

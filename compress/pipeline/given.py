@@ -17,10 +17,9 @@ from compress.load.architecture import made
 from compress.load.class_map import is_multilabel
 from compress.load.model import Segmenter, read_weights, traced
 from compress.load.weights import fit_part, untrained_norms
-from compress.pipeline.checkpoints import Checkpoints
 from compress.pipeline.plan import untrained
 from compress.pipeline.prepare import random_pixels
-from compress.pipeline.student import Student, StudentSettings, train_student
+from compress.pipeline.student import Begun, StudentSettings
 from compress.prune.widths import PrunePlan
 from compress.recipe import Recipe
 from compress.train.examples import Examples
@@ -40,6 +39,9 @@ class Given:
     model: Segmenter
     new: frozenset[str]
 
+    def describe(self) -> str:
+        return f"{len(self.new)} of {len(self.model.folded.weighted())} layers begin from random weights"
+
 
 def given_student(recipe: Recipe, size: Size, trust_pickle: bool = False) -> Given | None:
     """The recipe's student, for images of that size; None where it names none. Raises ModelError where it cannot be
@@ -57,8 +59,9 @@ def given_student(recipe: Recipe, size: Size, trust_pickle: bool = False) -> Giv
     model = Segmenter(net, tuple(recipe.model.classes), is_multilabel(original, recipe.model.multilabel))
     layers = [node.name for node in model.folded.weighted()]
     new = frozenset(name for name in layers if f"{name}.weight" not in covered and not (brought and not covered))
-    log.info("student: %d of %d layers begin from random weights", len(new), len(layers))
-    return Given(model, new)
+    given = Given(model, new)
+    log.info("student: %s", given.describe())
+    return given
 
 
 def _module(recipe: Recipe) -> nn.Module:
@@ -100,23 +103,12 @@ def check_fits(given: Given, settings: StudentSettings, budget: Budget) -> int:
     return size
 
 
-def train_given(
-    given: Given,
-    settings: StudentSettings,
-    budget: Budget,
-    examples: Examples,
-    teacher: Teacher,
-    checkpoints: Checkpoints,
-) -> Student:
-    """The student, which learns from maps and labels: it has none of the teacher's channels. Raises BudgetError and
-    TrainError."""
-    size = check_fits(given, settings, budget)
-    channels = given.model.channels
-    plan = PrunePlan({group.name: tuple(range(group.width)) for group in channels.groups.values()}, size)
-    network, quantized = train_student(
-        begun(given, settings, examples), settings, examples, teacher, checkpoints, lambda: teacher
-    )
-    return Student(plan, network, quantized)
+def begun_with(given: Given, settings: StudentSettings, budget: Budget, examples: Examples, teacher: Teacher) -> Begun:
+    """The student, which learns from maps and labels: it has none of the teacher's channels. Raises BudgetError."""
+    whole = given.model.folded
+    every = {group.name: tuple(range(group.width)) for group in given.model.channels.groups.values()}
+    plan = PrunePlan(every, check_fits(given, settings, budget))
+    return Begun(whole, plan, begun(given, settings, examples), lambda: teacher)
 
 
 def begun(given: Given, settings: StudentSettings, examples: Examples) -> Network:

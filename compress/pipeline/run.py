@@ -13,7 +13,7 @@ import torch
 
 from compress.budget import TEACHER, Budget, judge
 from compress.data.folders import Dataset
-from compress.data.images import Reading, Size
+from compress.data.images import Reading
 from compress.data.packed import pack_images
 from compress.errors import BudgetError, RecipeError
 from compress.files import alone_in, cache_folder, cached, check_writable, identity
@@ -25,7 +25,6 @@ from compress.graph.quantized import QuantizedGraph
 from compress.judge.verify import GRAPH, compare, describe_parity
 from compress.load.class_map import tells_labels_apart
 from compress.load.model import Segmenter, Trained, load_with_original
-from compress.load.sizes import with_fitting_sizes
 from compress.machine import busy, cores, load_now, prepare_process, processor, versions
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
 from compress.measure.known import Known
@@ -35,7 +34,6 @@ from compress.measure.values import Measurement
 from compress.pipeline.checkpoints import FOLDER, RUN, Checkpoints, Start, started
 from compress.pipeline.controls import Small, control_files, small_network
 from compress.pipeline.forecast import Forecast, Speed, forecast
-from compress.pipeline.given import Given, check_fits, given_student, train_given
 from compress.pipeline.pictures import Photographs, open_photographs, pictures_of_photographs, pictures_of_validation
 from compress.pipeline.plain_torch import write_student
 from compress.pipeline.prepare import (
@@ -47,11 +45,10 @@ from compress.pipeline.prepare import (
     real_pictures,
     with_teacher,
 )
-from compress.pipeline.student import StudentSettings, compress_network, tune
-from compress.prune.cost import CHANNEL_BYTES
-from compress.prune.widths import check_budget
+from compress.pipeline.student import StudentSettings, trained, tune
+from compress.pipeline.trial import Candidate, candidates, chosen
+from compress.prune.cost import CHANNEL_BYTES, macs_of
 from compress.quantize.convert import float_graph, quantized_graph
-from compress.quantize.placement import check_keep_float
 from compress.recipe import Recipe, restored_recipe
 from compress.release.export import FileSettings, export
 from compress.release.golden import write_golden
@@ -106,23 +103,19 @@ class Loaded:
     """All that a run reads before its first stage. `fitting`: its recipe with the sizes that the network takes."""
 
     source: Trained
-    given: Given | None
+    candidates: list[Candidate]
     teachers: list[Trained]
     small: Small | None
     dataset: Dataset
     shown: Photographs | None
-    fitting: Recipe
-    settings: StudentSettings
-
-    @property
-    def size(self) -> Size:
-        """Of the images that the student reads."""
-        return (self.fitting.plan.input_sizes or [self.fitting.model.input_size])[0]
 
     def foretold(self) -> Forecast:
         own = self.source.identity in {teacher.identity for teacher in self.teachers}
         speed = Speed.of(self.source.network)
-        return forecast(self.fitting, speed, self.dataset, len(self.teachers), 1 if own else 2)
+        first, count = self.candidates[0], len(self.candidates)
+        share = macs_of(first.given.model.folded) / macs_of(self.source.network) if first.given else None
+        files = 1 if own else 2
+        return forecast(first.fitting, speed, self.dataset, len(self.teachers), files, share, count)
 
 
 def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = False) -> Loaded:
@@ -134,16 +127,7 @@ def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = Fal
         log.info("several labels at once, each a probability of its own: %s", ", ".join(source.classes))
     elif not said and tells_labels_apart(original):
         log.info("the model gives a sigmoid of each class, and masks hold one class a pixel: the likeliest counts")
-    size = (recipe.plan.input_sizes or [recipe.model.input_size])[0]
-    given = given_student(recipe, size, trust_pickle)
-    own = given.model if given else source.resized(size)
-    fitting = with_fitting_sizes(recipe, own.network)
-    settings = StudentSettings.of(fitting, budget)
-    check_keep_float(own.network, settings.keep_float)
-    if given:
-        check_fits(given, settings, budget)
-    else:
-        check_budget(own.folded, own.channels, budget.size_bytes)
+    students = candidates(recipe, source, budget, trust_pickle)
     reading = Reading.of(recipe)
     teachers = load_teachers(recipe.teacher, source, trust_pickle, reading)
     small = small_network(recipe, trust_pickle) if recipe.controls.run else None
@@ -152,7 +136,7 @@ def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = Fal
     original.check(real_pictures(seen, source.network, reading))
     pictures = recipe.report.pictures
     shown = open_photographs(pictures, reading) if pictures else None
-    return Loaded(source, given, teachers, small, dataset, shown, fitting, settings)
+    return Loaded(source, students, teachers, small, dataset, shown)
 
 
 def _run(
@@ -167,7 +151,7 @@ def _run(
     with checkpoints.stage("load"):
         given = loaded(recipe, budget, model, trust_pickle)
         source, teachers, small, dataset, shown = given.source, given.teachers, given.small, given.dataset, given.shown
-        settings, tuning = given.settings, given.fitting.training("tune")
+        tuning = given.candidates[0].fitting.training("tune")
         warnings = _said_of_data(dataset, shown)
         torch.manual_seed(recipe.seed)
     checkpoints.forecast = given.foretold().without(checkpoints.kept())
@@ -186,18 +170,15 @@ def _run(
         heavy = tune(source, tuning, prepared.examples, prepared.teacher, checkpoints)
         with checkpoints.stage("tuned teacher"):
             prepared = with_teacher(heavy, prepared, cache)
-    learned = prepared.examples, prepared.teacher, checkpoints
-    if given.given:
-        student, whole = train_given(given.given, settings, budget, *learned), given.given.model
-    else:
-        whole = heavy.resized(given.size)
-        student = compress_network(whole, settings, budget, *learned)
+    candidate, begun, trials = chosen(given.candidates, heavy, budget, prepared, checkpoints)
+    settings, size = candidate.settings, candidate.size
+    student = trained(begun, settings, prepared.examples, prepared.teacher, checkpoints)
 
     with checkpoints.stage("export"):
         graph = quantized_graph(student.quantized, recipe.name)
         files = settings.files.telling(source.multilabel)
-        images = pack_images([sample.image for sample in dataset.val], given.size, cache, dataset.reading).array
-        artifacts = _export(graph, files, shown.pixels(given.size)[0] if shown else images[0], out)
+        images = pack_images([sample.image for sample in dataset.val], size, cache, dataset.reading).array
+        artifacts = _export(graph, files, shown.pixels(size)[0] if shown else images[0], out)
         write_student(student.quantized.unquantized(), recipe.name, source.classes, out)
 
     with checkpoints.stage("verify"):
@@ -208,9 +189,9 @@ def _run(
     controls: dict[str, Artifact] = {}
     if recipe.controls.run:
         with checkpoints.stage("controls"):
-            random = StudentSettings.of(given.fitting.pruned_at_random(), budget)
-            size_bytes = student.plan.predicted_bytes
-            controls = control_files(heavy, small, settings, random, size_bytes, prepared, checkpoints)
+            random = StudentSettings.of(candidate.fitting.pruned_at_random(), budget)
+            size_bytes, copied = begun.plan.predicted_bytes, heavy.resized(size)
+            controls = control_files(copied, small, settings, random, size_bytes, prepared, checkpoints)
 
     with checkpoints.stage("measure"):
         references = _references(source, teachers, recipe.name, cache)
@@ -228,8 +209,9 @@ def _run(
 
     record = replace(
         _with_files(_record(start, source, dataset, prepared), artifacts, answers, out / GRAPH),
-        predicted_bytes=student.plan.predicted_bytes,
-        layers=_layers(whole.network, student.network),
+        predicted_bytes=begun.plan.predicted_bytes,
+        layers=_layers(begun.whole, student.network),
+        trials=trials,
         history=tuple(checkpoints.history.points),
         parity=parity,
         measurements={name: found for name, found in measurements.items() if name not in controls},
@@ -302,7 +284,7 @@ def _identity(recipe: dict[str, Any], budget: Budget, given: Loaded, prepared: P
         budget=[asdict(limit) for limit in budget.limits],
         model=given.source.identity,
         small=given.small and given.small.model.identity,
-        **({"student": given.given.model.identity} if given.given else {}),
+        **({"students": new} if (new := [one.given.model.identity for one in given.candidates if one.given]) else {}),
         data=prepared.identity,
     )
 

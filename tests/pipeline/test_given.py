@@ -10,8 +10,9 @@ from torch import nn
 from compress.cli import main
 from compress.errors import ModelError
 from compress.pipeline.given import given_student
+from compress.pipeline.trial import SAME
 from compress.recipe import read_recipe
-from compress.runtime.session import artifact_of
+from compress.runtime.local import describe_in_child
 from compress.train.light import Light
 
 SMALL = """
@@ -45,7 +46,7 @@ def test_a_given_student_goes_the_whole_way_at_a_size_of_its_own(recipe, tiny_mo
     out = tmp_path / "out"
     flags = ["--recipe", str(recipe), "--data", str(tiny_data), "--out", str(out), "--budget", "20KB"]
     assert main(["run", str(tiny_model), *flags]) == 0
-    files = [artifact_of(out / name) for name in ("model.onnx", "model.tflite")]
+    files = [describe_in_child(out / name) for name in ("model.onnx", "model.tflite")]
     assert [file.size for file in files] == [(48, 40)] * 2
     report = json.loads((out / "report.json").read_text())
     assert report["history"][-1]["stage"] == "qat"
@@ -55,12 +56,12 @@ def test_a_given_student_goes_the_whole_way_at_a_size_of_its_own(recipe, tiny_mo
 
 def test_a_narrower_copy_may_read_smaller_images_than_its_teacher(tiny_model, tiny_data, tmp_path):
     text = tiny_model.with_suffix(".toml").read_text().replace("[plan]", "[plan]\ninput_sizes = [[32, 48]]")
-    text = text.replace("size = [64, 64]", "size = [32, 32]").replace("steps = 40", "steps = 4")
+    text = text.replace("steps = 40", "steps = 4")
     (tmp_path / "tiny.toml").write_text(text)
     (tmp_path / "tiny.py").write_text(tiny_model.with_name("tiny.py").read_text())
     flags = ["--recipe", str(tmp_path / "tiny.toml"), "--data", str(tiny_data), "--out", str(tmp_path / "out")]
     main(["run", str(tiny_model), *flags, "--budget", "20KB"])
-    assert artifact_of(tmp_path / "out" / "model.tflite").size == (32, 48)
+    assert describe_in_child(tmp_path / "out" / "model.tflite").size == (32, 48)
 
 
 def test_layers_that_the_weights_cover_begin_from_them_and_the_others_anew(recipe, tmp_path):
@@ -110,3 +111,19 @@ def test_the_light_student_gives_a_map_as_large_as_its_image():
     with torch.no_grad():
         assert Light(2).eval()(image).shape == (1, 1, 64, 96)
         assert Light(5, blocks=(1, 1, 1, 1, 1, 1)).eval()(image).shape == (1, 5, 64, 96)
+
+
+def test_of_several_sizes_a_short_training_of_each_decides_and_the_record_has_what_each_gave(
+    recipe, tiny_model, tiny_data, tmp_path
+):
+    text = recipe.read_text().replace("[plan]", "[plan]\ninput_sizes = [[64, 64], [32, 32]]")
+    recipe.write_text(text.replace("steps = 40", "steps = 8"))
+    flags = ["--recipe", str(recipe), "--data", str(tiny_data), "--out", str(tmp_path / "out"), "--budget", "20KB"]
+    main(["run", str(tiny_model), *flags])
+    trials = json.loads((tmp_path / "out" / "report.json").read_text())["trials"]
+    assert [trial["name"] for trial in trials] == ["small.py:Small, 64x64", "small.py:Small, 32x32"]
+    assert trials[0]["macs"] == 4 * trials[1]["macs"] == 64 * 64 * (9 * 3 * 8 + 9 * 8 * 3)
+    (taken,) = [trial for trial in trials if trial["taken"]]
+    size = (64, 64) if taken is trials[0] else (32, 32)
+    assert describe_in_child(tmp_path / "out" / "model.onnx").size == size
+    assert taken["iou"] >= max(trial["iou"] for trial in trials) - SAME
