@@ -31,7 +31,8 @@ def dry_run(recipe: Recipe, model: Path, out: Path, trust_pickle: bool = False) 
     given = loaded(recipe, budget, model, trust_pickle)
     assert budget.size_bytes is not None
     net, channels, planning = given.source.folded, given.source.channels, given.settings.planning
-    plan = planned(net, channels, _damage(given), planning, budget.size_bytes, given.settings.plan.macs_share)
+    share = given.settings.plan.macs_share
+    plan = planned(net, channels, _damage(given), planning, budget.size_bytes, share, most_macs=budget.macs)
     widths = {name: len(kept) for name, kept in plan.kept.items()}
     return "\n".join(
         [

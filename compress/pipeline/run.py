@@ -129,7 +129,7 @@ def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = Fal
     fitting = with_fitting_sizes(recipe, source.network)
     settings = StudentSettings.of(fitting, budget)
     check_keep_float(source.network, settings.keep_float)
-    check_budget(source.folded, source.channels, budget.size_bytes)
+    check_budget(source.folded, source.channels, budget.size_bytes, budget.macs)
     reading = Reading.of(recipe)
     teachers = load_teachers(recipe.teacher, source, trust_pickle, reading)
     small = small_network(recipe, trust_pickle) if recipe.controls.run else None
