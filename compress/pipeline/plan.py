@@ -114,19 +114,20 @@ def _on_files(
     """Within the bytes and the multiply-accumulates of the budget, as the files have them."""
     assert budget.size_bytes is not None
     budget_bytes = target = budget.size_bytes
-    macs, best, before = budget.macs, None, None
+    most: float | None = budget.macs
+    best, before, workload = None, None, Workload(net, channels)
     for _ in range(CORRECTIONS):
-        plan = planned(net, channels, damage, settings, target, macs_share, limit, macs)
+        plan = planned(net, channels, damage, settings, target, macs_share, limit, most)
         if before is not None and plan.kept == before.kept:
             break
         before = plan
         with TemporaryDirectory(prefix="compress-") as folder:
             files = untrained(cut(net, channels, plan.kept), settings, Path(folder))
             real = max(path.stat().st_size for path in files)
-            extra = _macs_above(files, budget.macs)
+            work = _most_macs(files) if budget.macs else 0
         log.info("plan: %s bytes predicted, %s in the largest file", f"{plan.predicted_bytes:,}", f"{real:,}")
-        if macs is not None and extra > 0:
-            macs -= extra
+        if budget.macs and work > budget.macs:
+            most = _macs(workload, {name: len(kept) for name, kept in plan.kept.items()}) * budget.macs / work
             continue
         if real <= budget_bytes and (best is None or real > best.predicted_bytes):
             best = PrunePlan(plan.kept, real)
@@ -136,21 +137,23 @@ def _on_files(
         if real > budget_bytes:
             target = min(target, plan.predicted_bytes - 1)  # the same plan again would not fit either
     if best is None:
-        most = f" and {budget.macs:,} multiply-accumulates" if budget.macs else ""
-        raise BudgetError(f"no student fits in {budget_bytes:,} bytes{most}: the nearest has {real:,} bytes")
+        limits = f"{budget_bytes:,} bytes" + (f" and {budget.macs:,} multiply-accumulates" if budget.macs else "")
+        raise BudgetError(f"no student fits in {limits}: the nearest has {real:,} bytes")
     return best
 
 
-def _macs_above(files: Sequence[Path], most: int | None) -> int:
-    """By how many multiply-accumulates the heaviest of the files is above the limit. Raises MeasureError."""
-    if most is None:
-        return 0
+def _most_macs(files: Sequence[Path]) -> int:
+    """Multiply-accumulates of the heaviest of the files. Raises MeasureError."""
     counts = []
     for path in files:
         with Child(path, threads=1) as child:
             counts.append(child.macs())
-    log.info("plan: %s multiply-accumulates in the heaviest file, %s allowed", f"{max(counts):,}", f"{most:,}")
-    return max(counts) - most
+    log.info("plan: %s multiply-accumulates in the heaviest file", f"{max(counts):,}")
+    return max(counts)
+
+
+def _macs(workload: Workload, widths: Mapping[str, int]) -> float:
+    return 1e6 * float(workload.total(widths)[:MACS].sum())
 
 
 def planned(
@@ -171,7 +174,7 @@ def planned(
     def fits(widths: Mapping[str, int]) -> bool:
         if predicted_bytes(net, channels, widths) > budget_bytes:
             return False
-        if most_macs is not None and 1e6 * workload.total(widths)[:MACS].sum() > most_macs:
+        if most_macs is not None and _macs(workload, widths) > most_macs:
             return False
         return limit is None or limit.model.predict(workload.total(widths)) <= limit.limit_ms
 
