@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LIMITS = "4MB, 20ms, iou>=0.86, ... of each exported file (repeatable)"
+LIMITS = "4MB, 20ms, macs<=1.5G, iou>=0.86, ... of each exported file (repeatable)"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ FARTHEST = 64
 
 
 def with_fitting_sizes(recipe: Recipe, net: Network) -> Recipe:
-    """The recipe with the sizes nearest to its own that the network takes, none larger than those that it reads. Raises ModelError where there is none."""
+    """The recipe with the sizes nearest to its own that the network takes, none larger than those that it reads. Raises
+    ModelError where there is none."""
     changed = {}
     for name in SECTIONS:
         section = getattr(recipe, name)

@@ -113,7 +113,7 @@ def measure(
     seconds: float = 5.0,
     known: "Mapping[str, Known] | None" = None,
 ) -> dict[str, Measured]:
-    """Bytes and latency of each file, and what `images` tell of it, in the order of `files`.
+    """Bytes, work and latency of each file, and what `images` tell of it, in the order of `files`.
 
     Speed-ups and drops are against the file that `against` names, taken in the same turns and on the same images.
     `known`: where the answers of some of the files are kept; their latency never is. Raises MeasureError.
@@ -133,6 +133,7 @@ def measure(
         measurement = replace(
             measurement,
             size_bytes=artifact.size_bytes,
+            macs=artifact.macs,
             latency=latency[name],
             speedup=speedup(latency[base], latency[name]) if base else None,
         )

@@ -58,7 +58,8 @@ def _student(loaded: Loaded, one: Candidate, budget: Budget) -> Iterator[str]:
     assert budget.size_bytes is not None
     copy, settings = loaded.source.resized(one.size), one.settings
     net, channels, damage = copy.folded, copy.channels, _damage(loaded, copy, settings)
-    plan = planned(net, channels, damage, settings.planning, budget.size_bytes, settings.plan.macs_share)
+    share = settings.plan.macs_share
+    plan = planned(net, channels, damage, settings.planning, budget.size_bytes, share, most_macs=budget.macs)
     yield from _planned(net, channels, {name: len(kept) for name, kept in plan.kept.items()})
     yield ""
     yield from _held(net, channels)

@@ -17,9 +17,10 @@ from compress.load.architecture import made
 from compress.load.class_map import is_multilabel
 from compress.load.model import Segmenter, read_weights, traced
 from compress.load.weights import fit_part, untrained_norms
-from compress.pipeline.plan import untrained
+from compress.pipeline.plan import CHECK_TIMER, untrained
 from compress.pipeline.prepare import random_pixels
 from compress.pipeline.student import Begun, StudentSettings
+from compress.prune.cost import macs_of
 from compress.prune.widths import PrunePlan
 from compress.recipe import Recipe
 from compress.train.examples import Examples
@@ -91,16 +92,26 @@ def _read_as(recipe: Recipe, size: Size) -> Recipe:
 
 
 def check_fits(given: Given, settings: StudentSettings, budget: Budget) -> int:
-    """Bytes of the largest file that it will be. Raises BudgetError where those are more than granted."""
-    assert budget.size_bytes is not None
+    """Bytes of the largest file that it will be. Raises BudgetError where those, or its work, or the time that it takes
+    here, are more than granted."""
+    net, how = given.model.folded, settings.planning
+    if budget.macs is not None and (work := macs_of(net)) > budget.macs:
+        raise BudgetError(f"the student multiplies {work:,} times, of {budget.macs:,}; {_NARROWER}")
     with TemporaryDirectory(prefix="compress-") as folder:
-        size = max(path.stat().st_size for path in untrained(given.model.folded, settings.planning, Path(folder)))
-    if size > budget.size_bytes:
-        raise BudgetError(
-            f"the student has {size:,} bytes as int8, of {budget.size_bytes:,}; a given student is not cut: make it "
-            "narrower, or give it as the model and the heavy one as --teacher, and it is"
-        )
+        size = max(path.stat().st_size for path in untrained(net, how, Path(folder)))
+        if budget.size_bytes is not None and size > budget.size_bytes:
+            raise BudgetError(f"the student has {size:,} bytes as int8, of {budget.size_bytes:,}; {_NARROWER}")
+        if budget.latency_ms is not None:
+            timed = untrained(net, how.timed(), Path(folder))[0]
+            took = CHECK_TIMER({"student": timed})["student"]
+            if took > budget.latency_ms:
+                raise BudgetError(f"the student takes {took:.1f} ms here, of {budget.latency_ms:g}; {_NARROWER}")
     return size
+
+
+_NARROWER = (
+    "a given student is not cut: make it narrower, or have it cut: give it as the model, and the heavy one as --teacher"
+)
 
 
 def begun_with(given: Given, settings: StudentSettings, budget: Budget, examples: Examples, teacher: Teacher) -> Begun:

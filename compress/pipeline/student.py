@@ -274,7 +274,9 @@ def _next_plan(
         damage = _damage(heavy.network, find_groups(heavy.network), settings, examples)
     else:
         damage = _damage(net, channels, settings, examples)
-    share = min(1.0, settings.plan.macs_share**done * _macs(whole, heavy.channels) / _macs(net, channels))
+    heavy_macs = _macs(whole, heavy.channels)
+    most = settings.plan.macs_share if budget.macs is None else min(settings.plan.macs_share, budget.macs / heavy_macs)
+    share = min(1.0, most**done * heavy_macs / _macs(net, channels))
     if done == 1:
         return plan_cut(net, channels, damage, how, budget, share)
     whole_bytes = predicted_bytes(whole, heavy.channels, heavy.channels.widths())
@@ -328,7 +330,7 @@ def _damage(net: Network, channels: Channels, settings: StudentSettings, example
 
 def _macs(net: Network, channels: Channels) -> float:
     work = Workload(net, channels).total(channels.widths())
-    return float(work[:MACS].sum())
+    return 1e6 * float(work[:MACS].sum())
 
 
 def _restored_plan(state: dict[str, Any]) -> PrunePlan:

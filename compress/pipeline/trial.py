@@ -82,7 +82,7 @@ def _candidate(
         check_fits(given, settings, budget)
     else:
         assert budget.size_bytes is not None
-        check_budget(own.folded, own.channels, budget.size_bytes)
+        check_budget(own.folded, own.channels, budget.size_bytes, budget.macs)
     name = f"{kind or 'narrower copy'}, {size[0]}x{size[1]}"
     return Candidate(name, size, given, fitting, settings)
 
@@ -104,7 +104,7 @@ def chosen(
         settings = replace(one.settings, distil=replace(one.settings.distil, schedule=schedule))
         network = tried(start, settings, prepared.examples, own)
         scores.append(held_out_ious(network, prepared.examples))
-        begun.append(replace(start, network=network))
+        begun.append(replace(start, network=network.rewritten(network.weights())))
         found = Trial(one.name, float(np.mean(scores[-1])), start.plan.predicted_bytes, macs_of(network))
         log.info("trial: %s: IoU %.4f, %.3g billion multiply-accumulates", found.name, found.iou, found.macs / 1e9)
         trials.append(found)
