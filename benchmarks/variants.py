@@ -78,7 +78,7 @@ def ground(model: Path, recipe: Recipe, out: Path) -> Ground:
     teachers = load_teachers(recipe.teacher, traced_member(heavy, model, RGB))
     live = recipe.train.live_teacher
     weights = recipe.train.class_weights
-    prepared = prepare(teachers, dataset, size, size, cache_folder(), recipe.teacher.tta, live, recipe.seed, weights)
+    prepared = prepare(teachers, dataset, size, cache_folder(), recipe.teacher.tta, live, recipe.seed, weights)
     return Ground(recipe, Budget.parse(recipe.budget), model, heavy, dataset, prepared, out)
 
 

@@ -3,6 +3,7 @@
     4MB, 4MiB, size<=4MB            bytes of every exported file
     20ms, latency<=20ms             median latency of the TFLite file (of every file, where there is none)
     latency<=0.12x teacher.onnx     the same, as a share of another file's, measured in turns with it
+    macs<=1.5G                      multiply-accumulates of one inference, of every exported file; in K, M or G
     iou>=0.86                       mean IoU of every exported file
     iou_drop<=0.01 [teacher.onnx]   how much lower that is than another file's, paired by image
     miou>=0.6, miou_drop<=0.01      the same of mIoU: the mean over classes of IoU over all images together
@@ -27,23 +28,28 @@ _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2*
 _NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,15})?)"
 _SIZE = re.compile(rf"\s*{_NUMBER}\s*([A-Za-z]+)\s*")
 _MILLISECONDS = re.compile(rf"\s*{_NUMBER}\s*ms\s*", re.IGNORECASE)
+_THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_COUNT = re.compile(rf"\s*{_NUMBER}\s*([kmg]?)\s*", re.IGNORECASE)
 _RATIO = re.compile(rf"\s*{_NUMBER}\s*x\s+(\S.*?)\s*", re.IGNORECASE)
 _LIMIT = re.compile(r"\s*([a-z_]+)\s*(<=|>=)(.*)", re.IGNORECASE)
 _STRICT = re.compile(r"\s*([a-z_]+)\s*(<|>|=|==|=<|=>|≤|≥)\s*([^<>=\s].*)", re.IGNORECASE)
 _DROP = re.compile(rf"\s*{_NUMBER}(?:\s+(\S.*?))?\s*")
 _IOU = re.compile(rf"\s*{_NUMBER}\s*")
 
-Metric = Literal["size", "latency", "iou", "iou_drop", "miou", "miou_drop"]
+Metric = Literal["size", "latency", "macs", "iou", "iou_drop", "miou", "miou_drop"]
 AT_LEAST: Final = ("iou", "miou")
 """Metrics that more is better of."""
 DROPS: Final = ("iou_drop", "miou_drop")
 ACCURACY: Final = (*AT_LEAST, *DROPS)
 """Metrics that images tell."""
+COUNTED: Final = ("size", "macs")
+"""Metrics in whole numbers, which the file alone tells."""
 Subject = tuple[str, Metric, str | None]
 """What is limited: the format of a file, the metric, and the file that it is taken against, if any."""
 EXAMPLES = {
     "size": "size<=4MB",
     "latency": "latency<=20ms or latency<=0.12x teacher.onnx",
+    "macs": "macs<=1.5G",
     "iou": "iou>=0.86",
     "iou_drop": "iou_drop<=0.01",
     "miou": "miou>=0.6",
@@ -65,18 +71,19 @@ class _Limited:
     def unit(self) -> str:
         if self.metric == "latency":
             return "x" if self.reference else "ms"
-        return "bytes" if self.metric == "size" else ""
+        return {"size": "bytes", "macs": "macs"}.get(self.metric, "")
 
     @property
     def kind(self) -> str:
         """What is limited, in words that tell it from every other limit of a budget."""
-        words = self.metric.replace("_", " ").replace("iou", "IoU")
+        words = self.metric.replace("_", " ").replace("iou", "IoU").replace("macs", "MACs")
         return f"{words} against {self.reference}" if self.reference else words
 
 
 @dataclass(frozen=True)
 class Limit(_Limited):
-    """One limit. `value` is in bytes, milliseconds, shares of `reference`'s latency, or IoU from 0 to 1.
+    """One limit. `value` is in bytes, milliseconds, shares of `reference`'s latency, multiply-accumulates, or IoU from
+    0 to 1.
 
     `reference` is the file that a latency's share, or an IoU drop, is taken against, as it was written.
     """
@@ -115,6 +122,8 @@ def parse_limit(text: str) -> Limit:
                 return Limit("latency", float(found[1]), text)
             if (found := _RATIO.fullmatch(rest)) and float(found[1]) > 0:
                 return Limit("latency", float(found[1]), text, found[2])
+        if name == "macs" and sign == "<=" and (found := _COUNT.fullmatch(rest)) and (count := _count(found)) >= 1:
+            return Limit("macs", count, text)
         if name in AT_LEAST and sign == ">=" and (found := _IOU.fullmatch(rest)) and 0 < float(found[1]) <= 1:
             return Limit(cast(Metric, name), float(found[1]), text)
         if name in DROPS and sign == "<=" and (found := _DROP.fullmatch(rest)) and float(found[1]) < 1:
@@ -132,6 +141,10 @@ def parse_limit(text: str) -> Limit:
         return Limit("size", parse_size(text), text)
     except BudgetError as error:
         raise BudgetError(f"{error}; or a latency such as 20ms, or a limit such as iou>=0.86") from None
+
+
+def _count(found: re.Match[str]) -> int:
+    return round(float(found[1]) * _THOUSANDS[found[2].lower()])
 
 
 @dataclass(frozen=True)
@@ -168,13 +181,18 @@ class Budget:
         """The longest that the TFLite file may take, by its median."""
         return next((one.value for one in self.limits if one.metric == "latency" and not one.reference), None)
 
+    @property
+    def macs(self) -> int | None:
+        """The most multiply-accumulates that an exported file may have."""
+        return next((int(limit.value) for limit in self.limits if limit.metric == "macs"), None)
+
 
 @dataclass(frozen=True)
 class Check(_Limited):
     """One limit of one file, and what was measured: `measured` within `low` to `high` with 95 % confidence, both None
-    where the figure is exact, in bytes, milliseconds, shares of `reference`'s latency, or IoU from 0 to 1, as `limit`.
-    A missing measurement never passes, and neither does one whose interval holds the limit, unless the verdict is
-    lenient."""
+    where the figure is exact, in bytes, milliseconds, shares of `reference`'s latency, multiply-accumulates, or IoU
+    from 0 to 1, as `limit`. A missing measurement never passes, and neither does one whose interval holds the limit,
+    unless the verdict is lenient."""
 
     format: str  # of the file: "onnx", "tflite", "ort"
     metric: Metric
@@ -236,7 +254,7 @@ def check(format: str, limit: Limit, measured: Interval | None, *, lenient: bool
 
     Lenient, a limit inside the interval passes.
     """
-    value: float = int(limit.value) if limit.metric == "size" else limit.value
+    value: float = int(limit.value) if limit.metric in COUNTED else limit.value
     missing = Check(format, limit.metric, None, value, False, reference=limit.reference)
     if measured is None:
         return missing
@@ -259,8 +277,9 @@ def check(format: str, limit: Limit, measured: Interval | None, *, lenient: bool
 
 def measured_in_run(limit: Limit, found: Measurement) -> Interval | None:
     """What a run measured, in the limit's unit; None: nothing, or against another file than its heavy model."""
-    if limit.metric == "size":
-        return None if found.size_bytes is None else _exactly(found.size_bytes)
+    if limit.metric in COUNTED:
+        figure = found.size_bytes if limit.metric == "size" else found.macs
+        return None if figure is None else exactly(figure)
     if limit.metric in AT_LEAST:
         return found.iou if limit.metric == "iou" else found.miou
     if limit.reference and PurePath(limit.reference).name != TEACHER:
@@ -270,8 +289,9 @@ def measured_in_run(limit: Limit, found: Measurement) -> Interval | None:
     if limit.reference:
         faster = found.speedup
         return None if faster is None else Interval(1 / faster.mean, 1 / faster.high, 1 / faster.low)
-    return None if found.latency is None else _exactly(found.latency.p50_ms)
+    return None if found.latency is None else exactly(found.latency.p50_ms)
 
 
-def _exactly(figure: float) -> Interval:
+def exactly(figure: float) -> Interval:
+    """A figure that is counted, not estimated."""
     return Interval(figure, figure, figure)

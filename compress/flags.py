@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LIMITS = "4MB, 20ms, iou>=0.86, ... of each exported file (repeatable)"
+LIMITS = "4MB, 20ms, macs<=1.5G, iou>=0.86, ... of each exported file (repeatable)"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,10 @@ RUN_FLAGS = (
         True,
     ),
     Flag(
-        "--student", "network to train in place of a narrower MODEL: file.py:Name, or light", "student.network", "CODE"
+        "--student",
+        "network to train in place of a narrower MODEL: file.py:Name, light, or auto",
+        "student.network",
+        "CODE",
     ),
     Flag("--student-weights", "what the student starts with, all of it or a part", "student.weights", "FILE", Path),
     Flag("--tta", "of flip, scale: views that each teacher averages (default: none)", "teacher.tta", "LIST", listed),

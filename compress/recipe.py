@@ -175,12 +175,13 @@ class TeacherSection(Section):
 class StudentSection(Section):
     """What is trained and exported in place of a narrower copy of the model: the torch module that "file.py:Name"
     beside the recipe makes, or "light", one of ours; the model is its teacher then, and nothing is cut. It starts from
-    `weights`, of which a part will do, layers without any from random ones. It reads images of `input_size`, which is
-    the model's where it is not given; so does a narrower copy."""
+    `weights`, of which a part will do, layers without any from random ones. "auto": the better of "light" and of a
+    narrower copy, after `trial_minutes` of each, or the share of the recipe's steps that is as long; the trials of
+    several of [plan] input_sizes last as long."""
 
-    network: Code | Literal["light"] | None = None
+    network: Literal["light", "auto"] | Code | None = None
     weights: Place | None = None
-    input_size: Size | None = None
+    trial_minutes: Minutes = 3.0
     folder: Place | None = None
 
     @model_validator(mode="after")
@@ -203,7 +204,9 @@ class TuneSection(Section):
 class PlanSection(Section):
     """`method`: "damage" weighs what each channel is worth; "uniform", "magnitude" and "random" are there to compare
     with. `macs_share`: multiply-accumulates of the student, as a share of the heavy model's. `cuts`: how many steps
-    lead to the budget, each repaired; `between`: share of the distillation that is spent between two of them."""
+    lead to the budget, each repaired; `between`: share of the distillation that is spent between two of them.
+    `input_sizes`: of the images that a student may read, at most as large as the model's, which it reads where none is
+    given; of several a trial decides."""
 
     method: Literal["damage", "uniform", "magnitude", "random"] = "damage"
     images: Images = Field(32, ge=1)
@@ -211,6 +214,7 @@ class PlanSection(Section):
     macs_share: Real = Field(0.115, ge=1e-4, le=1)
     cuts: Whole = Field(1, ge=1, le=20)
     between: Real = Field(0.1, ge=0, lt=1)
+    input_sizes: list[Size] = Field([], max_length=8)
 
     @model_validator(mode="after")
     def _leaves_some(self) -> "PlanSection":
@@ -349,6 +353,11 @@ class Recipe(Section):
     def _sizes(self) -> "Recipe":
         """Those that are not given are no larger than the image."""
         whole = self.model.input_size
+        for size in self.plan.input_sizes:
+            if size[0] > whole[0] or size[1] > whole[1]:
+                raise ValueError(
+                    f"[plan] input_sizes: {size[0]}x{size[1]} is larger than [model] input_size, {whole[0]}x{whole[1]}"
+                )
         smaller: dict[str, Section] = {}
         for name in ("plan", "repair", "train"):
             section = getattr(self, name)

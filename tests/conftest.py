@@ -144,4 +144,5 @@ def brightness(tmp_path):
         path,
         IOSpec("image", (1, 3, 8, 8), "float32", "NCHW", **colours),
         IOSpec("probabilities", (1, 2, 8, 8), "float32", "NCHW", activation="softmax"),
+        macs=8 * 8 * 2 * 3,
     )

@@ -30,6 +30,11 @@ def test_what_is_no_size_is_named(text):
         ("latency<=20ms", "latency", 20, None, "ms"),
         ("latency<=0.12x teacher.onnx", "latency", 0.12, "teacher.onnx", "x"),
         ("latency <= 2x ../main/my model.tflite", "latency", 2, "../main/my model.tflite", "x"),
+        ("macs<=1.5G", "macs", 1_500_000_000, None, "macs"),
+        ("MACs <= 2.3 g", "macs", 2_300_000_000, None, "macs"),
+        ("macs<=800M", "macs", 800_000_000, None, "macs"),
+        ("macs<=12.5k", "macs", 12_500, None, "macs"),
+        ("macs<=384", "macs", 384, None, "macs"),
         ("iou>=0.86", "iou", 0.86, None, ""),
         ("IoU >= 1", "iou", 1, None, ""),
         ("iou_drop<=0.01", "iou_drop", 0.01, None, ""),
@@ -56,6 +61,15 @@ def test_limits(text, metric, value, reference, unit):
         ("latency>=20ms", "latency<=20ms"),
         ("latency<=0.12x", "0.12x teacher.onnx"),
         ("latency<=0x teacher.onnx", "0.12x teacher.onnx"),
+        ("macs>=1G", "macs<=1.5G"),
+        ("macs<=0", "macs<=1.5G"),
+        ("macs<=0.4", "macs<=1.5G"),
+        ("macs<=1.5GB", "macs<=1.5G"),
+        ("macs<=1T", "macs<=1.5G"),
+        ("macs<=-1M", "macs<=1.5G"),
+        ("macs<=1e9", "macs<=1.5G"),
+        ("macs<=0.1x teacher.onnx", "macs<=1.5G"),
+        ("macs<1G", "macs<=1G"),
         ("iou<=0.86", "iou>=0.86"),
         ("iou>=86", "iou>=0.86"),
         ("iou>=86%", "iou>=0.86"),
@@ -65,7 +79,7 @@ def test_limits(text, metric, value, reference, unit):
         ("iou_drop<=1", "iou_drop<=0.01"),
         ("miou<=0.6", "miou>=0.6"),
         ("miou_drop>=0.6", "miou_drop<=0.01"),
-        ("memory<=20MB", "size, latency, iou, iou_drop"),
+        ("memory<=20MB", "size, latency, macs, iou, iou_drop"),
     ],
 )
 def test_what_makes_no_sense_is_named_with_what_to_write(text, advice):
@@ -79,14 +93,17 @@ def test_what_makes_no_sense_is_named_with_what_to_write(text, advice):
 def test_of_each_kind_the_tightest_counts():
     budget = Budget.parse(
         ["4MB", "30ms", "1MiB", "iou>=0.8", "3MB", "latency<=20ms", "iou>=0.85", "latency<=0.5x a.onnx"]
+        + ["macs<=2G", "macs<=900M", "macs<=1G"]
     )
     assert budget.size_bytes == 1_048_576
     assert budget.latency_ms == 20
-    assert [limit.value for limit in budget.limits] == [1_048_576, 20, 0.85, 0.5]
+    assert budget.macs == 900_000_000
+    assert [limit.value for limit in budget.limits] == [1_048_576, 20, 0.85, 0.5, 900_000_000]
 
 
 def test_no_limit_leaves_nothing_to_plan_by():
     assert (Budget.parse(["iou>=0.8"]).size_bytes, Budget.parse(["latency<=1x a.onnx"]).latency_ms) == (None, None)
+    assert Budget.parse(["4MB"]).macs is None
 
 
 def test_a_reference_that_there_will_not_be_is_refused_at_once():
@@ -107,7 +124,20 @@ def test_verdict_is_at_the_limit_within_and_one_byte_more_over():
     assert not verdict.passed
 
 
-@pytest.mark.parametrize("text", ["100B", "20ms", "latency<=0.1x teacher.onnx", "iou>=0.8", "iou_drop<=0.01"])
+def test_multiply_accumulates_are_limited_in_every_file():
+    found = {"tflite": Measurement(macs=1_000_000), "onnx": Measurement(macs=1_000_001), "ort": Measurement()}
+    checks = judge(found, Budget.parse(["macs<=1M"])).checks
+    assert [(one.name, one.measured, one.passed) for one in checks] == [
+        ("tflite MACs", 1_000_000, True),
+        ("onnx MACs", 1_000_001, False),
+        ("ort MACs", None, False),
+    ]
+    assert fields_of_name(checks[0].name) == {"format": "tflite", "metric": "macs", "reference": None}
+
+
+@pytest.mark.parametrize(
+    "text", ["100B", "20ms", "latency<=0.1x teacher.onnx", "macs<=1G", "iou>=0.8", "iou_drop<=0.01"]
+)
 def test_a_missing_measurement_never_passes(text):
     (one,) = judge({"tflite": Measurement()}, Budget.parse([text])).checks
     assert (one.measured, one.passed, one.undecided) == (None, False, False)

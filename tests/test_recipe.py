@@ -54,6 +54,8 @@ def test_every_flag_of_the_command_reaches_the_setting_that_it_names(path):
         "seed": 7,
         "teacher": [Path("t.pt")],
         "tta": ["flip"],
+        "student": "net.py:Net",
+        "student_weights": Path("w.pt"),
         "plan": "uniform",
         "controls": True,
         "quantize": "ptq",

@@ -56,7 +56,7 @@ class IOSpec:
 
 @dataclass(frozen=True)
 class Artifact:
-    """An exported file."""
+    """An exported file. `macs`: multiply-accumulates of one inference; None: they cannot be counted."""
 
     path: Path
     format: str
@@ -64,6 +64,7 @@ class Artifact:
     size_bytes: int
     input: IOSpec
     output: IOSpec
+    macs: int | None = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import numpy as np
 from compress.measure.values import Change, Cold, Interval, Measurement
 from compress.report.record import plain
 from compress.report.summary import confused, interval, megabytes
+from compress.report.words import short_count
 from compress.runtime.kernels import Kernels
 
 OUTSIDE = 8  # operators that are named
@@ -69,6 +70,9 @@ def _rows(record: BenchRecord) -> dict[str, Callable[[Bench], str]]:
     classes = dict.fromkeys(name for each in record.files.values() for name in each.class_iou)
     return {
         "size": lambda each: f"{each.measurement.size_bytes:,} bytes",
+        "multiply-accumulates": lambda each: (
+            "" if each.measurement.macs is None else short_count(each.measurement.macs)
+        ),
         "deflated, as in an APK": lambda each: f"{each.deflated_bytes:,} bytes",
         "runtime": lambda each: each.runtime,
         f"latency p50, {record.threads} threads": lambda each: _ms(each, "p50_ms"),

@@ -112,14 +112,12 @@ def _of(kind: type[Kind], table: Mapping[str, Any], key: str, where: str = "") -
 def _measurement(document: Any, where: str) -> Measurement:
     if not isinstance(document, dict):
         raise _NoReportError(f"{where}: a table is expected")
-    size_bytes = _number(document, "size_bytes", where)
-    if size_bytes is not None and size_bytes != int(size_bytes):
-        raise _NoReportError(f"{where}.size_bytes: {size_bytes} is no number of bytes")
     images = document.get("per_image_iou", [])
     if not isinstance(images, list):
         raise _NoReportError(f"{where}.per_image_iou: a list is expected")
     measured = Measurement(
-        size_bytes=None if size_bytes is None else int(size_bytes),
+        size_bytes=_whole(document, "size_bytes", where),
+        macs=_whole(document, "macs", where),
         latency=_latency(document, where),
         iou=_interval(document, "iou", where),
         per_image_iou=tuple(_needed({str(i): iou for i, iou in enumerate(images)}, f"{where}.per_image_iou")),
@@ -163,6 +161,13 @@ def _interval(document: dict[str, Any], key: str, where: str) -> Interval | None
 def _needed(table: Mapping[str, Any], where: str) -> list[float]:
     numbers = [_number(table, key, where) for key in table]
     return [math.nan if number is None else number for number in numbers]
+
+
+def _whole(table: Mapping[str, Any], key: str, where: str) -> int | None:
+    value = _number(table, key, where)
+    if value is None or value == int(value):
+        return None if value is None else int(value)
+    raise _NoReportError(f"{where}.{key}: a whole number is expected, not {value}")
 
 
 def _number(table: Mapping[str, Any], key: str, where: str) -> float | None:

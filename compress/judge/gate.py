@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.budget import ACCURACY, AT_LEAST, Budget, Limit, Subject, Verdict, check, measured_in_run
+from compress.budget import ACCURACY, AT_LEAST, Budget, Limit, Subject, Verdict, check, exactly, measured_in_run
 from compress.errors import BudgetError, MeasureError, RecipeError
 from compress.judge.figures import Figures, Report, read_figures, report_beside
 from compress.judge.gate_text import GateResult
@@ -102,10 +102,14 @@ def gate(
     wanted = {(file.format, limit): file for limit in budget.limits for file in files if _concerns(limit, file, files)}
     for (name, limit), file in wanted.items():
         if limit.metric == "size":
-            found[name, limit] = Interval(file.size_bytes, file.size_bytes, file.size_bytes)
+            found[name, limit] = exactly(file.size_bytes)
             notes += [
                 f"{name} size: with {each.name}, which holds weights of {file.path.name}" for each in file.outside
             ]
+        if limit.metric == "macs":
+            count, said = _macs(file)
+            found |= {(name, limit): exactly(count)} if count is not None else {}
+            notes += said
     named = sorted({limit.reference for _, limit in wanted if limit.reference})
     references = {name: _reference(places[name]) for name in named}
     accuracy = {key: file for key, file in wanted.items() if key[1].metric in ACCURACY}
@@ -119,12 +123,23 @@ def gate(
         measured, said = _latencies(speed, references, seconds, lenient, take_turns, clock)
         found |= measured
         notes += said
-    checks = tuple(check(format, limit, found[format, limit], lenient=lenient) for format, limit in wanted)
+    checks = tuple(check(format, limit, found.get((format, limit)), lenient=lenient) for format, limit in wanted)
     return GateResult(str(target), Verdict(checks), tuple(dict.fromkeys(notes)), before, clock() - start)
 
 
 def _concerns(limit: Limit, file: ShippedFile, files: list[ShippedFile]) -> bool:
     return limit.concerns(file.format, [other.format for other in files])
+
+
+def _macs(file: ShippedFile) -> tuple[int | None, list[str]]:
+    """Multiply-accumulates of a file, and why they are not known."""
+    from compress.runtime.local import Child
+
+    with Child(file.path, threads=1) as child:
+        try:
+            return child.macs(), []
+        except MeasureError as error:
+            return None, [str(error)]
 
 
 def _reference(path: Path) -> ShippedFile:

@@ -44,7 +44,7 @@ class Segmenter:
         if size == self.network.traced_size:
             return self
         if not self.network.takes(size):
-            raise ModelError(f"student.input_size: the model does not fit together at {size[0]}x{size[1]}")
+            raise ModelError(f"plan.input_sizes: the model does not fit together at {size[0]}x{size[1]}")
         return Segmenter(self.network.resized(size), self.classes, self.multilabel)
 
     @cached_property

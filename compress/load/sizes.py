@@ -14,11 +14,13 @@ FARTHEST = 64
 
 
 def with_fitting_sizes(recipe: Recipe, net: Network) -> Recipe:
-    """The recipe with the sizes nearest to its own that the network takes. Raises ModelError where there is none."""
+    """The recipe with the sizes nearest to its own that the network takes, none larger than those that it reads. Raises
+    ModelError where there is none."""
     changed = {}
     for name in SECTIONS:
         section = getattr(recipe, name)
-        size = nearest_size(net, section.size)
+        height, width = (min(side, most) for side, most in zip(section.size, net.traced_size))
+        size = nearest_size(net, (height, width))
         if size != section.size:
             log.warning("[%s] size: the network cannot take %s; %s is used", name, _text(section.size), _text(size))
             changed[name] = section.model_copy(update={"size": size})

@@ -114,7 +114,8 @@ def measure(
     known: "Mapping[str, Known] | None" = None,
     told: Mapping[str, Evaluation] | None = None,
 ) -> dict[str, Measured]:
-    """Bytes and latency of each file, and what `images` tell of it: of `told` first, then in the order of `files`.
+    """Bytes, work and latency of each file, and what `images` tell of it: of `told` first, then in the order of
+    `files`.
 
     Speed-ups and drops are against the one that `against` names, taken in the same turns and on the same images.
     `known`: where the answers of some of the files are kept; their latency never is. `told`: by name, what is no file
@@ -139,6 +140,7 @@ def measure(
         measurement = replace(
             measurement,
             size_bytes=artifact.size_bytes,
+            macs=artifact.macs,
             latency=latency[name],
             speedup=speedup(latency[base], latency[name]) if base in latency else None,
         )

@@ -80,6 +80,7 @@ class Measurement:
     miou: Interval | None = None  # mean over the classes of their IoU over the pixels of all images together
     miou_drop: Interval | None = None  # as iou_drop
     by_class: tuple[ClassFigures, ...] = ()  # of more than two classes
+    macs: int | None = None  # multiply-accumulates of one inference
 
 
 _ROUNDING = 1e-6
@@ -99,6 +100,8 @@ def impossible(found: Measurement) -> str | None:
 def _impossible(found: Measurement) -> Iterator[str]:
     if found.size_bytes is not None and found.size_bytes <= 0:
         yield f"size_bytes: {found.size_bytes} is no size of a model"
+    if found.macs is not None and found.macs < 0:
+        yield f"macs: {found.macs} is less than nothing"
     for field in fields(found):
         value = getattr(found, field.name)
         if isinstance(value, Interval):

@@ -12,11 +12,15 @@ from compress.errors import one_line
 from compress.files import check_writable
 from compress.graph.channels import Channels, find_groups
 from compress.graph.network import Network
+from compress.load.model import Segmenter
 from compress.machine import prepare_process
 from compress.pipeline.forecast import Forecast
+from compress.pipeline.given import check_fits
 from compress.pipeline.plan import planned
 from compress.pipeline.run import Loaded, budget_of, loaded
-from compress.prune.cost import MACS, Workload, predicted_bytes
+from compress.pipeline.student import StudentSettings
+from compress.pipeline.trial import Candidate, copied
+from compress.prune.cost import MACS, Workload, macs_of, predicted_bytes
 from compress.prune.importance import GroupDamage, measure_damage
 from compress.prune.widths import held_bytes
 from compress.recipe import Recipe
@@ -30,39 +34,44 @@ def dry_run(recipe: Recipe, model: Path, out: Path, trust_pickle: bool = False) 
     budget = budget_of(recipe)
     check_writable(out)
     given = loaded(recipe, budget, model, trust_pickle)
-    net, channels, widths = _student(given, budget)
+    students = [line for one in given.candidates for line in _student(given, one, budget)]
     return "\n".join(
         [
             f"{model.name}, within {' '.join(limit.text for limit in budget.limits)}, to {out}: nothing was written",
             "",
             *_stages(given.foretold()),
             "",
-            *_planned(net, channels, widths),
+            *students,
             *(["latency is planned for in the run, which times files"] if budget.latency_ms else []),
-            "",
-            *_held(net, channels),
         ]
     )
 
 
-def _student(given: Loaded, budget: Budget) -> tuple[Network, Channels, dict[str, int]]:
-    """A given student whole, or else the model and the widths that it is cut to."""
-    if given.given:
-        model = given.given.model
-        return model.folded, model.channels, model.channels.widths()
+def _student(loaded: Loaded, one: Candidate, budget: Budget) -> Iterator[str]:
+    """The plan of a narrower copy and what of it stays whole; of another network what it is."""
+    yield f"{one.name}:"
+    if one.given:
+        size, work = check_fits(one.given, one.settings, budget), macs_of(one.given.model.folded)
+        yield f"{size:,} bytes; {work / 1e6:,.1f} M multiply-accumulates; {one.given.describe()}"
+        yield ""
+        return
     assert budget.size_bytes is not None
-    net, channels, planning = given.heavy.folded, given.heavy.channels, given.settings.planning
-    plan = planned(net, channels, _damage(given), planning, budget.size_bytes, given.settings.plan.macs_share)
-    return net, channels, {name: len(kept) for name, kept in plan.kept.items()}
+    copy, settings = copied(loaded.source, one.size), one.settings
+    net, channels, damage = copy.folded, copy.channels, _damage(loaded, copy, settings)
+    share = settings.plan.macs_share
+    plan = planned(net, channels, damage, settings.planning, budget.size_bytes, share, most_macs=budget.macs)
+    yield from _planned(net, channels, {name: len(kept) for name, kept in plan.kept.items()})
+    yield ""
+    yield from _held(net, channels)
 
 
-def _damage(given: Loaded) -> dict[str, GroupDamage]:
+def _damage(given: Loaded, copy: Segmenter, settings: StudentSettings) -> dict[str, GroupDamage]:
     """Of images that the run may learn from, at the size that it plans at."""
-    plan, net = given.settings.plan, given.heavy.network
+    plan, net = settings.plan, copy.network
     if plan.method != "damage":
         return {}
     paths = [sample.image for sample in (*given.dataset.train, *given.dataset.unlabelled)]
-    picked = random.Random(given.settings.seed + 1).sample(paths, min(plan.images, len(paths)))
+    picked = random.Random(settings.seed + 1).sample(paths, min(plan.images, len(paths)))
     images = (read_image(path, net.traced_size, given.dataset.reading) for path in picked)
     whole = (torch.from_numpy(image[None].copy()) for image in images)
     shrunk = [net.real(shrink(pixels, plan.size)) for pixels in whole]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from compress.data.folders import Dataset
+from compress.data.images import Size
 from compress.data.maps import MapFolder
 from compress.graph.network import Network
 from compress.measure.stability import IMAGES
@@ -119,15 +120,15 @@ def forecast(
     dataset: Dataset,
     teachers: Sequence[Speed],
     references: Sequence[Speed],
-    given: bool = False,
+    given: Size | None = None,
+    trials: int = 1,
 ) -> Forecast:
     """Of a run of `recipe` with these teachers, whose files are measured beside these references. `speed`: of the heavy
-    model that is cut, or of the student where one is `given`."""
+    model that is cut, or of the student where one is `given`, for images of that size; `trials`: of how many students
+    one is chosen."""
     share = 1.0 if given else recipe.plan.macs_share**0.5  # small layers take more than their part
     images, val = len(dataset.train) + len(dataset.unlabelled), len(dataset.val)
-    heavy, own = speed.training, recipe.model.input_size
-    if given:
-        own = recipe.student.input_size or own
+    heavy, own = speed.training, given or recipe.model.input_size
     asked = sum(each.training for each in teachers)
 
     def at(size: tuple[int, int]) -> float:
@@ -146,6 +147,8 @@ def forecast(
     if train("tune").schedule:
         tuned = 0.0 if live else images * heavy
         seconds |= {"tune": training(train("tune"), 1.0, live), "tuned teacher": tuned}
+    if trials > 1:
+        seconds["trial"] = 60 * trials * recipe.student.trial_minutes
     for cut in range(1, 1 if given else recipe.plan.cuts + 1):
         tag = "" if cut == recipe.plan.cuts else f"-{cut}"
         seconds[f"plan{tag}"] = recipe.plan.images * DAMAGE * at(recipe.plan.size)
@@ -169,6 +172,6 @@ def forecast(
     seconds["measure"] = looks * (beside + speed.processor * share * len(recipe.formats)) + files * (
         TURNS * recipe.measure.seconds + val * JUDGED + 1
     )
-    trained = [name for name in seconds if name.startswith(("tune", "between", "distil", "qat"))]
+    trained = [name for name in seconds if name.startswith(("tune", "trial", "between", "distil", "qat"))]
     timed = frozenset(trained) - {"tuned teacher"} if recipe.train.steps is None else frozenset()
     return Forecast({name: took / 60 for name, took in seconds.items()}, timed)

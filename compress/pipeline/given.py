@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from compress.budget import Budget
+from compress.data.images import Size
 from compress.errors import BudgetError, ModelError
 from compress.graph.network import Network, Node
 from compress.load.architecture import made
 from compress.load.model import Segmenter, read_weights, traced
 from compress.load.weights import fit_part, untrained_norms
-from compress.pipeline.checkpoints import Checkpoints
-from compress.pipeline.plan import untrained
+from compress.pipeline.plan import CHECK_TIMER, untrained
 from compress.pipeline.prepare import random_pixels
-from compress.pipeline.student import Student, StudentSettings, train_student
+from compress.pipeline.student import Begun, StudentSettings
+from compress.prune.cost import macs_of
 from compress.prune.widths import PrunePlan
 from compress.recipe import Recipe
 from compress.train.examples import Examples
@@ -38,10 +39,13 @@ class Given:
     model: Segmenter
     new: frozenset[str]
 
+    def describe(self) -> str:
+        return f"{len(self.new)} of {len(self.model.folded.weighted())} layers begin from random weights"
 
-def given_student(recipe: Recipe, multilabel: bool, trust_pickle: bool = False) -> Given | None:
-    """The recipe's student, for images of its size, which tells as many classes as the model, and several at once where
-    that does; None where it names none. Raises ModelError where it cannot be made, or has other outputs."""
+
+def given_student(recipe: Recipe, size: Size, trust_pickle: bool = False, *, multilabel: bool = False) -> Given | None:
+    """The recipe's student, for images of that size, which tells as many classes as the model, and several at once
+    where that does; None where it names none. Raises ModelError where it cannot be made, or has other outputs."""
     if recipe.student.network is None:
         return None
     torch.manual_seed(recipe.seed)
@@ -52,14 +56,15 @@ def given_student(recipe: Recipe, multilabel: bool, trust_pickle: bool = False) 
         path = recipe.student.weights
         covered = fit_part(read_weights(path, trust_pickle), module, path)
     try:
-        net, _ = traced(module, _read_as(recipe, multilabel))
+        net, _ = traced(module, _read_as(recipe, size, multilabel))
     except ModelError as error:
         raise ModelError(f"student {recipe.student.network}: {error}") from None
     model = Segmenter(net, tuple(recipe.model.classes), multilabel)
     layers = [node.name for node in model.folded.weighted()]
     new = frozenset(name for name in layers if f"{name}.weight" not in covered and not (brought and not covered))
-    log.info("student: %d of %d layers begin from random weights", len(new), len(layers))
-    return Given(model, new)
+    given = Given(model, new)
+    log.info("student: %s", given.describe())
+    return given
 
 
 def _module(recipe: Recipe) -> nn.Module:
@@ -78,9 +83,8 @@ def _begins_anew(module: nn.Module) -> bool:
     return len(untrained_norms(module)) == len(norms)
 
 
-def _read_as(recipe: Recipe, multilabel: bool) -> Recipe:
+def _read_as(recipe: Recipe, size: Size, multilabel: bool) -> Recipe:
     """The recipe as one of the student: its size, and what our own reads pixels as."""
-    size = recipe.student.input_size or recipe.model.input_size
     model = recipe.model.model_copy(update={"input_size": size, "output": None, "multilabel": multilabel})
     told = recipe.model_copy(update={"model": model})
     if recipe.student.network != "light":
@@ -90,35 +94,34 @@ def _read_as(recipe: Recipe, multilabel: bool) -> Recipe:
 
 
 def check_fits(given: Given, settings: StudentSettings, budget: Budget) -> int:
-    """Bytes of the largest file that it will be. Raises BudgetError where those are more than granted."""
-    assert budget.size_bytes is not None
+    """Bytes of the largest file that it will be. Raises BudgetError where those, or its work, or the time that it takes
+    here, are more than granted."""
+    net, how = given.model.folded, settings.planning
+    if budget.macs is not None and (work := macs_of(net)) > budget.macs:
+        raise BudgetError(f"the student multiplies {work:,} times, of {budget.macs:,}; {_NARROWER}")
     with TemporaryDirectory(prefix="compress-") as folder:
-        size = max(path.stat().st_size for path in untrained(given.model.folded, settings.planning, Path(folder)))
-    if size > budget.size_bytes:
-        raise BudgetError(
-            f"the student has {size:,} bytes as int8, of {budget.size_bytes:,}; a given student is not cut: make it "
-            "narrower, or give it as the model and the heavy one as --teacher, and it is"
-        )
+        size = max(path.stat().st_size for path in untrained(net, how, Path(folder)))
+        if budget.size_bytes is not None and size > budget.size_bytes:
+            raise BudgetError(f"the student has {size:,} bytes as int8, of {budget.size_bytes:,}; {_NARROWER}")
+        if budget.latency_ms is not None:
+            timed = untrained(net, how.timed(), Path(folder))[0]
+            took = CHECK_TIMER({"student": timed})["student"]
+            if took > budget.latency_ms:
+                raise BudgetError(f"the student takes {took:.1f} ms here, of {budget.latency_ms:g}; {_NARROWER}")
     return size
 
 
-def train_given(
-    given: Given,
-    settings: StudentSettings,
-    budget: Budget,
-    examples: Examples,
-    teacher: Teacher,
-    checkpoints: Checkpoints,
-) -> Student:
-    """The student, which learns from maps and labels: it has none of the teacher's channels. Raises BudgetError and
-    TrainError."""
-    size = check_fits(given, settings, budget)
-    channels = given.model.channels
-    plan = PrunePlan({group.name: tuple(range(group.width)) for group in channels.groups.values()}, size)
-    network, quantized = train_student(
-        begun(given, settings, examples), settings, examples, teacher, checkpoints, lambda: teacher
-    )
-    return Student(plan, network, quantized)
+_NARROWER = (
+    "a given student is not cut: make it narrower, or have it cut: give it as the model, and the heavy one as --teacher"
+)
+
+
+def begun_with(given: Given, settings: StudentSettings, budget: Budget, examples: Examples, teacher: Teacher) -> Begun:
+    """The student, which learns from maps and labels: it has none of the teacher's channels. Raises BudgetError."""
+    whole = given.model.folded
+    every = {group.name: tuple(range(group.width)) for group in given.model.channels.groups.values()}
+    plan = PrunePlan(every, check_fits(given, settings, budget))
+    return Begun(whole, plan, begun(given, settings, examples), lambda: teacher)
 
 
 def begun(given: Given, settings: StudentSettings, examples: Examples) -> Network:

@@ -16,17 +16,20 @@ PICTURES = 24
 
 @dataclass(frozen=True)
 class Photographs:
-    """Photographs to show in place of validation images, at most 24, by file name. `pixels` are what the network reads,
-    uint8 [N, H, W, channels]."""
+    """Photographs to show in place of validation images, at most 24."""
 
-    names: tuple[str, ...]
+    paths: tuple[Path, ...]
     photos: tuple[bytes, ...]  # JPEG, in their own shape
-    pixels: np.ndarray
+    reading: Reading
     warnings: tuple[str, ...] = ()
 
+    def pixels(self, size: Size) -> np.ndarray:
+        """What a network reads of them at a size, uint8 [N, H, W, channels]."""
+        return np.stack([read_image(path, size, self.reading) for path in self.paths])
 
-def open_photographs(folder: Path, size: Size, reading: Reading = RGB) -> Photographs:
-    """The first 24 images in `folder`, for a network with inputs of `size` (height, width).
+
+def open_photographs(folder: Path, reading: Reading = RGB) -> Photographs:
+    """The first 24 images in `folder`.
 
     Raises DataError for a missing or empty folder and, naming the file, for an image that cannot be read.
     """
@@ -34,8 +37,7 @@ def open_photographs(folder: Path, size: Size, reading: Reading = RGB) -> Photog
     paths = found[:PICTURES]
     whole = read_all(lambda path: read_image(path, reading=reading), paths, "reading pictures")
     photos = tuple(photo_of(as_rgb(image)) for image in whole)
-    pixels = np.stack([read_image(path, size, reading) for path in paths])
-    return Photographs(tuple(path.name for path in paths), photos, pixels, left_out)
+    return Photographs(tuple(paths), photos, reading, left_out)
 
 
 def pictures_of_photographs(
@@ -43,12 +45,12 @@ def pictures_of_photographs(
 ) -> list[Picture]:
     """Runs both files on the photographs; the IoU is that of the student's mask with the teacher's. Raises
     MeasureError."""
-    images = LabelledImages(classes, lambda size, channels: shown.pixels, None, multilabel)
+    images = LabelledImages(classes, lambda size, channels: shown.pixels(size), None, multilabel)
     teacher, ours = evaluate_each({"teacher": heavy, "student": student}, images, first="teacher").values()
     return [
-        Picture(name, photo, theirs, mask, None, iou)
-        for name, photo, theirs, mask, iou in zip(
-            shown.names, shown.photos, teacher.predictions, ours.predictions, ours.iou, strict=True
+        Picture(path.name, photo, theirs, mask, None, iou)
+        for path, photo, theirs, mask, iou in zip(
+            shown.paths, shown.photos, teacher.predictions, ours.predictions, ours.iou, strict=True
         )
     ]
 

@@ -1,7 +1,7 @@
 """What the student keeps: a plan within the budget, checked on real files."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from compress.graph.channels import Channels
 from compress.graph.network import Network
 from compress.measure.latency import take_turns
 from compress.prune.baselines import Fits, choose_magnitude, choose_random, choose_uniform, random_widths
-from compress.prune.cost import LatencyModel, Workload, fit_latency, predicted_bytes
+from compress.prune.cost import MACS, LatencyModel, Workload, fit_latency, predicted_bytes
 from compress.prune.cut import cut
 from compress.prune.importance import GroupDamage
 from compress.prune.widths import LatencyLimit, PrunePlan, choose, plan_of
@@ -24,6 +24,7 @@ from compress.quantize.convert import quantized_graph
 from compress.quantize.placement import place
 from compress.quantize.training import QuantizedNetwork
 from compress.release.export import FileSettings, write_files
+from compress.runtime.local import Child
 from compress.terminal.progress import tqdm
 
 log = logging.getLogger("compress")
@@ -79,17 +80,17 @@ def plan_cut(
 ) -> PrunePlan:
     """The plan of `settings.method` within the budget; its `predicted_bytes` are those of the largest real file.
 
-    Made again where the real file has other bytes than predicted, and once more where it is slower than the limit
-    on this machine. Raises BudgetError where no student fits.
+    Made again where the real files have other bytes, or more work, than predicted, and once more where one is slower
+    than the limit on this machine. Raises BudgetError where no student fits.
     """
     assert budget.size_bytes is not None
     if budget.latency_ms is None:
-        return _within_bytes(net, channels, damage, settings, budget.size_bytes, macs_share, None)
+        return _on_files(net, channels, damage, settings, budget, macs_share, None)
     model = latency_model(net, channels, settings, budget.size_bytes, fit_timer)
     workload = Workload(net, channels)
     limit = LatencyLimit(AIM * budget.latency_ms, model)
     for last in (False, True):
-        plan = _within_bytes(net, channels, damage, settings, budget.size_bytes, macs_share, limit)
+        plan = _on_files(net, channels, damage, settings, budget, macs_share, limit)
         predicted = model.predict(workload.total({name: len(kept) for name, kept in plan.kept.items()}))
         with TemporaryDirectory(prefix="compress-") as folder:
             files = untrained(cut(net, channels, plan.kept), settings.timed(), Path(folder))
@@ -101,25 +102,33 @@ def plan_cut(
     return plan
 
 
-def _within_bytes(
+def _on_files(
     net: Network,
     channels: Channels,
     damage: Mapping[str, GroupDamage],
     settings: PlanSettings,
-    budget_bytes: int,
+    budget: Budget,
     macs_share: float,
     limit: LatencyLimit | None,
 ) -> PrunePlan:
-    target, best, before = budget_bytes, None, None
+    """Within the bytes and the multiply-accumulates of the budget, as the files have them."""
+    assert budget.size_bytes is not None
+    budget_bytes = target = budget.size_bytes
+    most: float | None = budget.macs
+    best, before, workload = None, None, Workload(net, channels)
     for _ in range(CORRECTIONS):
-        plan = planned(net, channels, damage, settings, target, macs_share, limit)
+        plan = planned(net, channels, damage, settings, target, macs_share, limit, most)
         if before is not None and plan.kept == before.kept:
             break
         before = plan
         with TemporaryDirectory(prefix="compress-") as folder:
             files = untrained(cut(net, channels, plan.kept), settings, Path(folder))
             real = max(path.stat().st_size for path in files)
+            work = _most_macs(files) if budget.macs else 0
         log.info("plan: %s bytes predicted, %s in the largest file", f"{plan.predicted_bytes:,}", f"{real:,}")
+        if budget.macs and work > budget.macs:
+            most = _macs(workload, {name: len(kept) for name, kept in plan.kept.items()}) * budget.macs / work
+            continue
         if real <= budget_bytes and (best is None or real > best.predicted_bytes):
             best = PrunePlan(plan.kept, real)
         if PLANNED * budget_bytes <= real <= budget_bytes:
@@ -128,8 +137,23 @@ def _within_bytes(
         if real > budget_bytes:
             target = min(target, plan.predicted_bytes - 1)  # the same plan again would not fit either
     if best is None:
-        raise BudgetError(f"no student fits in {budget_bytes:,} bytes: the nearest has {real:,}")
+        limits = f"{budget_bytes:,} bytes" + (f" and {budget.macs:,} multiply-accumulates" if budget.macs else "")
+        raise BudgetError(f"no student fits in {limits}: the nearest has {real:,} bytes")
     return best
+
+
+def _most_macs(files: Sequence[Path]) -> int:
+    """Multiply-accumulates of the heaviest of the files. Raises MeasureError."""
+    counts = []
+    for path in files:
+        with Child(path, threads=1) as child:
+            counts.append(child.macs())
+    log.info("plan: %s multiply-accumulates in the heaviest file", f"{max(counts):,}")
+    return max(counts)
+
+
+def _macs(workload: Workload, widths: Mapping[str, int]) -> float:
+    return 1e6 * float(workload.total(widths)[:MACS].sum())
 
 
 def planned(
@@ -140,14 +164,17 @@ def planned(
     budget_bytes: int,
     macs_share: float,
     limit: LatencyLimit | None = None,
+    most_macs: float | None = None,
 ) -> PrunePlan:
     """The plan of `settings.method` for a predicted size. Only "damage" looks at `damage` and `macs_share`."""
     if settings.method == "damage":
-        return choose(net, channels, damage, budget_bytes, macs_share, limit)
+        return choose(net, channels, damage, budget_bytes, macs_share, limit, most_macs)
     workload = Workload(net, channels)
 
     def fits(widths: Mapping[str, int]) -> bool:
         if predicted_bytes(net, channels, widths) > budget_bytes:
+            return False
+        if most_macs is not None and _macs(workload, widths) > most_macs:
             return False
         return limit is None or limit.model.predict(workload.total(widths)) <= limit.limit_ms
 

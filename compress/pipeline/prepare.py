@@ -122,20 +122,19 @@ def prepare(
     teachers: Sequence[Teaching],
     dataset: Dataset,
     size: Size,
-    student_size: Size,
     cache: Path,
     tta: Sequence[str],
     live: bool,
     seed: int,
     class_weights: ClassWeights = None,
 ) -> Prepared:
-    """Images, labels and the teachers' maps, at `size`, from the cache where they are there; those to measure on at
-    that of the student. `live`: whether the teachers look at every view themselves. Raises DataError."""
+    """Images, labels and the teachers' maps, at `size`, from the cache where they are there. `live`: whether the
+    teachers look at every view themselves. Raises DataError."""
     samples = [*dataset.train, *dataset.unlabelled]
     packed = pack_images([sample.image for sample in samples], size, cache, dataset.reading)
     masks = [sample.mask for sample in dataset.train if sample.mask]
     labels = pack_masks(masks, size, cache, dataset.coding)
-    val = pack_images([sample.image for sample in dataset.val], student_size, cache, dataset.reading)
+    val = pack_images([sample.image for sample in dataset.val], size, cache, dataset.reading)
     names = [teacher.identity for teacher in teachers]
     stored = stored_maps(teachers, dataset, packed, cache, tta)
     candidates = range(len(masks) or len(samples))

@@ -15,7 +15,7 @@ import torch
 from compress.budget import TEACHER as TEACHER_FILE
 from compress.budget import Budget, judge
 from compress.data.folders import Dataset
-from compress.data.images import Reading, Size
+from compress.data.images import Reading
 from compress.data.maps import MapFolder, maps_of
 from compress.data.packed import pack_images
 from compress.errors import BudgetError, RecipeError
@@ -27,7 +27,6 @@ from compress.graph.quantized import QuantizedGraph
 from compress.judge.verify import GRAPH, compare, describe_parity
 from compress.load.class_map import tells_labels_apart
 from compress.load.model import Segmenter
-from compress.load.sizes import with_fitting_sizes
 from compress.machine import busy, cores, load_now, prepare_process, processor, versions
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
 from compress.measure.known import Known
@@ -37,13 +36,13 @@ from compress.measure.values import Measurement
 from compress.pipeline.checkpoints import FOLDER, RUN, Checkpoints, Start, started
 from compress.pipeline.controls import Small, control_files, small_network
 from compress.pipeline.forecast import Forecast, Speed, forecast, speed_of
-from compress.pipeline.given import Given, check_fits, given_student, train_given
 from compress.pipeline.pictures import Photographs, open_photographs, pictures_of_photographs, pictures_of_validation
 from compress.pipeline.plain_torch import write_student
 from compress.pipeline.prepare import (
     Prepared,
     Teaching,
     as_masks_tell,
+    live_networks,
     load_teachers,
     one_traced,
     open_data,
@@ -53,11 +52,10 @@ from compress.pipeline.prepare import (
 )
 from compress.pipeline.references import TEACHER, References, references
 from compress.pipeline.source import open_source, source_of
-from compress.pipeline.student import StudentSettings, compress_network, tune
+from compress.pipeline.student import StudentSettings, trained, tune
+from compress.pipeline.trial import Candidate, candidates, chosen
 from compress.prune.cost import CHANNEL_BYTES
-from compress.prune.widths import check_budget
 from compress.quantize.convert import quantized_graph
-from compress.quantize.placement import check_keep_float
 from compress.recipe import Recipe, restored_recipe
 from compress.release.export import FileSettings, export
 from compress.release.golden import write_golden
@@ -111,31 +109,19 @@ class Loaded:
     """All that a run reads before its first stage. `fitting`: its recipe with the sizes that the network takes."""
 
     source: Teaching
-    given: Given | None
+    candidates: list[Candidate]
     teachers: list[Teaching]
     small: Small | None
     dataset: Dataset
     shown: Photographs | None
-    fitting: Recipe
-    settings: StudentSettings
-
-    @property
-    def size(self) -> Size:
-        """Of the images that the student reads."""
-        return self.fitting.student.input_size or self.fitting.model.input_size
-
-    @property
-    def heavy(self) -> Segmenter:
-        """The model as what is cut: without a given student it is always traced."""
-        known = one_traced(self.source)
-        assert known
-        return known
 
     def foretold(self) -> Forecast:
         speeds = {one.identity: speed_of(one) for one in (*self.teachers, self.source)}
-        own = Speed.of(self.given.model.network) if self.given else speeds[self.source.identity]
         teachers = [speeds[one.identity] for one in self.teachers]
-        return forecast(self.fitting, own, self.dataset, teachers, [*speeds.values()], bool(self.given))
+        first, count = self.candidates[0], len(self.candidates)
+        own = Speed.of(first.given.model.network) if first.given else speeds[self.source.identity]
+        size = first.size if first.given else None
+        return forecast(first.fitting, own, self.dataset, teachers, [*speeds.values()], size, count)
 
 
 def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = False) -> Loaded:
@@ -148,19 +134,13 @@ def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = Fal
         log.info("several labels at once, each a probability of its own: %s", ", ".join(classes))
     elif not said and original and tells_labels_apart(original):
         log.info("the model gives a sigmoid of each class, and masks hold one class a pixel: the likeliest counts")
-    given = given_student(recipe, source.multilabel, trust_pickle)
     heavy = one_traced(source)
     _check_known(recipe, source, heavy)
-    own = given.model if given else _of_size(heavy, recipe)
-    fitting = with_fitting_sizes(recipe, own.network)
-    settings = StudentSettings.of(fitting, budget)
-    check_keep_float(own.network, settings.keep_float)
-    if given:
-        check_fits(given, settings, budget)
-    else:
-        check_budget(own.folded, own.channels, budget.size_bytes)
+    students = candidates(recipe, source, budget, trust_pickle)
     reading = Reading.of(recipe)
     teachers = load_teachers(recipe.teacher, source, trust_pickle, reading)
+    if recipe.train.live_teacher:
+        live_networks(teachers)
     small = small_network(recipe, trust_pickle) if recipe.controls.run else None
     dataset = open_data(recipe.data, classes, recipe.seed, reading, multilabel=source.multilabel)
     dataset = replace(dataset, warnings=(*dataset.warnings, *_said_of_maps([*teachers, source], dataset)))
@@ -168,8 +148,8 @@ def loaded(recipe: Recipe, budget: Budget, model: Path, trust_pickle: bool = Fal
         seen = [sample.image for sample in dataset.val[:COMPARED_WITH_MODULE]]
         original.check(real_pictures(seen, heavy.network, reading))
     pictures = recipe.report.pictures
-    shown = open_photographs(pictures, own.network.traced_size, reading) if pictures else None
-    return Loaded(source, given, teachers, small, dataset, shown, fitting, settings)
+    shown = open_photographs(pictures, reading) if pictures else None
+    return Loaded(source, students, teachers, small, dataset, shown)
 
 
 def _check_known(recipe: Recipe, source: Teaching, heavy: Segmenter | None) -> None:
@@ -178,12 +158,6 @@ def _check_known(recipe: Recipe, source: Teaching, heavy: Segmenter | None) -> N
         raise RecipeError(f"{source.path}: cannot be traced, so it is not trained; leave [tune] out")
     if heavy is None and recipe.controls.run:
         raise RecipeError(f"{source.path}: cannot be traced, so nothing is cut to compare with; leave --controls out")
-
-
-def _of_size(heavy: Segmenter | None, recipe: Recipe) -> Segmenter:
-    """The model for images of the student's size."""
-    assert heavy
-    return heavy.resized(recipe.student.input_size or heavy.network.traced_size)
 
 
 def _said_of_maps(teachers: Sequence[Teaching], dataset: Dataset) -> tuple[str, ...]:
@@ -204,7 +178,7 @@ def _run(
     with checkpoints.stage("load"):
         given = loaded(recipe, budget, model, trust_pickle)
         source, teachers, small, dataset, shown = given.source, given.teachers, given.small, given.dataset, given.shown
-        settings, tuning = given.settings, given.fitting.training("tune")
+        tuning = given.candidates[0].fitting.training("tune")
         warnings = _said_of_data(dataset, shown)
         torch.manual_seed(recipe.seed)
     checkpoints.forecast = given.foretold().without(checkpoints.kept())
@@ -212,8 +186,7 @@ def _run(
 
     with checkpoints.stage("teacher"):
         tta, live, weights = recipe.teacher.tta, recipe.train.live_teacher, recipe.train.class_weights
-        size = recipe.model.input_size
-        prepared = prepare(teachers, dataset, size, given.size, cache, tta, live, recipe.seed, weights)
+        prepared = prepare(teachers, dataset, recipe.model.input_size, cache, tta, live, recipe.seed, weights)
         _warn(about_teacher(teacher_iou(prepared.examples, prepared.stored)))
     checkpoints.open(_identity(start.recipe, budget, given, prepared))
     start.remember()
@@ -224,35 +197,31 @@ def _run(
         heavy = tune(heavy, tuning, prepared.examples, prepared.teacher, checkpoints)
         with checkpoints.stage("tuned teacher"):
             prepared = with_teacher(heavy, prepared, dataset, cache)
-    learned = prepared.examples, prepared.teacher, checkpoints
-    if given.given:
-        student, whole = train_given(given.given, settings, budget, *learned), given.given.model
-    else:
-        assert heavy
-        whole = heavy.resized(given.size)
-        student = compress_network(whole, settings, budget, *learned)
+    candidate, begun, trials = chosen(given.candidates, heavy, budget, prepared, checkpoints)
+    settings, size = candidate.settings, candidate.size
+    student = trained(begun, settings, prepared.examples, prepared.teacher, checkpoints)
 
     with checkpoints.stage("export"):
         graph = quantized_graph(student.quantized, recipe.name)
         files = settings.files.telling(source.multilabel)
-        artifacts = _export(graph, files, shown.pixels[0] if shown else prepared.images[0], out)
+        images = pack_images([sample.image for sample in dataset.val], size, cache, dataset.reading).array
+        artifacts = _export(graph, files, shown.pixels(size)[0] if shown else images[0], out)
         write_student(student.quantized.unquantized(), recipe.name, dataset.classes, out)
 
     with checkpoints.stage("verify"):
         paths = {artifact.format: artifact.path for artifact in artifacts}
-        parity = compare(graph, paths, prepared.images[:COMPARED], source.multilabel)
+        parity = compare(graph, paths, images[:COMPARED], source.multilabel)
         log.info("%s", describe_parity(parity))
 
     controls: dict[str, Artifact] = {}
     if recipe.controls.run and heavy:
         with checkpoints.stage("controls"):
-            random = StudentSettings.of(given.fitting.pruned_at_random(), budget)
-            size_bytes = student.plan.predicted_bytes
-            controls = control_files(heavy, small, settings, random, size_bytes, prepared, checkpoints)
+            random = StudentSettings.of(candidate.fitting.pruned_at_random(), budget)
+            size_bytes, copied = begun.plan.predicted_bytes, heavy.resized(size)
+            controls = control_files(copied, small, settings, random, size_bytes, prepared, checkpoints)
 
     with checkpoints.stage("measure"):
-        size = recipe.model.input_size
-        beside = references(source, teachers, dataset, size, recipe.name, cache)
+        beside = references(source, teachers, dataset, recipe.model.input_size, recipe.name, cache)
         _warn(*beside.warnings)
         measurements, answers, machine, cautions = _measure(beside, controls, artifacts, dataset, recipe, cache)
         doubtful = doubts(
@@ -269,8 +238,9 @@ def _run(
     origin = source_of(source)
     record = replace(
         _with_files(_record(start, origin, dataset, prepared), artifacts, answers, out / GRAPH),
-        predicted_bytes=student.plan.predicted_bytes,
-        layers=_layers(whole.network, student.network),
+        predicted_bytes=begun.plan.predicted_bytes,
+        layers=_layers(begun.whole, student.network),
+        trials=trials,
         history=tuple(checkpoints.history.points),
         parity=parity,
         measurements={name: found for name, found in measurements.items() if name not in controls},
@@ -346,7 +316,7 @@ def _identity(recipe: dict[str, Any], budget: Budget, given: Loaded, prepared: P
         budget=[asdict(limit) for limit in budget.limits],
         model=given.source.identity,
         small=given.small and given.small.model.identity,
-        **({"student": given.given.model.identity} if given.given else {}),
+        **({"students": new} if (new := [one.given.model.identity for one in given.candidates if one.given]) else {}),
         data=prepared.identity,
     )
 
@@ -416,7 +386,7 @@ def _export(graph: QuantizedGraph, files: FileSettings, image: np.ndarray, out: 
     """The files of a run, with what they give for `image`, and the graph that they were written from."""
     artifacts = export(graph, files, out)
     size = "x".join(map(str, image.shape[:2]))
-    log.info("export: the files read one image of %s, as model.input_size says, and no other size", size)
+    log.info("export: the files read one image of %s, and no other size", size)
     write_graph(graph, out / GRAPH)
     write_golden(image, artifacts, out)
     return artifacts

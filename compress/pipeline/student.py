@@ -69,11 +69,27 @@ class StudentSettings:
         return PlanSettings(self.plan.method, self.files, self.keep_float, self.seed)
 
 
-@dataclass(frozen=True)
-class Student:
-    """`plan` is in channels of the heavy network; `network` is the student before quantization."""
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """What training begins with.
 
+    whole    the network that the student is cut from, or that it is
+    plan     in channels of `whole`; its bytes are those of the largest file
+    network  the student
+    teacher  that of the distillation, with what is compared inside, which it computes when it is asked
+    """
+
+    whole: Network
     plan: PrunePlan
+    network: Network
+    teacher: Callable[[], Teacher]
+
+
+@dataclass(frozen=True, eq=False)
+class Student:
+    """Trained: `network` is the student before quantization."""
+
+    begun: Begun
     network: Network
     quantized: QuantizedNetwork
 
@@ -104,11 +120,39 @@ def compress_network(
     checkpoints: Checkpoints,
 ) -> Student:
     """The student of `heavy` within the budget. Raises BudgetError and TrainError."""
+    begun = narrower(heavy, settings, budget, examples, teacher, checkpoints)
+    return trained(begun, settings, examples, teacher, checkpoints)
+
+
+def narrower(
+    heavy: Segmenter,
+    settings: StudentSettings,
+    budget: Budget,
+    examples: Examples,
+    teacher: Teacher,
+    checkpoints: Checkpoints,
+) -> Begun:
+    """A copy of `heavy` that is cut to the budget and repaired. Raises BudgetError."""
     plan, network = prune(heavy, settings, budget, examples, teacher, checkpoints)
-    network, quantized = train_student(
-        network, settings, examples, teacher, checkpoints, lambda: _full(teacher, heavy, plan, examples, settings)
+    return Begun(heavy.network, plan, network, lambda: _full(teacher, heavy, plan, examples, settings))
+
+
+def trained(
+    begun: Begun, settings: StudentSettings, examples: Examples, teacher: Teacher, checkpoints: Checkpoints
+) -> Student:
+    """Raises TrainError."""
+    made = train_student(begun.network, settings, examples, teacher, checkpoints, begun.teacher)
+    return Student(begun, *made)
+
+
+def tried(begun: Begun, settings: StudentSettings, examples: Examples, checkpoints: Checkpoints) -> Network:
+    """Distilled alone. Raises TrainError."""
+    return checkpoints.once(
+        "distil",
+        lambda: _fit(begun.network, examples, begun.teacher(), settings.distil, "distil", checkpoints),
+        Network.to_state,
+        Network.from_state,
     )
-    return Student(plan, network, quantized)
 
 
 def _full(
@@ -230,7 +274,9 @@ def _next_plan(
         damage = _damage(heavy.network, find_groups(heavy.network), settings, examples)
     else:
         damage = _damage(net, channels, settings, examples)
-    share = min(1.0, settings.plan.macs_share**done * _macs(whole, heavy.channels) / _macs(net, channels))
+    heavy_macs = _macs(whole, heavy.channels)
+    most = settings.plan.macs_share if budget.macs is None else min(settings.plan.macs_share, budget.macs / heavy_macs)
+    share = min(1.0, most**done * heavy_macs / _macs(net, channels))
     if done == 1:
         return plan_cut(net, channels, damage, how, budget, share)
     whole_bytes = predicted_bytes(whole, heavy.channels, heavy.channels.widths())
@@ -284,7 +330,7 @@ def _damage(net: Network, channels: Channels, settings: StudentSettings, example
 
 def _macs(net: Network, channels: Channels) -> float:
     work = Workload(net, channels).total(channels.widths())
-    return float(work[:MACS].sum())
+    return 1e6 * float(work[:MACS].sum())
 
 
 def _restored_plan(state: dict[str, Any]) -> PrunePlan:

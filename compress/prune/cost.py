@@ -6,7 +6,7 @@ from typing import assert_never
 
 import numpy as np
 
-from compress.graph.channels import Channels
+from compress.graph.channels import Channels, find_groups
 from compress.graph.network import Network, Node, is_depthwise
 from compress.graph.operators.operator import Work
 
@@ -112,6 +112,12 @@ class Workload:
 
     def _millions(self, tensor: str, widths: Mapping[str, int]) -> float:
         return self.pixels[tensor] * self.channels.width(tensor, widths) / 1e6
+
+
+def macs_of(net: Network) -> int:
+    """Multiply-accumulates of one inference."""
+    channels = find_groups(net)
+    return round(1e6 * float(Workload(net, channels).total(channels.widths())[:MACS].sum()))
 
 
 def fit_latency(work: Sequence[np.ndarray], measured_ms: Sequence[float]) -> LatencyModel:

@@ -1,6 +1,7 @@
 """Which channels stay: the damage that each cut does, against the bytes that it saves."""
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ class PrunePlan:
     predicted_bytes: int
 
 
-def check_budget(net: Network, channels: Channels, budget_bytes: int) -> None:
-    """Raises BudgetError, with the smallest size possible and what holds the most of it, for a budget that no width can
+def check_budget(net: Network, channels: Channels, budget_bytes: int, most_macs: float | None = None) -> None:
+    """Raises BudgetError, with the least that is possible and what holds the most bytes, for a budget that no width can
     meet."""
     smallest = predicted_bytes(net, channels, narrowest(channels))
     if smallest > budget_bytes:
@@ -31,6 +32,14 @@ def check_budget(net: Network, channels: Channels, budget_bytes: int) -> None:
         raise BudgetError(
             f"no student fits in {budget_bytes:,} bytes: the smallest possible has about {smallest:,}"
             + (f", of which stay whole, by reason: {held}" if held else "")
+        )
+    if most_macs is None:
+        return
+    least = 1e6 * _Costs(Workload(net, channels)).total(narrowest(channels)).work
+    if least > most_macs:
+        raise BudgetError(
+            f"no student has at most {most_macs:,.0f} multiply-accumulates: the narrowest has about {least:,.0f}; give "
+            "a smaller model.input_size"
         )
 
 
@@ -69,21 +78,24 @@ def choose(
     budget_bytes: int,
     macs_share: float,
     latency: LatencyLimit | None = None,
+    most_macs: float | None = None,
 ) -> PrunePlan:
     """Widths of little total damage within a budget of bytes and a share of the given network's
-    multiply-accumulates. Where that is not fast enough for `latency`, the predicted milliseconds take the place
-    of the multiply-accumulates.
+    multiply-accumulates, and of `most_macs` in any case. Where that is not fast enough for `latency`, the predicted
+    milliseconds take the place of the share.
 
     Greedy: from full width, always the step (of 8 channels, or as many as go together) that does the least damage for
     what it saves, where a byte and a multiply-accumulate (a millisecond) are exchanged at the rate that lets both
     budgets run out together (a Lagrange multiplier, found by bisection). Raises BudgetError, with the least that is
     possible, for a budget that no width can meet.
     """
-    check_budget(net, channels, budget_bytes)
+    check_budget(net, channels, budget_bytes, most_macs)
     full = channels.widths()
     workload = Workload(net, channels)
     costs = _Costs(workload)
-    widths = _exchanged(costs, damage, full, _Cost(budget_bytes, macs_share * costs.total(full).work))
+    most = math.inf if most_macs is None else most_macs / 1e6
+    work = min(most, macs_share * costs.total(full).work)
+    widths = _exchanged(costs, damage, full, _Cost(budget_bytes, work))
     if latency:
         timed, limits = _Costs(workload, latency.model), _Cost(budget_bytes, latency.limit_ms)
         if (fastest := timed.total(narrowest(channels)).work) > limits.work:
@@ -93,6 +105,7 @@ def choose(
         if timed.total(widths).work > limits.work:
             widths = _exchanged(timed, damage, full, limits)
             widths = _descend(timed, damage, widths, limits, 1.0)  # where time alone decides, bytes are left over
+    widths = _descend(costs, damage, widths, _Cost(budget_bytes, most), 1.0)  # and so where work alone does
     return plan_of(net, channels, {n: damage[n].order if n in damage else tuple(range(full[n])) for n in full}, widths)
 
 

@@ -7,11 +7,12 @@ from compress.budget import ACCURACY, Check, Metric
 from compress.report.record import RunRecord
 from compress.report.result import figures, lead, limit_flags, remarks
 from compress.report.summary import confused, table, with_unit
-from compress.report.words import TITLES
+from compress.report.words import TITLES, short_count
 
 _HELPS: dict[Metric, str] = {
     "size": "allow more bytes, or leave fewer layers float",
     "latency": "allow fewer bytes with --budget, or a smaller model.input_size in the recipe",
+    "macs": "a smaller model.input_size in the recipe, or fewer bytes with --budget",
     **dict.fromkeys(ACCURACY, "more images (--unlabelled takes those without masks), or more bytes with --budget"),
 }
 """What brings a student nearer to its limit."""
@@ -43,12 +44,18 @@ def _shortfall(check: Check, record: RunRecord, out: Path) -> str:
         more = "a quieter machine, or more measure.seconds" if check.metric == "latency" else "more images in val/"
         return f"the interval holds the limit; {more} would decide it"
     apart = abs(check.measured - check.limit)
-    digits = 0 if check.unit == "bytes" else 2 if check.metric == "latency" else 3
     longer = f"longer training ({_longer(record, out)}), " if check.metric in ACCURACY else ""
-    missed = with_unit(f"{apart:,.{digits}f}", check.unit)
+    missed = with_unit(_apart(apart, check), check.unit)
     share = f" ({100 * apart / check.limit:.0f} %)" if check.limit else ""
     where = "below" if check.at_least else "above"
     return f"{missed}{share} {where} the limit; what helps: {longer}{_HELPS[check.metric]}"
+
+
+def _apart(apart: float, check: Check) -> str:
+    if check.unit == "macs":
+        return short_count(apart)
+    digits = 0 if check.unit == "bytes" else 2 if check.metric == "latency" else 3
+    return f"{apart:,.{digits}f}"
 
 
 def _longer(record: RunRecord, out: Path) -> str:

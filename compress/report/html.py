@@ -24,6 +24,7 @@ from compress.report.tables import (
     class_rows,
     confused_rows,
     iou_cell,
+    macs_cell,
     measured_rows,
     median_cell,
     size_cell,
@@ -82,7 +83,7 @@ def render(record: RunRecord, pictures: Sequence[Picture]) -> str:
             dots=dots,
             trade_off=plot,
             others=_others(record),
-            other_titles=("Size", "Latency", "Speedup", "Mean IoU"),
+            other_titles=("Size", "Multiply-accumulates", "Latency", "Speedup", "Mean IoU"),
             gallery=shown,
             sides=sides(shown.shown),
             legend=legend(record.classes, pictures, record.colours, record.multilabel),
@@ -191,7 +192,16 @@ def _others(record: RunRecord) -> list[Row]:
     runs = [(f"{letter}: {name}", each) for letter, name, each in _controls(record)]
     runs += [(f"{letter}: {_minute(run.created)}", _student(run)) for letter, run in _earlier(record)]
     return [
-        (name, [size_cell(each.size_bytes), median_cell(each), speed_cell(each.speedup), iou_cell(each.iou)])
+        (
+            name,
+            [
+                size_cell(each.size_bytes),
+                macs_cell(each),
+                median_cell(each),
+                speed_cell(each.speedup),
+                iou_cell(each.iou),
+            ],
+        )
         for name, each in runs
     ]
 

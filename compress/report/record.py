@@ -8,7 +8,7 @@ from typing import Any
 from compress.budget import Verdict
 from compress.formats.artifact import Artifact
 from compress.measure.parity import Parity
-from compress.measure.values import Measurement
+from compress.measure.values import Interval, Measurement
 from compress.report.palette import palette_of
 from compress.runtime.kernels import Kernels
 from compress.runtime.layers import LayerTime
@@ -92,6 +92,19 @@ class LayerSize:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A student that was trained for a short while, to choose one: IoU on the held-out images, bytes of its largest
+    file, multiply-accumulates of an inference; how far its IoU is from that of the one that was taken."""
+
+    name: str
+    iou: float
+    size_bytes: int
+    macs: int
+    taken: bool = False
+    apart: Interval | None = None
+
+
+@dataclass(frozen=True)
 class Earlier:
     """What an earlier run of the same teacher measured, without its latency samples."""
 
@@ -128,6 +141,7 @@ class RunRecord:
     controls: dict[str, Measurement] = field(default_factory=dict)  # by name: what else was made of the same teacher
     earlier: tuple[Earlier, ...] = ()  # oldest first
     multilabel: bool = False  # whether a pixel can have several of the classes
+    trials: tuple[Trial, ...] = ()
     palette: tuple[str, ...] = ()  # "#rrggbb" of each class, "" of one that is only paler; older reports have none
 
     @property

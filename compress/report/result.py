@@ -10,7 +10,7 @@ from compress.measure.values import Interval, Measurement
 from compress.report.contradictions import FLOAT, SAME_SIZE, iou_gain, relative_speed
 from compress.report.record import RunRecord
 from compress.report.summary import NOT_MEASURED
-from compress.report.words import TITLES, exact_factor, factor, short_bytes, short_ms
+from compress.report.words import TITLES, exact_factor, factor, short_bytes, short_count, short_ms
 
 _BY_CHANCE = "which can be chance"
 
@@ -161,7 +161,7 @@ def _help(check: Check) -> Step:
         return Step(f"Measure on more labelled images: the interval of the {check.kind} holds the limit.")
     if check.undecided:
         return Step(f"Measure the {check.kind} for longer, on an idle machine:", "compress gate DIR --seconds 300")
-    return {"size": _smaller, "latency": _faster}.get(check.metric, _better)(check)
+    return {"size": _smaller, "latency": _faster, "macs": _lighter}.get(check.metric, _better)(check)
 
 
 def _smaller(check: Check) -> Step:
@@ -176,6 +176,12 @@ def _faster(check: Check) -> Step:
     share = f"{check.limit / check.measured:.0%}".replace("%", " %")
     words = f"The {TITLES.get(check.format, check.format)} file must do with {share} of its time"
     return Step(f"{words}: run again with a lower macs_share under [plan], or a smaller input_size.")
+
+
+def _lighter(check: Check) -> Step:
+    assert check.measured is not None
+    over = f"{TITLES.get(check.format, check.format)} file has {short_count(check.measured - check.limit)}"
+    return Step(f"The {over} multiply-accumulates too many: run again with a smaller input_size under [model].")
 
 
 def _better(check: Check) -> Step:

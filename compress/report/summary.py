@@ -6,6 +6,7 @@ from pathlib import Path
 from compress.budget import Check, Verdict
 from compress.measure.values import ClassFigures, Interval, Measurement
 from compress.report.record import RunRecord
+from compress.report.words import short_count
 
 NOT_MEASURED = "not measured"
 _WORST = 3
@@ -18,10 +19,13 @@ def table(record: RunRecord, report: Path | None = None) -> str:
     """Teacher and every exported file, one line each, then one line per check and the path of the report."""
     measurements = columns(record)
     many = any(measured.by_class for measured in measurements.values())
-    rows = [["", "size", "latency p50", "speedup", "IoU [95 % interval]", *(["mIoU"] if many else [])]]
+    counted = any(measured.macs is not None for measured in measurements.values())
+    work = ["MACs"] if counted else []
+    rows = [["", "size", *work, "latency p50", "speedup", "IoU [95 % interval]", *(["mIoU"] if many else [])]]
     for name, measured in measurements.items():
         accuracy = [interval(measured.iou), *([interval(measured.miou)] if many else [])]
-        rows.append([name, _size(measured), _latency(measured), _speedup(measured), *accuracy])
+        work = [macs(measured)] if counted else []
+        rows.append([name, _size(measured), *work, _latency(measured), _speedup(measured), *accuracy])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if record.data.reference == "teacher":
@@ -65,8 +69,13 @@ def outcome(check: Check) -> str:
 
 def limit_of(check: Check) -> str:
     """For example "4,000,000 bytes" or "at least 0.86"."""
-    limit = f"{check.limit:,.0f}" if check.unit == "bytes" else f"{check.limit:g}"
-    return f"{'at least ' if check.at_least else ''}{with_unit(limit, check.unit)}"
+    return f"{'at least ' if check.at_least else ''}{with_unit(_limit(check), check.unit)}"
+
+
+def _limit(check: Check) -> str:
+    if check.unit == "macs":
+        return short_count(check.limit)
+    return f"{check.limit:,.0f}" if check.unit == "bytes" else f"{check.limit:g}"
 
 
 def measured_of(check: Check) -> str:
@@ -75,6 +84,8 @@ def measured_of(check: Check) -> str:
         return NOT_MEASURED
     if check.unit == "bytes":
         return f"{check.measured:,.0f}"
+    if check.unit == "macs":
+        return short_count(check.measured)
     digits = 2 if check.unit == "ms" else 4
     if check.low is None or check.high is None:
         return f"{check.measured:.{digits}f}"
@@ -82,7 +93,8 @@ def measured_of(check: Check) -> str:
 
 
 def with_unit(figure: str, unit: str) -> str:
-    return f"{figure}{'' if unit == 'x' else ' '}{unit}".rstrip()
+    """Multiply-accumulates are told by what they count."""
+    return figure if unit == "macs" else f"{figure}{'' if unit == 'x' else ' '}{unit}".rstrip()
 
 
 def megabytes(size_bytes: float) -> str:
@@ -124,6 +136,10 @@ def _size(measured: Measurement) -> str:
     if measured.size_bytes is None:
         return NOT_MEASURED
     return f"{megabytes(measured.size_bytes)} ({measured.size_bytes:,} bytes)"
+
+
+def macs(measured: Measurement) -> str:
+    return NOT_MEASURED if measured.macs is None else short_count(measured.macs)
 
 
 def _latency(measured: Measurement) -> str:

@@ -9,6 +9,7 @@ from compress.report.summary import (
     NOT_MEASURED,
     interval,
     limit_of,
+    macs,
     megabytes,
     outcome,
     percent,
@@ -39,6 +40,7 @@ def measured_rows(measured: Mapping[str, Measurement]) -> list[Row]:
     drops = [("", "") if name == "teacher" else iou_cell(each.iou_drop) for name, each in measured.items()]
     return [
         ("Size", [size_cell(each.size_bytes) for each in values]),
+        *([("Multiply-accumulates", list(map(macs_cell, values)))] if any(each.macs for each in values) else []),
         ("Latency, median", [median_cell(each) for each in values]),
         ("Latency, 90 % under", [_tail_cell(each) for each in values]),
         ("Speedup over teacher", speedups),
@@ -121,6 +123,10 @@ def budget_rows(record: RunRecord, names: list[str]) -> list[tuple[str, list[Out
 
 def size_cell(size_bytes: int | None) -> Cell:
     return (NOT_MEASURED, "") if size_bytes is None else (megabytes(size_bytes), f"{size_bytes:,} bytes")
+
+
+def macs_cell(measured: Measurement) -> Cell:
+    return macs(measured), "" if measured.macs is None else f"{measured.macs:,}"
 
 
 def median_cell(measured: Measurement) -> Cell:

@@ -12,6 +12,14 @@ def short_bytes(size_bytes: float) -> str:
     return f"{size_bytes:.0f} B"
 
 
+def short_count(count: float) -> str:
+    """Two decimals, for example "17.55 G", "1.50 M", "12.00 K", "850"."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("K", 10**3)):
+        if count >= size:
+            return f"{count / size:,.2f} {unit}"
+    return f"{count:.0f}"
+
+
 def short_ms(milliseconds: float) -> str:
     """Three digits, for example "308 ms", "0.12 ms"."""
     return f"{milliseconds:,.0f} ms" if milliseconds >= 100 else f"{milliseconds:.3g} ms"

@@ -10,6 +10,7 @@ arrays that it states in `arrays`.
 """
 
 import json
+import logging
 import math
 import os
 import signal
@@ -30,6 +31,7 @@ from compress.formats.npz import read_graph
 from compress.machine import THREADS
 from compress.runtime import deadline
 from compress.runtime.kernels import KERNELS, Kernels
+from compress.runtime.macs import count_macs
 from compress.runtime.session import (
     NOISE_READING,
     Session,
@@ -39,6 +41,8 @@ from compress.runtime.session import (
     open_model,
     tried_activation,
 )
+
+log = logging.getLogger("compress")
 
 
 class Child:
@@ -100,7 +104,19 @@ class Child:
         """What the file says of itself, read from the file. `activation` of the output ("sigmoid", "softmax") is the
         caller's knowledge, and is tried out where it is None."""
         activation = activation or self._ask({"activation": True})[0]["activation"]
-        return artifact_of(self._path, self.input, replace(self.output, activation=activation))
+        try:
+            macs = self.macs()
+        except MeasureError as error:  # a foreign file may run well and yet not be counted
+            log.info("%s", error)
+            macs = None
+        return artifact_of(self._path, self.input, replace(self.output, activation=activation), macs)
+
+    def macs(self) -> int:
+        """Multiply-accumulates of one inference. Raises MeasureError for a file that cannot be counted; serves on."""
+        answer = self._ask({"macs": True})[0]
+        if answer["macs"] is None:
+            raise MeasureError(answer["reason"])
+        return int(answer["macs"])
 
     def kernels(self, graph: Path | None = None) -> Kernels:
         """What the runtime really runs the file with; `graph`: the file of what it was written from."""
@@ -242,6 +258,8 @@ class _Served:
             return {"memory_bytes": max(0, peak - self.before) if known else None}, []  # type: ignore[operator]
         if "activation" in message:
             return {"activation": tried_activation(self.session)}, []
+        if "macs" in message:
+            return self.macs(), []
         if "kernels" in message:
             graph = read_graph(Path(message["graph"])) if message["graph"] else None
             return asdict(KERNELS[self.path.suffix[1:]](self.path, graph)), []
@@ -249,6 +267,12 @@ class _Served:
             found = self.session.run_all(self.session.prepare(arrays[0]))
             return {"names": list(found)}, list(found.values())
         return {}, [self.session.probabilities(arrays[0], message["mean"], message["std"])]
+
+    def macs(self) -> dict[str, Any]:
+        try:
+            return {"macs": count_macs(self.path)}
+        except MeasureError as error:
+            return {"macs": None, "reason": str(error)}
 
     def infer(self) -> None:
         """One inference, within a time limit of its own however many are asked for."""

@@ -126,8 +126,8 @@ def open_model(path: Path, threads: int = THREADS) -> Session:
         raise MeasureError(f"{path}: not a model that the runtime can load: {reason}; export it again") from error
 
 
-def artifact_of(path: Path, source: IOSpec, output: IOSpec) -> Artifact:
-    return Artifact(path, path.suffix[1:], sha256_of(path), path.stat().st_size, source, output)
+def artifact_of(path: Path, source: IOSpec, output: IOSpec, macs: int | None = None) -> Artifact:
+    return Artifact(path, path.suffix[1:], sha256_of(path), path.stat().st_size, source, output, macs)
 
 
 def noise(session: Session) -> np.ndarray:

@@ -475,6 +475,8 @@ _LIMITS = [
     "latency<=0x model.onnx",
     "latency<=1x",
     "1e400MB",
+    "macs<=0",
+    "macs<=1.5GB",
     "iou>=0.5 iou>=0.6",
     "-1B",
 ]

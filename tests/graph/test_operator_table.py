@@ -32,6 +32,7 @@ from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.placement import place
 from compress.quantize.simulate import simulate
 from compress.quantize.training import QuantizedNetwork
+from compress.runtime.macs import count_macs
 from compress.runtime.session import open_model
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -288,6 +289,18 @@ def test_both_files_give_the_integers_of_the_graph(quantized, write, tmp_path):
     apart = np.abs(given - wanted) * 256
     assert apart.mean() < 0.5, case
     assert np.mean(apart <= 2) > 0.99, case
+
+
+@pytest.mark.parametrize("write", [to_onnx, to_tflite])
+def test_both_files_have_the_multiply_accumulates_that_are_predicted(quantized, write, tmp_path):
+    """More only where a file computes by products of matrices what the planner counts as values that are moved."""
+    case, net, graph, _ = quantized
+    path = tmp_path / f"model.{write.__name__.removeprefix('to_')}"
+    write(graph, path)
+    channels = find_groups(net)
+    predicted = 1e6 * Workload(net, channels).total(channels.widths())[:MACS].sum()
+    more = case in ("unpool", "adaptive_pool uneven") or ("bicubic" in case and write is to_tflite)
+    assert count_macs(path) > predicted if more else count_macs(path) == pytest.approx(predicted)
 
 
 @pytest.mark.parametrize("case", MODULES)

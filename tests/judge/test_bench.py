@@ -114,6 +114,8 @@ def test_speed_memory_and_bytes_are_there(measured):
     assert each.measurement.speedup.low <= each.measurement.speedup.mean <= each.measurement.speedup.high
     assert each.cold.load_ms > 0
     assert each.kernels.counts["Conv"] == 1
+    assert each.measurement.macs == 64 * 64 * 3 * 3
+    assert "multiply-accumulates" in describe_bench(measured)
     assert measured.files["sharp.onnx"].measurement.speedup is None
 
 

@@ -24,6 +24,7 @@ from compress.graph.operators.conv import ConvAttributes
 from compress.graph.quantized import QuantizedGraph, QuantizedOperator, TensorSpec
 from compress.judge.bench import Options, bench
 from compress.judge.gate import Rules, gate
+from compress.judge.gate_text import gate_table
 from compress.measure.values import Latency
 from compress.release.export import EXPORTERS
 
@@ -661,14 +662,42 @@ def test_a_folder_without_images_is_one_line(run, tmp_path, capsys):
     assert "no images to measure on" in refused(capsys, run, "--budget", "iou>=0.5", "--data", tmp_path / "cwd")
 
 
+# --- multiply-accumulates
+
+
+def test_multiply_accumulates_are_counted_from_every_file(run, capsys):
+    """64 pixels, 2 classes, 3 colours."""
+    checks = gated(run, "macs<=384").verdict.checks
+    assert [(check.name, check.measured, check.passed) for check in checks] == [
+        ("onnx MACs", 384, True),
+        ("tflite MACs", 384, True),
+    ]
+    assert main(["gate", str(run), "--budget", "macs<=0.383K"]) == 1
+    assert "onnx MACs    384       383    over budget" in capsys.readouterr().out
+
+
+def test_a_file_whose_multiply_accumulates_are_not_known_does_not_pass(run, monkeypatch):
+    def uncounted(self):
+        raise MeasureError("model.onnx: its multiply-accumulates cannot be counted: what a GRU multiplies is not known")
+
+    monkeypatch.setattr("compress.runtime.local.Child.macs", uncounted)
+    result = gated(run / "model.onnx", "macs<=900G")
+    assert [(check.measured, check.passed) for check in result.verdict.checks] == [(None, False)]
+    assert "what a GRU multiplies is not known" in result.notes[0]
+
+
 # --- what CI reads
 
 
 def test_the_change_since_the_base_branch_is_stated(run, tmp_path):
     size_bytes = (run / "model.tflite").stat().st_size
     base = write_report(run, size_bytes=size_bytes * 2).rename(tmp_path / "base.json")
+    text = base.read_text()
+    base.write_text(text.replace('"latency"', '"macs": 768, "latency"'))
     write_report(run)
-    result = gated(run, "1MB", "iou>=0.86", base=base)
+    result = gated(run, "1MB", "iou>=0.86", "macs<=1K", base=base)
+    assert result.base["onnx", "macs", None] == 768
+    assert "-50.0 % (768)" in gate_table(result)
     assert result.base["tflite", "size", None] == 2 * size_bytes
     assert result.base["tflite", "iou", None] == 0.9
 

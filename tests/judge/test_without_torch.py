@@ -50,7 +50,14 @@ def data(tmp_path) -> Path:
 def test_a_gate_on_every_kind_of_limit(without_torch, data):
     file = RELEASES / "u2net-1mb" / "model.tflite"
     reference = RELEASES / "u2net-1mb" / "model.onnx"
-    limits = ["1.2MB", "10000000ms", f"latency<=100000x {reference}", "iou>=0.001", f"iou_drop<=0.9 {reference}"]
+    limits = [
+        "1.2MB",
+        "10000000ms",
+        f"latency<=100000x {reference}",
+        "macs<=16G",
+        "iou>=0.001",
+        f"iou_drop<=0.9 {reference}",
+    ]
     flags = [word for limit in limits for word in ("--budget", limit)]
     done = without_torch("gate", file, *flags, "--data", data, "--seconds", "0.2")
     assert done.returncode == 0, done.stdout + done.stderr

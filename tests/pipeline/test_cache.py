@@ -72,7 +72,7 @@ def from_cache(recipe: Recipe, folder: Path, cache: Path) -> Result:
     heavy = load(folder / "tiny.pt", recipe)
     teachers = load_teachers(recipe.teacher, traced_member(heavy, folder / "tiny.pt", RGB))
     dataset, size = open_data(recipe.data, heavy.classes, 0), heavy.network.traced_size
-    prepared = prepare(teachers, dataset, size, size, cache, recipe.teacher.tta, False, 0)
+    prepared = prepare(teachers, dataset, size, cache, recipe.teacher.tta, False, 0)
     files = [float_file(model, "tiny", cache).path for model in (heavy, *(one.traced for one in teachers))]
     arrays = (np.ascontiguousarray(prepared.stored.maps), prepared.examples.labels)
     return Result(

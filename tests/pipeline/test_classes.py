@@ -9,12 +9,13 @@ from PIL import Image
 
 from compress.cli import main
 
+WHOLE_MACS = 63_680_512
 CODES = np.array([7, 23, 30], np.uint8)
 MASKS = "masks = { background = 7, disc = 23, square = [30, 31] }\nignore = 99\n"
 SETTINGS = f"""
 quantize = "ptq"
 formats = ["onnx"]
-budget = ["20KB", "miou>=0.3", "miou_drop<=0.9"]
+budget = ["20KB", "macs<=20M", "miou>=0.3", "miou_drop<=0.9"]
 [data]
 {MASKS}
 [report]
@@ -61,7 +62,10 @@ def test_a_run_learns_and_measures_by_the_recipes_numbers(finished):
     assert [each["name"] for each in teacher["by_class"]] == ["background", "disc", "square"]
     assert sum(each["share"] for each in teacher["by_class"]) == pytest.approx(1)
     metrics = [check["metric"] for check in report["verdict"]["checks"] if check["format"] == "onnx"]
-    assert metrics == ["size", "miou", "miou_drop"]
+    assert metrics == ["size", "macs", "miou", "miou_drop"]
+    counts = {name: each["macs"] for name, each in report["measurements"].items()}
+    assert counts == {"teacher": WHOLE_MACS, "onnx": pytest.approx(15e6, abs=5e6)}
+    assert report["artifacts"][0]["macs"] == counts["onnx"]
     assert report["palette"] == ["", "#aa1122", "#d01c8b"]
     assert report["recipe"]["data"]["masks"] == {"background": [7], "disc": [23], "square": [30, 31]}
     assert json.loads((out / "manifest.json").read_text())["palette"] == [None, "#aa1122", "#d01c8b"]

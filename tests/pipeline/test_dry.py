@@ -37,6 +37,15 @@ def test_it_says_minutes_widths_bytes_and_what_stays_whole_and_writes_nothing(ti
     assert "nothing but the input and the class map stays whole" in text
 
 
+def test_a_limit_of_multiply_accumulates_is_planned_for(tiny_model, tiny_data, tmp_path):
+    recipe = read_recipe(tiny_model.with_suffix(".toml")).with_flags(data=tiny_data, budget=["20KB", "macs<=10M"])
+    text = dry_run(recipe, tiny_model, tmp_path / "out")
+    assert 5 < float(re.search(r"; ([\d.]+) M multiply-accumulates", text)[1]) <= 10
+    recipe = recipe.with_flags(budget=["20KB", "macs<=1M"])
+    with pytest.raises(BudgetError, match="no student has at most 1,000,000 multiply-accumulates"):
+        dry_run(recipe, tiny_model, tmp_path / "out")
+
+
 def test_what_a_run_refuses_it_refuses(tiny_model, tiny_data, tmp_path):
     recipe = read_recipe(tiny_model.with_suffix(".toml")).with_flags(data=tiny_data, budget=["2KB"])
     with pytest.raises(BudgetError, match="no student fits in 2,000 bytes"):

@@ -6,14 +6,16 @@ import torch
 from tiny import TinyNet
 
 from compress.budget import Budget
+from compress.errors import BudgetError
 from compress.formats.metadata import Card
 from compress.graph.channels import find_groups
 from compress.load.trace import trace
 from compress.pipeline.plan import CANDIDATES, PlanSettings, latency_model, plan_cut, planned, untrained
-from compress.prune.cost import Workload
+from compress.prune.cost import MACS, Workload
 from compress.prune.cut import cut
 from compress.prune.importance import measure_damage
 from compress.release.export import FileSettings
+from compress.runtime.local import Child
 
 FILES = FileSettings(Card("tiny", labels=("background", "disc", "square")), ("onnx", "tflite"))
 
@@ -46,6 +48,35 @@ def test_every_method_meets_the_bytes_of_the_real_files(tiny, method, tmp_path):
     plan = plan_cut(net, channels, damage, settings(method), Budget.parse(["22KB"]), 1.0)
     assert 0.75 * 22_000 < plan.predicted_bytes <= 22_000
     assert plan.predicted_bytes == largest(net, channels, plan, settings(), tmp_path)
+
+
+def work(net, channels, plan) -> float:
+    widths = {name: len(kept) for name, kept in plan.kept.items()}
+    return 1e6 * Workload(net, channels).total(widths)[:MACS].sum()
+
+
+@pytest.mark.parametrize("method", ["damage", "uniform"])
+def test_every_method_meets_the_multiply_accumulates_too(tiny, method):
+    net, channels, damage = tiny
+    whole = Workload(net, channels).total(channels.widths())[:MACS].sum()
+    limit = f"macs<={whole / 2:.1f}M"
+    plan = plan_cut(net, channels, damage, settings(method), Budget.parse(["40KB", limit]), 1.0)
+    assert 0.25e6 * whole < work(net, channels, plan) <= 0.5e6 * whole + 1e5
+
+
+def test_a_file_with_more_work_than_predicted_is_planned_again(tiny, monkeypatch):
+    """The files have a fifth more than the operators say."""
+    net, channels, damage = tiny
+    counted = Child.macs
+    monkeypatch.setattr(Child, "macs", lambda self: int(1.2 * counted(self)))
+    plan = plan_cut(net, channels, damage, settings(), Budget.parse(["40KB", "macs<=30M"]), 1.0)
+    assert 1.2 * work(net, channels, plan) <= 30e6
+
+
+def test_work_that_no_student_can_do_without_is_one_line(tiny):
+    net, channels, damage = tiny
+    with pytest.raises(BudgetError, match=r"at most 1,000 multiply-accumulates: .* model\.input_size$"):
+        plan_cut(net, channels, damage, settings(), Budget.parse(["40KB", "macs<=1K"]), 1.0)
 
 
 def test_the_model_is_fitted_to_students_around_the_budget(tiny):

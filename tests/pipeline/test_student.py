@@ -38,7 +38,7 @@ def prepared(tiny_model, tiny_data, tmp_path_factory):
         heavy = load(tiny_model, recipe)
         dataset, size = open_data(recipe.data, heavy.classes, recipe.seed), heavy.network.traced_size
         teachers = load_teachers(recipe.teacher, traced_member(heavy, tiny_model, RGB))
-        data = prepare(teachers, dataset, size, size, cache_folder(), tta=(), live=False, seed=recipe.seed)
+        data = prepare(teachers, dataset, size, cache_folder(), tta=(), live=False, seed=recipe.seed)
     return recipe, heavy, data
 
 
@@ -173,7 +173,7 @@ def test_balanced_weights_are_counted_of_the_labels_and_there_must_be_some(prepa
 
     def weights(dataset, wanted):
         model, size = traced_member(heavy, Path(), RGB), heavy.network.traced_size
-        return prepare([model], dataset, size, size, tmp_path, (), False, recipe.seed, wanted).examples.weights
+        return prepare([model], dataset, size, tmp_path, (), False, recipe.seed, wanted).examples.weights
 
     background, disc, square = weights(dataset, "balanced")
     assert background < min(disc, square)  # what fills most of every image weighs least

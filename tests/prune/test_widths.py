@@ -71,6 +71,26 @@ def test_a_share_of_multiply_accumulates_is_kept_too():
     assert bound.predicted_bytes <= budget
 
 
+def test_multiply_accumulates_are_limited_where_bytes_are_not():
+    """16 pixels. Every channel of a costs 3 + 24 of them for each pixel, every one of b 16 + 2."""
+    net = two_layers()
+    channels = find_groups(net)
+    damage = {
+        n: GroupDamage(tuple(range(w)), tuple(float(w - k) for k in range(w + 1)))
+        for n, w in {"a": 16, "b": 24}.items()
+    }
+    full = 16 * (16 * 3 + 24 * 16 + 2 * 24)
+    kept = {limit: choose(net, channels, damage, 10**9, 1.0, most_macs=limit).kept for limit in (full, full - 1)}
+    assert [len(kept[full][name]) for name in "ab"] == [16, 24]
+    assert [len(kept[full - 1][name]) for name in "ab"] == [8, 24]
+    least = 16 * (8 * 3 + 8 * 8 + 2 * 8)
+    assert [len(choose(net, channels, damage, 10**9, 1.0, most_macs=least).kept[name]) for name in "ab"] == [8, 8]
+    with pytest.raises(
+        BudgetError, match=f"at most {least - 1:,} multiply-accumulates: the narrowest has about {least:,};"
+    ):
+        choose(net, channels, damage, 10**9, 1.0, most_macs=least - 1)
+
+
 def test_a_budget_that_no_width_meets_names_the_smallest():
     net = two_layers()
     channels = find_groups(net)

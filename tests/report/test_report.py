@@ -505,6 +505,18 @@ def test_the_table_states_sizes_latency_iou_and_each_verdict():
     )
 
 
+def test_multiply_accumulates_are_told_where_they_are_known():
+    known = {"teacher": 58_599_168_000, "onnx": None, "tflite": 17_547_247_200}
+    measurements = {name: replace(each, macs=known[name]) for name, each in full_record().measurements.items()}
+    record = replace(full_record(), measurements=measurements)
+    first, *rows = table(record).splitlines()[:4]
+    place = first.index("MACs")
+    assert [row[place:].split("  ")[0] for row in rows] == ["58.60 G", "not measured", "17.55 G"]
+    words = Page(render(record, [])).words
+    assert "Multiply-accumulates 58.60 G 58,599,168,000 not measured 17.55 G 17,547,247,200" in words
+    assert "Multiply-accumulates" not in Page(render(full_record(), [])).words
+
+
 def test_the_table_of_an_unmeasured_run_says_so():
     assert table(replace(bare_record(), verdict=judge({}, Budget()))) == "\n".join(
         [

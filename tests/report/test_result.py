@@ -85,6 +85,7 @@ def check(metric, figure, limit, **more) -> Check:
     [
         (check("size", 4_400_000, 4_000_000), "The TFLite file is 400 kB too large: run again for a smaller one:"),
         (check("latency", 40.0, 20.0), "The TFLite file must do with 50 % of its time"),
+        (check("macs", 2e9, 1.5e9), "The TFLite file has 500.00 M multiply-accumulates too many: run again"),
         (check("iou", 0.84, 0.86), "0.020 IoU is missing: train for longer"),
         (check("iou_drop", 0.03, 0.01), "0.020 IoU is missing: train for longer"),
         (check("iou", None, 0.86), "Have the IoU measured:"),
