@@ -55,15 +55,15 @@ def pictures_of_photographs(
     ]
 
 
-def pictures_of_validation(dataset: Dataset, teacher: Evaluation, student: Evaluation) -> list[Picture]:
-    """24 of the validation images, the student's worst among them, in their own shape."""
+def pictures_of_validation(dataset: Dataset, teacher: Evaluation | None, student: Evaluation) -> list[Picture]:
+    """24 of the validation images, the student's worst among them, in their own shape; without the teacher's masks
+    where it cannot be asked."""
     pictures = []
     for index in pick(student.iou, PICTURES):
         sample = dataset.val[index]
-        mask = teacher.predictions[index]
-        reference = read_mask(sample.mask, dataset.coding, mask.shape) if sample.mask else None
+        ours, mask = student.predictions[index], teacher.predictions[index] if teacher else None
+        size = (ours if mask is None else mask).shape
+        reference = read_mask(sample.mask, dataset.coding, size) if sample.mask else None
         photo = photo_of(as_rgb(read_image(sample.image, reading=dataset.reading)))
-        pictures.append(
-            Picture(sample.image.name, photo, mask, student.predictions[index], reference, student.iou[index])
-        )
+        pictures.append(Picture(sample.image.name, photo, mask, ours, reference, student.iou[index]))
     return pictures

@@ -280,7 +280,7 @@ def _code(start: Start, recipe: Recipe) -> list[str]:
     """What a run executes that is not part of this program, for people."""
     named = [each for each in (recipe.model.architecture, recipe.controls.small) if each]
     files = [str(recipe.folder / each.partition(":")[0]) for each in named]
-    if recipe.student.network not in (None, "light"):
+    if recipe.student.network not in (None, "light", "auto"):
         files.append(str((recipe.student.folder or recipe.folder) / str(recipe.student.network).partition(":")[0]))
     recipes = [path.with_suffix(".toml") for path in recipe.teacher.models]
     teachers = [f"the architecture of {path}" for path in recipes if path.is_file()]
@@ -425,13 +425,13 @@ def _pictures(
     artifacts: list[Artifact],
     answers: dict[str, Evaluation],
 ) -> list[Picture]:
-    """The images of the report, with the masks of the TFLite file, or of the first one, beside the teacher's; none
-    where that cannot be asked."""
+    """The images of the report, with the masks of the TFLite file, or of the first one, beside the teacher's; no
+    photographs where that is no file."""
     student = next((each for each in artifacts if each.format == "tflite"), artifacts[0])
     if shown:
         heavy = beside.files.get(TEACHER)
         return pictures_of_photographs(shown, heavy, student, dataset.classes, dataset.multilabel) if heavy else []
-    return pictures_of_validation(dataset, answers[TEACHER], answers[student.format]) if TEACHER in answers else []
+    return pictures_of_validation(dataset, answers.get(TEACHER), answers[student.format])
 
 
 def _profiled(artifacts: list[Artifact]) -> dict[str, tuple[LayerTime, ...]]:

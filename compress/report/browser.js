@@ -27,7 +27,7 @@ function tag(words, side) {
 function draw() {
   const { name, iou, sides } = cards[current].dataset;
   const chosen = browser.querySelector("input[name=left]:checked").value;
-  const left = chosen === "photo" || sides.split(" ").includes(chosen) ? chosen : "teacher";
+  const left = chosen === "photo" || sides.split(" ").includes(chosen) ? chosen : sides.split(" ")[0];
   const parts = [layer("photo", "photo", name)];
   if (left !== "photo") parts.push(layer(left, "left", "Mask of the " + left));
   parts.push(layer("student", "right", "Mask of the student"));

@@ -81,7 +81,8 @@ def gallery(pictures: Sequence[Picture], per_image_iou: Sequence[float], palette
 def _shown(picture: Picture, rank: int, palette: Sequence[str]) -> Shown:
     labelled = picture.reference is not None
     width, height = size_of(picture.photo)
-    masks = {"teacher": picture.teacher, "student": picture.student}
+    masks = {} if picture.teacher is None else {"teacher": picture.teacher}
+    masks["student"] = picture.student
     if picture.reference is not None:
         masks["labels"] = picture.reference
     return Shown(
@@ -96,7 +97,8 @@ def _shown(picture: Picture, rank: int, palette: Sequence[str]) -> Shown:
 
 def sides(shown: Sequence[Shown]) -> list[str]:
     """What the left half of the browser can show."""
-    return ["teacher", *(["labels"] if any(picture.labelled for picture in shown) else []), "photo"]
+    found = {side for picture in shown for side in picture.masks}
+    return [*(side for side in ("teacher", "labels") if side in found), "photo"]
 
 
 def legend(

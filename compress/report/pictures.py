@@ -35,7 +35,7 @@ class Picture:
 
     name: str
     photo: bytes  # JPEG
-    teacher: np.ndarray  # uint8 [H, W], class ids, or int32, sets of labels
+    teacher: np.ndarray | None  # uint8 [H, W], class ids, or int32, sets of labels; None: it cannot be asked
     student: np.ndarray  # the same
     reference: np.ndarray | None  # the same; 255 of class ids is ignored
     student_iou: float  # 0..1, of the student's mask with the labels, or with the teacher's mask where there are none
@@ -68,9 +68,10 @@ def to_npz(pictures: Sequence[Picture]) -> bytes:
     for place, each in enumerate(pictures):
         arrays |= {
             f"photo {place}": np.frombuffer(each.photo, np.uint8),
-            f"teacher {place}": each.teacher,
             f"student {place}": each.student,
         }
+        if each.teacher is not None:
+            arrays[f"teacher {place}"] = each.teacher
         if each.reference is not None:
             arrays[f"labels {place}"] = each.reference
     buffer = io.BytesIO()
@@ -90,7 +91,7 @@ def read_pictures(path: Path) -> list[Picture]:
                 Picture(
                     str(fact["name"]),
                     _photo(stored[f"photo {place}"]),
-                    _mask(stored[f"teacher {place}"]),
+                    _mask(stored[f"teacher {place}"]) if f"teacher {place}" in stored else None,
                     _mask(stored[f"student {place}"]),
                     _mask(stored[f"labels {place}"]) if f"labels {place}" in stored else None,
                     _share(fact["iou"]),

@@ -446,6 +446,17 @@ def test_labels_are_shown_only_where_there_are_any():
     assert "agreement with the teacher's mask" in without.words
 
 
+def test_where_the_teacher_cannot_be_asked_labels_stand_in_its_place(tmp_path):
+    alone = replace(picture("a.jpg", 0.5, EMPTY), teacher=None)
+    write_report(full_record(), [alone], tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert 'value="labels" checked' in page
+    assert "Mask of the labels over a.jpg" in page
+    assert "Mask of the teacher" not in page
+    (again,) = read_pictures(tmp_path / "pictures.npz")
+    assert again.teacher is None
+
+
 def test_a_photograph_is_a_jpeg_of_at_most_480_px():
     uri = photo_uri(photo_of(np.zeros((600, 1200, 3), np.uint8)))
     photo = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
