@@ -115,14 +115,14 @@ def _run(options: argparse.Namespace, command: str) -> int:
 def _recipe(options: argparse.Namespace, flags: Mapping[str, Any]) -> "Recipe":
     """That beside the model, or the one that is named, with what the flags say; or what can be found out of a model
     that has none."""
-    from compress.recipe import read_recipe
+    from compress.recipe import beside, read_recipe
 
     if not _has_recipe(options):
         from compress.load.draft import draft, draft_of_teacher
 
         make = draft_of_teacher if flags.get("student") else draft
         return make(options.model, _told(options), options.trust_pickle).with_flags(**flags)
-    recipe = read_recipe(options.recipe or options.model.with_suffix(".toml"))
+    recipe = read_recipe(options.recipe or beside(options.model))
     folder, told = _said_of_model(options)
     if folder is not None:
         recipe = recipe.model_copy(update={"folder": folder})
@@ -132,11 +132,11 @@ def _recipe(options: argparse.Namespace, flags: Mapping[str, Any]) -> "Recipe":
 def _has_recipe(options: argparse.Namespace) -> bool:
     """Whether one is named or lies beside the model, which may be a folder of maps. Raises ModelError where there is no
     model."""
-    from compress.recipe import check_model
+    from compress.recipe import beside, check_model
 
     if not options.model.is_dir():
         check_model(options.model)
-    return options.recipe is not None or options.model.with_suffix(".toml").is_file()
+    return options.recipe is not None or beside(options.model).is_file()
 
 
 def _told(options: argparse.Namespace) -> "Told":

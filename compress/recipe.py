@@ -456,11 +456,16 @@ def read_recipe(path: Path) -> Recipe:
     return validated(Recipe, {**document, "folder": path.parent}, str(path))
 
 
+def beside(model: Path) -> Path:
+    """Where the recipe of a model's file, or of a folder of maps, lies: a folder may have no name, as "." has none."""
+    return model.with_suffix(".toml") if model.name else model / ".toml"
+
+
 def recipe_of(model: Path, named: Path | None = None) -> Recipe:
     """The recipe in the TOML file beside a model, or in the one that is `named`. Raises ModelError where there is no
     model, which is what a mistyped name is, and RecipeError."""
     check_model(model)
-    return read_recipe(named or model.with_suffix(".toml"))
+    return read_recipe(named or beside(model))
 
 
 def check_model(model: Path) -> None:

@@ -15,6 +15,7 @@ from compress.data.images import Reading, read_image, read_mask
 from compress.errors import ModelError, RecipeError, UnknownOperators
 from compress.formats.artifact import named_channels
 from compress.formats.sized import is_free
+from compress.formats.whole import check_whole
 from compress.graph.network import Network
 from compress.load.class_map import is_multilabel
 from compress.load.model import Trained, read_module, trained
@@ -107,7 +108,8 @@ def _of_folder(path: Path, told: Told) -> Recipe:
 
 def _of_file(path: Path, told: Told) -> Recipe:
     """By what the file states, of one of any size by what is told."""
-    if path.is_file() and is_free(path):
+    check_whole(path)
+    if is_free(path):
         if told.classes is None or told.size is None:
             raise RecipeError(f"{path}: reads images of any size; say which, and what it tells: --size, --classes")
         return _as_told(path, told, told.classes, told.size, 3, _told_of_pixels(told, False, 3))

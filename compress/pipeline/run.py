@@ -56,7 +56,7 @@ from compress.pipeline.student import StudentSettings, trained, tune
 from compress.pipeline.trial import Candidate, candidates, chosen
 from compress.prune.cost import CHANNEL_BYTES
 from compress.quantize.convert import quantized_graph
-from compress.recipe import Recipe, restored_recipe
+from compress.recipe import Recipe, beside, restored_recipe
 from compress.release.export import FileSettings, export
 from compress.release.golden import write_golden
 from compress.report.doubts import about_teacher, doubts
@@ -221,9 +221,9 @@ def _run(
             controls = control_files(copied, small, settings, random, size_bytes, prepared, checkpoints)
 
     with checkpoints.stage("measure"):
-        beside = references(source, teachers, dataset, recipe.model.input_size, recipe.name, cache)
-        _warn(*beside.warnings)
-        measurements, answers, machine, cautions = _measure(beside, controls, artifacts, dataset, recipe, cache)
+        compared = references(source, teachers, dataset, recipe.model.input_size, recipe.name, cache)
+        _warn(*compared.warnings)
+        measurements, answers, machine, cautions = _measure(compared, controls, artifacts, dataset, recipe, cache)
         doubtful = doubts(
             measurements,
             {name: each.predictions for name, each in answers.items() if name not in controls},
@@ -233,7 +233,7 @@ def _run(
             source.multilabel,
         )
         _warn(*doubtful)
-        painted = _pictures(shown, dataset, beside, artifacts, answers)
+        painted = _pictures(shown, dataset, compared, artifacts, answers)
 
     origin = source_of(source)
     record = replace(
@@ -247,7 +247,7 @@ def _run(
         controls={name: measurements[name] for name in controls},
         verdict=judge({a.format: measurements[a.format] for a in artifacts}, budget),
         machine=machine,
-        warnings=(*warnings, *beside.warnings, *cautions, *doubtful),
+        warnings=(*warnings, *compared.warnings, *cautions, *doubtful),
         minutes=checkpoints.minutes,
         earlier=earlier_runs(out, origin.sha256),
         palette=palette_of(dataset.classes, recipe.colours(), source.multilabel),
@@ -282,7 +282,7 @@ def _code(start: Start, recipe: Recipe) -> list[str]:
     files = [str(recipe.folder / each.partition(":")[0]) for each in named]
     if recipe.student.network not in (None, "light", "auto"):
         files.append(str((recipe.student.folder or recipe.folder) / str(recipe.student.network).partition(":")[0]))
-    recipes = [path.with_suffix(".toml") for path in recipe.teacher.models]
+    recipes = [beside(path) for path in recipe.teacher.models]
     teachers = [f"the architecture of {path}" for path in recipes if path.is_file()]
     return [*files, *teachers, f"with the model {start.model}"]
 
@@ -393,7 +393,7 @@ def _export(graph: QuantizedGraph, files: FileSettings, image: np.ndarray, out: 
 
 
 def _measure(
-    beside: References,
+    compared: References,
     controls: dict[str, Artifact],
     artifacts: list[Artifact],
     dataset: Dataset,
@@ -403,11 +403,11 @@ def _measure(
     """Bytes, latency and IoU of the files, the teacher first, from the files alone; where that was, and what makes the
     times less certain. What heavy files answer is kept in the cache."""
     machine = Machine(processor(), cores(), load_now())
-    files = {**beside.files, **controls, **{artifact.format: artifact for artifact in artifacts}}
+    files = {**compared.files, **controls, **{artifact.format: artifact for artifact in artifacts}}
     images = [sample.image for sample in dataset.val]
     labelled = LabelledImages.of(dataset, lambda size, reading: pack_images(images, size, cache, reading).array)
-    known = dict.fromkeys(beside.files, Known(cache))
-    found = measure(files, labelled, against=TEACHER, seconds=recipe.measure.seconds, known=known, told=beside.told)
+    known = dict.fromkeys(compared.files, Known(cache))
+    found = measure(files, labelled, against=TEACHER, seconds=recipe.measure.seconds, known=known, told=compared.told)
     measurements = {name: each.measurement for name, each in found.items()}
     times = {name: each.latency for name, each in measurements.items() if each.latency}
     loads = (machine.load or 0.0, load_now())
@@ -421,7 +421,7 @@ def _measure(
 def _pictures(
     shown: Photographs | None,
     dataset: Dataset,
-    beside: References,
+    compared: References,
     artifacts: list[Artifact],
     answers: dict[str, Evaluation],
 ) -> list[Picture]:
@@ -429,7 +429,7 @@ def _pictures(
     photographs where that is no file."""
     student = next((each for each in artifacts if each.format == "tflite"), artifacts[0])
     if shown:
-        heavy = beside.files.get(TEACHER)
+        heavy = compared.files.get(TEACHER)
         return pictures_of_photographs(shown, heavy, student, dataset.classes, dataset.multilabel) if heavy else []
     return pictures_of_validation(dataset, answers.get(TEACHER), answers[student.format])
 

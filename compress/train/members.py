@@ -17,6 +17,7 @@ from compress.errors import MeasureError, ModelError, RecipeError
 from compress.files import cache_folder, cached, identity, sha256_of
 from compress.formats.artifact import LOGITS, Artifact
 from compress.formats.sized import is_free, with_size
+from compress.formats.whole import check_whole
 from compress.graph.network import Network
 from compress.load.forward import Forward, load_forward
 from compress.load.model import Segmenter, load
@@ -132,6 +133,7 @@ def file_member(path: Path, recipe: Recipe | None = None, multilabel: bool | Non
     says it. Raises MeasureError and RecipeError."""
     beside = path.with_suffix(".toml")
     recipe = recipe or (read_recipe(beside) if beside.is_file() else None)
+    outside = [sha256_of(weights) for weights in check_whole(path)]
     place = _of_one_size(path, recipe)
     file = describe_in_child(place)
     if file.unknown_input:
@@ -157,14 +159,15 @@ def file_member(path: Path, recipe: Recipe | None = None, multilabel: bool | Non
     names = tuple(recipe.model.classes) if recipe else None
     if names and len(names) != count:
         raise ModelError(f"{path}: tells {count} classes apart, and its recipe names {len(names)}; name them all")
-    key = identity("exported file", 1, sha256=file.sha256, mean=mean, std=std)
+    more = {"outside": outside} if outside else {}
+    key = identity("exported file", 1, sha256=file.sha256, mean=mean, std=std, **more)
     reading = Reading(file.channels, recipe.preprocess.range if recipe else None)
     return Member(path, key, file.size, count, names, several, reading, looking, file=replace(file, path=place))
 
 
 def _of_one_size(path: Path, recipe: Recipe | None) -> Path:
     """The file, or where it reads images of any size a copy in the cache for those of the recipe's."""
-    if recipe is None or not path.is_file() or not is_free(path):
+    if recipe is None or not is_free(path):
         return path
     size = recipe.model.input_size
     key = identity("file of one size", 1, sha256=sha256_of(path), size=size)
