@@ -135,9 +135,10 @@ def picture(name: str, iou: float, reference: np.ndarray | None = None) -> Pictu
     return Picture(name, photo_of(IMAGE), EMPTY, EMPTY, reference, iou)
 
 
-def test_a_report_is_five_files_and_no_partial_one(tmp_path):
+def test_a_report_is_six_files_and_no_partial_one(tmp_path):
     write_report(full_record(), [picture("a.jpg", 0.5)], tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "MODEL_CARD.md",
         "labels.txt",
         "manifest.json",
         "pictures.npz",
