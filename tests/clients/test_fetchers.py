@@ -1,4 +1,4 @@
-"""What apps' builds fetch models with, in Kotlin and node, from a registry on this machine; the Swift one is parsed."""
+"""What apps' builds fetch models with, in Kotlin and node, from a registry on this machine; Swift is parsed."""
 
 import hashlib
 import json
@@ -9,6 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import tree_sitter
+import tree_sitter_kotlin
+import tree_sitter_swift
 
 ROOT = Path(__file__).parent.parent.parent
 CLIENTS = ROOT / "export" / "clients"
@@ -194,14 +197,14 @@ def test_a_play_ai_pack_is_a_folder_that_gradle_takes(fetch, registry, tmp_path)
     assert (code, "a pack's name has letters" in line) == (2, True)
 
 
-@pytest.mark.parametrize("path", sorted(CLIENTS.glob("ios/*.swift")), ids=lambda path: path.name)
-def test_swift_is_swift(path):
-    grammar = pytest.importorskip(
-        "tree_sitter_swift", reason="tree-sitter-swift is not installed: pip install '.[test]'"
-    )
-    from tree_sitter import Language, Parser
+SAMPLES = [*CLIENTS.glob("android/*.kt"), *CLIENTS.glob("ios/*.swift")]
 
+
+@pytest.mark.parametrize("path", sorted(SAMPLES), ids=lambda path: path.name)
+def test_samples_for_which_there_is_no_sdk_here_can_be_parsed(path):
     def wrong(node):
         return [node.start_point] * (node.type == "ERROR" or node.is_missing) + sum(map(wrong, node.children), [])
 
-    assert wrong(Parser(Language(grammar.language())).parse(path.read_bytes()).root_node) == []
+    grammar = tree_sitter_swift if path.suffix == ".swift" else tree_sitter_kotlin
+    parser = tree_sitter.Parser(tree_sitter.Language(grammar.language()))
+    assert wrong(parser.parse(path.read_bytes()).root_node) == []

@@ -11,8 +11,10 @@
 //     }
 //     android.sourceSets["main"].assets.srcDir(files(model).builtBy(fetchModel))
 //
-// The sha256 is that of the model's manifest.json; `compress list --from REGISTRY` shows it. Every file is checked before any
-// of them has its final name; what is there already, and right, is not fetched again. It is a command too:
+// The sha256 is that of the model's manifest.json: `compress publish` says it, NAME/index.json has it. Every file is
+// checked before any of them has its final name; what is there already, and right, is not fetched again.
+//
+// As a command:
 //
 //     java -cp fetch-model.jar FetchModelKt u2net-4mb@1.1.0 --from URL --sha256 9f... --out DIR
 //     --format onnx   which file (default: tflite)      --with golden,card   more of what lies beside it than the labels

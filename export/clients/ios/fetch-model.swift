@@ -4,8 +4,8 @@
 //
 //     swift fetch-model.swift u2net-4mb@1.1.0 --from https://models.example.com --sha256 9f... --out "$SRCROOT/Model"
 //
-// The sha256 is that of the model's manifest.json; `compress list --from REGISTRY` shows it. Every file is checked before
-// any of them has its final name; what is there already, and right, is not fetched again.
+// The sha256 is that of the model's manifest.json: `compress publish` says it, NAME/index.json has it. Every file is
+// checked before any of them has its final name; what is there already, and right, is not fetched again.
 //
 //     --format onnx   which file (default: tflite)      --with golden,card   more of what lies beside it than the labels
 

@@ -3,8 +3,8 @@
 //
 //     node fetch-model.mjs u2net-4mb@1.1.0 --from https://models.example.com --sha256 9f... --out public/model
 //
-// The sha256 is that of the model's manifest.json; `compress list --from REGISTRY` shows it. Every file is checked before
-// any of them has its final name; what is there already, and right, is not fetched again. In package.json:
+// The sha256 is that of the model's manifest.json: `compress publish` says it, NAME/index.json has it. Every file is
+// checked before any of them has its final name; what is there already, and right, is not fetched again.
 //
 //     "scripts": {"model": "node fetch-model.mjs u2net-4mb@1.1.0 --from ... --sha256 ... --out public/model"}
 //
