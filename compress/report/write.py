@@ -47,13 +47,16 @@ def _encoded(text: str) -> bytes:
 
 
 def rebuild(folder: Path, page: Path | None = None) -> Path:
-    """Writes report.html anew from report.json and pictures.npz in `folder`, or to `page`; returns where it is.
+    """Writes report.html and MODEL_CARD.md anew from report.json and pictures.npz in `folder`, or the page alone to
+    `page`; returns where the page is.
 
     Raises DataError where the report cannot be read, ExportError where the page cannot be written.
     """
+    record, pictures = read_record(folder), read_pictures(folder / PICTURES)
+    if page is None:
+        write_whole(folder / CARD, _encoded(render_card(record, pictures)))
     page = page or folder / "report.html"
-    text = render(read_record(folder), read_pictures(folder / PICTURES))
-    write_whole(page, _encoded(text))
+    write_whole(page, _encoded(render(record, pictures)))
     return page
 
 

@@ -584,10 +584,11 @@ def test_layers_that_stay_float_for_one_reason_are_one_line_with_their_names_fol
 
 def test_a_rebuilt_report_is_the_same(tmp_path):
     write_report(full_record(), [picture("a.jpg", 0.5)], tmp_path)
-    page = (tmp_path / "report.html").read_bytes()
-    (tmp_path / "report.html").unlink()
+    pages = {name: (tmp_path / name).read_bytes() for name in ("report.html", "MODEL_CARD.md")}
+    for name in pages:
+        (tmp_path / name).unlink()
     assert main(["report", str(tmp_path)]) == 0
-    assert (tmp_path / "report.html").read_bytes() == page
+    assert {name: (tmp_path / name).read_bytes() for name in pages} == pages
 
 
 def test_a_record_comes_back_from_json(tmp_path):
