@@ -196,6 +196,11 @@ def _plain(value: object) -> Markdown:
     return Markdown(" ".join(str(value).split()))
 
 
+def _quoted(value: object) -> Markdown:
+    """Text in a program within a block of code, which nothing in it ends."""
+    return Markdown(json.dumps(str(value)).replace("`", "\\u0060"))
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -206,7 +211,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"code": _code, "plain": _plain}
+    environment.filters |= {"code": _code, "plain": _plain, "quoted": _quoted}
     return environment
 
 

@@ -167,6 +167,14 @@ def test_a_mask_is_decided_as_the_file_means_it(output, multilabel, told):
     assert f"mask = {told}" in render_card(replace(full_record(), artifacts=(file,), multilabel=multilabel), [])
 
 
+def test_names_of_a_files_ends_stay_text_in_the_code():
+    file = artifact("onnx", 10)
+    odd = replace(file, input=replace(file.input, name='a.b"```'), output=replace(file.output, name="c/d:0"))
+    card = render_card(replace(full_record(), artifacts=(odd,), measurements={}), [])
+    assert r'session.run({ "a.b\"\u0060\u0060\u0060": new' in card
+    assert 'outputs["c/d:0"].data' in card
+
+
 @pytest.fixture(params=["tflite", "onnx", "onnx of float32"])
 def exported(request, tmp_path) -> Artifact:
     builder = GraphBuilder((16, 24))
