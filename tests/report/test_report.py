@@ -135,9 +135,10 @@ def picture(name: str, iou: float, reference: np.ndarray | None = None) -> Pictu
     return Picture(name, photo_of(IMAGE), EMPTY, EMPTY, reference, iou)
 
 
-def test_a_report_is_five_files_and_no_partial_one(tmp_path):
+def test_a_report_is_six_files_and_no_partial_one(tmp_path):
     write_report(full_record(), [picture("a.jpg", 0.5)], tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "MODEL_CARD.md",
         "labels.txt",
         "manifest.json",
         "pictures.npz",
@@ -595,10 +596,11 @@ def test_layers_that_stay_float_for_one_reason_are_one_line_with_their_names_fol
 
 def test_a_rebuilt_report_is_the_same(tmp_path):
     write_report(full_record(), [picture("a.jpg", 0.5)], tmp_path)
-    page = (tmp_path / "report.html").read_bytes()
-    (tmp_path / "report.html").unlink()
+    pages = {name: (tmp_path / name).read_bytes() for name in ("report.html", "MODEL_CARD.md")}
+    for name in pages:
+        (tmp_path / name).unlink()
     assert main(["report", str(tmp_path)]) == 0
-    assert (tmp_path / "report.html").read_bytes() == page
+    assert {name: (tmp_path / name).read_bytes() for name in pages} == pages
 
 
 def test_a_record_comes_back_from_json(tmp_path):
