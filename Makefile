@@ -63,7 +63,7 @@ check: .venv/.installed-dev
 
 # Weights and images stay: they are slow to fetch again.
 clean:
-	rm -rf .venv .venv-* export/clients/web/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* .kotlin export/clients/web/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/.installed: $(BIN)/pip pyproject.toml constraints.txt
 	@$(INSTALL) --editable ".[train]"
@@ -75,12 +75,25 @@ clean:
 
 WEB := export/clients/web/node_modules/.installed
 clients: .venv-tflite-support/.installed .venv-mediapipe/.installed .venv-tensorflow/.installed \
-         .venv-tflite-runtime/.installed $(WEB)
+         .venv-tflite-runtime/.installed $(WEB) .kotlin/fetch-model.jar
 
 $(WEB): export/clients/web/package.json
 	@echo "Installing the web runtimes ..."
 	@cd export/clients/web && npm install --no-package-lock --ignore-scripts --no-audit --no-fund --silent && \
 		touch $(CURDIR)/$@ || echo "npm cannot install the web runtimes here: their test will be skipped" >&2
+
+# npm's kotlin-compiler is JetBrains' own, and runs on any JDK.
+.kotlin/.installed:
+	@echo "Installing the Kotlin compiler ..."
+	@mkdir -p .kotlin && npm install --prefix .kotlin --no-package-lock --ignore-scripts --no-audit --no-fund --silent \
+		kotlin-compiler@2.4.20 && touch $@ || echo "npm cannot install Kotlin here: its test will be skipped" >&2
+
+.kotlin/fetch-model.jar: export/clients/android/FetchModel.kt .kotlin/.installed
+	@echo "Compiling $< ..."
+	@if test -f .kotlin/.installed && command -v java > /dev/null; then \
+		java -cp '.kotlin/node_modules/kotlin-compiler/lib/*' org.jetbrains.kotlin.cli.jvm.K2JVMCompiler -no-reflect \
+			-include-runtime -Werror -d $@ $<; \
+	else echo "no java, or no Kotlin: the test of $< will be skipped" >&2; fi
 
 .venv-tflite-support/.installed: PACKAGES := tflite-support==0.4.4 'numpy<2'
 .venv-tflite-support/.installed: MODULE := tflite_support.task.vision

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from compress.cli import _parser
 
@@ -58,6 +59,32 @@ def test_every_command_that_a_page_shows_is_one_that_the_program_takes(page):
             _parser().parse_args(words)
         except SystemExit as error:
             raise AssertionError(f"{named(page)}: {line}") from error
+
+
+def workflows() -> list[dict]:
+    """Those that docs/continuous.md shows."""
+    text = (ROOT / "docs" / "continuous.md").read_text()
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+
+
+def test_workflows_are_yaml_with_triggers_permissions_and_commands_that_the_program_takes():
+    assert [each["name"] for each in workflows()] == ["nightly", "gate", "recipe"]
+    for each in workflows():
+        assert each[True]  # YAML 1.1 reads "on" so
+        [job] = each["jobs"].values()
+        assert each.get("permissions", job.get("permissions"))["contents"] == "read"
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step)
+            for line in re.findall(r"^ *(compress .+)$", step.get("run", ""), re.MULTILINE):
+                _parser().parse_args(shlex.split(re.split(r" > | \|\| ", line)[0])[1:])
+
+
+def test_the_action_of_the_workflows_has_the_inputs_that_they_give():
+    inputs = yaml.safe_load((ROOT / "action.yml").read_text())["inputs"]
+    steps = [step for each in workflows() for job in each["jobs"].values() for step in job["steps"]]
+    given = [step["with"] for step in steps if step.get("uses", "").startswith("OWNER/compress@")]
+    assert given
+    assert all(set(each) <= set(inputs) for each in given)
 
 
 def test_the_architecture_names_every_room_and_few_modules_stand_loose():

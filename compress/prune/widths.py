@@ -39,7 +39,7 @@ def check_budget(net: Network, channels: Channels, budget_bytes: int, most_macs:
     if least > most_macs:
         raise BudgetError(
             f"no student has at most {most_macs:,.0f} multiply-accumulates: the narrowest has about {least:,.0f}; give "
-            "a smaller model.input_size"
+            "smaller plan.input_sizes"
         )
 
 

@@ -6,16 +6,17 @@ import numpy as np
 
 from compress.graph.network import Network, Node
 from compress.graph.quantized import QuantizedGraph, QuantizedOperator, TensorSpec
+from compress.quantize.halves import Steps, off_halves
 from compress.quantize.placement import input_scale, place
 from compress.quantize.training import WEIGHT_LIMIT, QuantizedNetwork, by_channel, weight_scale
 
 
 def quantized_graph(net: QuantizedNetwork, name: str) -> QuantizedGraph:
     """The int8 graph of a trained network, at its traced size."""
-    groups = set(net.placement.group_of.values())
-    parameters = {g: (np.float32(net.scale(g).item()), net.zero_point(g)) for g in groups}
-    scales = {tensor: parameters[group] for tensor, group in net.placement.group_of.items()}
-    pairs = {tensor: (float(scale), zero) for tensor, (scale, zero) in scales.items()}
+    groups = dict.fromkeys(net.placement.group_of.values())
+    calibrated = {g: Steps(np.float32(net.scale(g).item()), net.zero_point(g)) for g in groups}
+    steps = off_halves(net, net.placement, calibrated)
+    pairs = {tensor: (float(steps[g].scale), steps[g].zero_point) for tensor, g in net.placement.group_of.items()}
     return _graph(net, name, pairs, net.keep_float)
 
 

@@ -11,8 +11,8 @@ from compress.report.words import TITLES, short_count
 
 _HELPS: dict[Metric, str] = {
     "size": "allow more bytes, or leave fewer layers float",
-    "latency": "allow fewer bytes with --budget, or a smaller model.input_size in the recipe",
-    "macs": "a smaller model.input_size in the recipe, or fewer bytes with --budget",
+    "latency": "allow fewer bytes with --budget, or smaller plan.input_sizes in the recipe",
+    "macs": "smaller plan.input_sizes in the recipe, or fewer bytes with --budget",
     **dict.fromkeys(ACCURACY, "more images (--unlabelled takes those without masks), or more bytes with --budget"),
 }
 """What brings a student nearer to its limit."""

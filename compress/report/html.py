@@ -29,6 +29,7 @@ from compress.report.tables import (
     median_cell,
     size_cell,
     speed_cell,
+    trial_rows,
 )
 from compress.report.trade_off import Dot, dot_of, trade_off
 from compress.report.words import TITLES
@@ -87,6 +88,8 @@ def render(record: RunRecord, pictures: Sequence[Picture]) -> str:
             gallery=shown,
             sides=sides(shown.shown),
             legend=legend(record.classes, pictures, record.colours, record.multilabel),
+            trials=trial_rows(record.trials),
+            trial_titles=("IoU", "Against the one taken", "Size", "Multiply-accumulates"),
             curve=charts.curve(record.history, measured["teacher"]),
             layers=charts.sizes_by_layer(record.layers),
             layer_times=timed,

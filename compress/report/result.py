@@ -175,13 +175,13 @@ def _faster(check: Check) -> Step:
     assert check.measured is not None
     share = f"{check.limit / check.measured:.0%}".replace("%", " %")
     words = f"The {TITLES.get(check.format, check.format)} file must do with {share} of its time"
-    return Step(f"{words}: run again with a lower macs_share under [plan], or a smaller input_size.")
+    return Step(f"{words}: run again with a lower macs_share under [plan], or smaller input_sizes.")
 
 
 def _lighter(check: Check) -> Step:
     assert check.measured is not None
     over = f"{TITLES.get(check.format, check.format)} file has {short_count(check.measured - check.limit)}"
-    return Step(f"The {over} multiply-accumulates too many: run again with a smaller input_size under [model].")
+    return Step(f"The {over} multiply-accumulates too many: run again with smaller input_sizes under [plan].")
 
 
 def _better(check: Check) -> Step:

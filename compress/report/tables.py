@@ -1,10 +1,10 @@
 """The tables of a page: rows of cells, each with what is read first and what is read under it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.measure.values import Interval, Measurement
-from compress.report.record import RunRecord
+from compress.report.record import RunRecord, Trial
 from compress.report.summary import (
     NOT_MEASURED,
     interval,
@@ -119,6 +119,22 @@ def budget_rows(record: RunRecord, names: list[str]) -> list[tuple[str, list[Out
         return None if check is None else Outcome(check.passed, outcome(check).removesuffix(" budget"), limit_of(check))
 
     return [(f"Budget: {kind}", [cell(name, kind) for name in names]) for kind in kinds]
+
+
+def trial_rows(trials: Sequence[Trial]) -> list[Row]:
+    """The students that were tried, the one that was taken said to be."""
+    return [
+        (
+            f"{one.name}, taken" if one.taken else one.name,
+            [
+                (f"{one.iou:.3f}", ""),
+                iou_cell(one.apart) if one.apart else ("", ""),
+                size_cell(one.size_bytes),
+                macs_cell(Measurement(macs=one.macs)),
+            ],
+        )
+        for one in trials
+    ]
 
 
 def size_cell(size_bytes: int | None) -> Cell:

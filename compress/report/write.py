@@ -10,6 +10,8 @@ from typing import Any
 from compress.data.images import Reading
 from compress.files import write_whole
 from compress.formats.artifact import Artifact
+from compress.report.card import FILE as CARD
+from compress.report.card import render_card
 from compress.report.comparison import conclusions_of, contradictions_of, names_of, render_comparison
 from compress.report.html import render
 from compress.report.pictures import FILE as PICTURES
@@ -22,7 +24,7 @@ _OUTPUT_KEYS = ("name", "shape", "dtype", "layout", "scale", "zero_point", "acti
 
 
 def write_report(record: RunRecord, pictures: Sequence[Picture], out: Path) -> None:
-    """Writes report.json, report.html, pictures.npz, labels.txt and manifest.json into the folder `out`.
+    """Writes report.json, report.html, MODEL_CARD.md, pictures.npz, labels.txt and manifest.json into the folder `out`.
 
     Raises ExportError where a file cannot be written; nothing is left half written.
     """
@@ -30,6 +32,7 @@ def write_report(record: RunRecord, pictures: Sequence[Picture], out: Path) -> N
     texts = {
         "report.json": report,
         "report.html": _encoded(render(record, pictures)),
+        CARD: _encoded(render_card(record, pictures)),
         "labels.txt": _encoded("".join(f"{label}\n" for label in record.classes)),
         "manifest.json": _encoded(_json(manifest(record, hashlib.sha256(report).hexdigest()))),
     }
@@ -44,13 +47,16 @@ def _encoded(text: str) -> bytes:
 
 
 def rebuild(folder: Path, page: Path | None = None) -> Path:
-    """Writes report.html anew from report.json and pictures.npz in `folder`, or to `page`; returns where it is.
+    """Writes report.html and MODEL_CARD.md anew from report.json and pictures.npz in `folder`, or the page alone to
+    `page`; returns where the page is.
 
     Raises DataError where the report cannot be read, ExportError where the page cannot be written.
     """
+    record, pictures = read_record(folder), read_pictures(folder / PICTURES)
+    if page is None:
+        write_whole(folder / CARD, _encoded(render_card(record, pictures)))
     page = page or folder / "report.html"
-    text = render(read_record(folder), read_pictures(folder / PICTURES))
-    write_whole(page, _encoded(text))
+    write_whole(page, _encoded(render(record, pictures)))
     return page
 
 

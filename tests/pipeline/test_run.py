@@ -43,7 +43,7 @@ def finished(tiny_model, tiny_data, tmp_path_factory):
 def test_a_run_within_budget_exits_0_and_leaves_what_it_promises(finished):
     code, out = finished
     assert code == 0
-    names = {"model.onnx", "model.tflite", "report.json", "report.html", "labels.txt", "manifest.json"}
+    names = {"model.onnx", "model.tflite", "report.json", "report.html", "MODEL_CARD.md", "labels.txt", "manifest.json"}
     assert names <= {path.name for path in out.iterdir()}
     assert (out / "labels.txt").read_text().split() == ["background", "disc", "square"]
     assert not list(out.rglob("*.partial"))

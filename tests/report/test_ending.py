@@ -68,8 +68,8 @@ def test_a_student_that_does_better_is_said_to():
     ("limit", "missed", "helps"),
     [
         ("1MB", "tflite size: 1,000,000 bytes (100 %) above the limit", "allow more bytes"),
-        ("20ms", "tflite latency: 5.00 ms (25 %) above the limit", "a smaller model.input_size"),
-        ("macs<=1.5G", "tflite MACs: 500.00 M (33 %) above the limit", "a smaller model.input_size"),
+        ("20ms", "tflite latency: 5.00 ms (25 %) above the limit", "smaller plan.input_sizes"),
+        ("macs<=1.5G", "tflite MACs: 500.00 M (33 %) above the limit", "smaller plan.input_sizes"),
         ("iou>=0.95", "tflite IoU: 0.060 (6 %) below the limit", "compress run --resume 'a run' --minutes 12"),
         ("iou>=0.88", "tflite IoU: the interval holds the limit", "more images in val/ would decide it"),
         ("latency<=0.125x teacher.onnx", "tflite latency against teacher.onnx: the interval", "more measure.seconds"),

@@ -20,7 +20,7 @@ from compress.report.comparison import render_comparison
 from compress.report.html import grouped, render
 from compress.report.pictures import Picture, mask_uri, paint, photo_of, photo_uri, pick, read_pictures
 from compress.report.read import earlier_runs, read_record
-from compress.report.record import Data, Earlier, HistoryPoint, LayerSize, Machine, RunRecord, Source
+from compress.report.record import Data, Earlier, HistoryPoint, LayerSize, Machine, RunRecord, Source, Trial
 from compress.report.summary import table, verdict_line
 from compress.report.write import manifest, write_report
 from compress.runtime.kernels import Kernels
@@ -135,9 +135,10 @@ def picture(name: str, iou: float, reference: np.ndarray | None = None) -> Pictu
     return Picture(name, photo_of(IMAGE), EMPTY, EMPTY, reference, iou)
 
 
-def test_a_report_is_five_files_and_no_partial_one(tmp_path):
+def test_a_report_is_six_files_and_no_partial_one(tmp_path):
     write_report(full_record(), [picture("a.jpg", 0.5)], tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "MODEL_CARD.md",
         "labels.txt",
         "manifest.json",
         "pictures.npz",
@@ -606,10 +607,11 @@ def test_layers_that_stay_float_for_one_reason_are_one_line_with_their_names_fol
 
 def test_a_rebuilt_report_is_the_same(tmp_path):
     write_report(full_record(), [picture("a.jpg", 0.5)], tmp_path)
-    page = (tmp_path / "report.html").read_bytes()
-    (tmp_path / "report.html").unlink()
+    pages = {name: (tmp_path / name).read_bytes() for name in ("report.html", "MODEL_CARD.md")}
+    for name in pages:
+        (tmp_path / name).unlink()
     assert main(["report", str(tmp_path)]) == 0
-    assert (tmp_path / "report.html").read_bytes() == page
+    assert {name: (tmp_path / name).read_bytes() for name in pages} == pages
 
 
 def test_a_record_comes_back_from_json(tmp_path):
@@ -726,3 +728,17 @@ def test_the_keys_of_a_report_stay_what_readers_outside_know():
     counts = {"train", "val", "unlabelled", "held_out", "left_out"}
     assert set(document["data"]) == counts | {"uncertainty", "reference", "val_sha256", "range"}
     assert set(document["history"][0]) == {"stage", "minutes", "iou", "loss"}
+
+
+def test_a_page_tells_of_the_students_that_were_tried_and_a_report_reads_them_back(tmp_path):
+    trials = (
+        Trial("narrower copy, 320x320", 0.71, 1_900_000, 8_000_000_000, apart=Interval(-0.05, -0.08, -0.02)),
+        Trial("light, 256x256", 0.76, 1_954_024, 868_884_480, taken=True),
+    )
+    record = replace(full_record(), trials=trials)
+    words = Page(render(record, [])).words
+    assert "One of 2 students was chosen" in words
+    assert "light, 256x256, taken 0.760 1.95 MB 1,954,024 bytes 868.88 M 868,884,480" in words
+    assert "narrower copy, 320x320 0.710 -0.050 [-0.080, -0.020]" in words
+    write_report(record, [], tmp_path)
+    assert read_record(tmp_path).trials == trials

@@ -6,8 +6,16 @@ import { unzipSync } from "fflate";
 import { Tensor, loadAndCompile, loadLiteRt } from "@litertjs/core";
 import * as ort from "onnxruntime-web";
 
+const PLAIN_HTTP = "This page was opened by plain http, where browsers give neither sha256 nor the camera: open it by https, or on localhost.";
+
+/** Throws, in a sentence for people, where the page was opened by plain http. */
+export function checkSecure() {
+  if (!globalThis.isSecureContext) throw new Error(PLAIN_HTTP);
+}
+
 /** The bytes of one file of a run, `base` being the run's folder. Throws where the sha256 is not the manifest's. */
 export async function fetchChecked(base, entry) {
+  checkSecure();
   const name = entry.file.split(/[/\\]/).pop();
   const bytes = new Uint8Array(await (await fetch(`${base}/${name}`)).arrayBuffer());
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
@@ -16,9 +24,20 @@ export async function fetchChecked(base, entry) {
   return bytes;
 }
 
+let liteRt;
+
+/** LiteRT is loaded once in a page, whatever the number of models, and again only where that failed. */
+function loadedLiteRt(wasm) {
+  liteRt ??= loadLiteRt(wasm).catch((error) => {
+    liteRt = undefined;
+    throw error;
+  });
+  return liteRt;
+}
+
 /** A function from pixels, Uint8Array [height * width * 3], to probabilities in the file's own layout. */
 export async function openTflite(bytes, entry, wasm) {
-  await loadLiteRt(wasm);
+  await loadedLiteRt(wasm);
   const model = await loadAndCompile(bytes, { accelerator: "wasm" });
   return async (pixels) => {
     const input = new Tensor(pixels, entry.input.shape);
@@ -61,6 +80,45 @@ export function mask(values, entry) {
     for (let c = 1; c < classes; c++) if (at(c) > at(best)) best = c;
     return best;
   });
+}
+
+/** [height, width] of what a file reads. */
+export const sizeOf = (entry) => (entry.input.layout === "NHWC" ? entry.input.shape.slice(1, 3) : entry.input.shape.slice(2));
+
+/** RGB pixels of a photograph, a canvas or a video: the whole of it, at the size that the file reads. */
+export function pixelsOf(source, entry) {
+  const [height, width] = sizeOf(entry);
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingQuality = "high";
+  context.drawImage(source, 0, 0, width, height);
+  const { data } = context.getImageData(0, 0, width, height);
+  return Uint8Array.from({ length: 3 * height * width }, (_, i) => data[4 * Math.floor(i / 3) + (i % 3)]);
+}
+
+/** The probability of one class, 0 to 1, for each pixel. */
+export function probability(values, entry, channel) {
+  const last = entry.output.layout === "NHWC";
+  const classes = entry.output.shape[last ? 3 : 1];
+  const count = values.length / classes;
+  const { scale, zero_point } = entry.output.scale === null ? { scale: 1, zero_point: 0 } : entry.output;
+  const at = (i) => values[last ? i * classes + channel : channel * count + i];
+  return Float32Array.from({ length: count }, (_, i) => (at(i) - zero_point) * scale);
+}
+
+/** Lays every class that has a colour over a canvas, as opaque as it is probable: drawn larger, that is a soft edge. */
+export function layOver(canvas, values, entry, colours) {
+  const [height, width] = sizeOf(entry);
+  const context = canvas.getContext("2d");
+  for (const [channel, colour] of colours.entries()) {
+    if (!colour) continue;
+    const layer = new ImageData(width, height);
+    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+    probability(values, entry, channel).forEach((p, i) => layer.data.set([red, green, blue, 160 * p], 4 * i));
+    const small = new OffscreenCanvas(width, height);
+    small.getContext("2d").putImageData(layer, 0, 0);
+    context.imageSmoothingQuality = "high";
+    context.drawImage(small, 0, 0, canvas.width, canvas.height);
+  }
 }
 
 /** golden.npz: uint8 arrays by name. */
