@@ -454,7 +454,8 @@ def _add_run(commands: _Commands) -> None:
         "run", parents=[_reads_a_model()], help="compress a model to a budget, export and measure it"
     )
     run.set_defaults(call=_run)
-    run.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=_MODEL)
+    told = f"{_MODEL}; with --student also TFLite, ORT, or a folder of maps"
+    run.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=told)
     for flag in RUN_FLAGS:
         _add_flag(run, flag)
 
