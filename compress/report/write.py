@@ -1,24 +1,19 @@
 """The files of a result, each written beside its place and then renamed."""
 
-import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from compress.data.images import Reading
 from compress.files import write_whole
-from compress.formats.artifact import Artifact
+from compress.release.manifest import PAGE, restate, write_manifest
 from compress.report.comparison import conclusions_of, contradictions_of, names_of, render_comparison
 from compress.report.html import render
+from compress.report.manifest import manifest
 from compress.report.pictures import FILE as PICTURES
 from compress.report.pictures import Picture, read_pictures, to_npz
 from compress.report.read import read_record
 from compress.report.record import RunRecord
-
-_INPUT_KEYS = ("name", "shape", "dtype", "layout", "mean", "std", "scale", "zero_point")
-_OUTPUT_KEYS = ("name", "shape", "dtype", "layout", "scale", "zero_point", "activation")
 
 
 def write_report(record: RunRecord, pictures: Sequence[Picture], out: Path) -> None:
@@ -26,16 +21,15 @@ def write_report(record: RunRecord, pictures: Sequence[Picture], out: Path) -> N
 
     Raises ExportError where a file cannot be written; nothing is left half written.
     """
-    report = _encoded(_json(record.to_json()))
     texts = {
-        "report.json": report,
-        "report.html": _encoded(render(record, pictures)),
-        "labels.txt": _encoded("".join(f"{label}\n" for label in record.classes)),
-        "manifest.json": _encoded(_json(manifest(record, hashlib.sha256(report).hexdigest()))),
+        "report.json": _json(record.to_json()),
+        "report.html": render(record, pictures),
+        "labels.txt": "".join(f"{label}\n" for label in record.classes),
     }
     for name, text in texts.items():
-        write_whole(out / name, text)
+        write_whole(out / name, _encoded(text))
     write_whole(out / PICTURES, to_npz(pictures))
+    write_manifest(manifest(record, out), out)  # last, since it has the sums of all others
 
 
 def _encoded(text: str) -> bytes:
@@ -44,13 +38,16 @@ def _encoded(text: str) -> bytes:
 
 
 def rebuild(folder: Path, page: Path | None = None) -> Path:
-    """Writes report.html anew from report.json and pictures.npz in `folder`, or to `page`; returns where it is.
+    """Writes report.html anew from report.json and pictures.npz in `folder`, or to `page`; returns where it is. The
+    manifest then has the sum of the new one.
 
     Raises DataError where the report cannot be read, ExportError where the page cannot be written.
     """
-    page = page or folder / "report.html"
+    page = page or folder / PAGE
     text = render(read_record(folder), read_pictures(folder / PICTURES))
     write_whole(page, _encoded(text))
+    if page.name == PAGE:
+        restate(page)
     return page
 
 
@@ -62,37 +59,6 @@ def write_comparison(folders: Sequence[Path], page: Path) -> list[str]:
     pictures = {name: read_pictures(folder / PICTURES) for name, folder in zip(names, folders, strict=True)}
     write_whole(page, _encoded(render_comparison(runs, pictures)))
     return [*contradictions_of(runs), *(each.words for each in conclusions_of(runs))]
-
-
-def manifest(record: RunRecord, report_sha256: str) -> dict[str, Any]:
-    """What an app must know to use the files: their names, sums, inputs and outputs; and the sum of the report, so that
-    a gate knows its figures for those that were measured."""
-    source = record.source
-    return {
-        "schema": 1,
-        "name": record.name,
-        "version": record.version,
-        "classes": list(record.classes),
-        "palette": [colour or None for colour in record.colours],
-        **({"multilabel": True} if record.multilabel else {}),
-        "source": {"file": Path(source.file).name, "sha256": source.sha256, "size_bytes": source.size_bytes},
-        "files": [_entry(artifact, Reading(artifact.channels, record.data.range)) for artifact in record.artifacts],
-        "report": {"file": "report.json", "sha256": report_sha256},
-        "tools": record.tools,
-    }
-
-
-def _entry(artifact: Artifact, reading: Reading) -> dict[str, Any]:
-    given, made = asdict(artifact.input), asdict(artifact.output)
-    said = {"pixels": reading.words, "range": reading.range}
-    return {
-        "format": artifact.format,
-        "file": artifact.path.name,
-        "sha256": artifact.sha256,
-        "size_bytes": artifact.size_bytes,
-        "input": {key: given[key] for key in _INPUT_KEYS} | {key: value for key, value in said.items() if value},
-        "output": {key: made[key] for key in _OUTPUT_KEYS},
-    }
 
 
 def _json(document: dict[str, Any]) -> str:
