@@ -85,7 +85,7 @@ class Index:
 
     def below(self, version: str) -> str | None:
         """The highest version that is lower than this one."""
-        return next((each for each in reversed(self.releases) if version_of(each) < version_of(version)), None)
+        return next((each for each in reversed(list(self.releases)) if version_of(each) < version_of(version)), None)
 
     def version_for(self, wanted: Wanted, where: str) -> str:
         """Raises RegistryError, with what is near, where there is no such version or channel."""
@@ -145,7 +145,11 @@ def read_index(place: Place, name: str) -> Index:
         if not names:
             raise RegistryError(f"{place}: is no registry, or an empty one; name one that compress publish wrote")
         raise RegistryError(f"{place}: there is no {name}{nearest(name, sorted(names), 'name')}")
-    where = f"{place}/{path}"
+    return index_of(data, name, f"{place}/{path}")
+
+
+def index_of(data: bytes, name: str, where: str) -> Index:
+    """What an index.json says. Raises RegistryError."""
     return _parsed(_document(data, where), name, where)
 
 

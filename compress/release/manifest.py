@@ -187,12 +187,13 @@ def _check_release(manifest: dict[str, Any]) -> None:
     for entry in entries(manifest):
         _check_name(entry["file"])
         _check_sum(entry)
-    for key, kind, words in (
+    wanted: tuple[tuple[str, Any, str], ...] = (
         *((key, str, "text") for key in ("name", "version", "description", "author", "licence", "created")),
         *((key, dict, "a table") for key in ("input", "output", "verdict", "measurements")),
         ("compatible_with", list, "a list of versions"),
         ("replaces", (str, type(None)), "a version or null"),
-    ):
+    )
+    for key, kind, words in wanted:
         if not isinstance(manifest.get(key, 0), kind):
             raise _WrongError(f"{key}: {words} is expected")
     if type(manifest["verdict"].get("passed")) is not bool:

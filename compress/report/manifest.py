@@ -24,7 +24,7 @@ def manifest(record: RunRecord, folder: Path) -> dict[str, Any]:
     source, recipe = record.source, record.recipe
     files = [_entry(artifact, Reading(artifact.channels, record.data.range), folder) for artifact in record.artifacts]
     classes = list(record.classes)
-    return {
+    document = {
         "schema": SCHEMA,
         "name": record.name,
         "version": record.version,
@@ -44,6 +44,7 @@ def manifest(record: RunRecord, folder: Path) -> dict[str, Any]:
         "measurements": _measurements(record),
         "tools": record.tools,
     }
+    return {key: plain(value) for key, value in document.items()}
 
 
 def _entry(artifact: Artifact, reading: Reading, folder: Path) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def _measurements(record: RunRecord) -> dict[str, Any]:
         "images_sha256": record.data.val_sha256,
         "cpu": record.machine.cpu,
         "cores": record.machine.cores,
-        "of": {name: plain(_measured(found)) for name, found in record.measurements.items()},
+        "of": {name: _measured(found) for name, found in record.measurements.items()},
     }
 
 
