@@ -136,16 +136,22 @@ def made_of(name: str, events: Iterable[Event]) -> Index:
 
 def read_index(place: Place, name: str) -> Index:
     """Raises RegistryError where there is none, with the nearest names, and for one that cannot be."""
-    path = f"{name}/{FILE}"
-    data = place.read(path, MOST_JSON)
-    if data is None:
+    found = find_index(place, name)
+    if found is None:
         names = place.names("")
         if names is None:
             raise RegistryError(f"{place}: there is no {name}, and what else is there it does not say; check the name")
         if not names:
             raise RegistryError(f"{place}: is no registry, or an empty one; name one that compress publish wrote")
         raise RegistryError(f"{place}: there is no {name}{nearest(name, sorted(names), 'name')}")
-    return index_of(data, name, f"{place}/{path}")
+    return found
+
+
+def find_index(place: Place, name: str) -> Index | None:
+    """None: there is none. Raises RegistryError for one that cannot be."""
+    path = f"{name}/{FILE}"
+    data = place.read(path, MOST_JSON)
+    return None if data is None else index_of(data, name, f"{place}/{path}")
 
 
 def index_of(data: bytes, name: str, where: str) -> Index:

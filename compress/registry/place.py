@@ -60,6 +60,10 @@ class Place(ABC):
             found = dict(zip(paths, pool.map(lambda path: self.read(path, most), paths), strict=True))
         return {path: data for path, data in found.items() if data is not None}
 
+    def check_to_write(self) -> None:
+        """Raises RegistryError for what can only be read."""
+        return
+
     @abstractmethod
     def alone(self, name: str) -> AbstractContextManager[None]:
         """While it lasts no other process publishes under this name, where the place can see to that."""
@@ -285,11 +289,13 @@ class Remote(Place):
     def _at(self, path: str) -> str:
         return f"{self.root}/{path}"
 
-    def alone(self, name: str) -> AbstractContextManager[None]:
+    def check_to_write(self) -> None:
         if self.scheme in _WEB:
             raise RegistryError(
                 f"{self}: {self.scheme}:// is to read from; publish to a folder, s3://, gs://, az:// or hf://"
             )
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
         return nullcontext()
 
     def lay(self, folder: str, last: str, data: bytes, files: Mapping[str, Path], twins: Mapping[str, str]) -> bool:

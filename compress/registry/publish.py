@@ -83,6 +83,7 @@ def publish(
     Raises RegistryError, and writes nothing, for a version that is there with other bytes, for one that promises more
     than holds, and as the manifest's checks do.
     """
+    place.check_to_write()
     found = to_publish(folder)
     name = check_name(found["name"])
     wish = _Wish(version or found["version"], channel, force, _now())
@@ -103,6 +104,7 @@ def publish(
 def move_channel(name: str, channel: str, version: str, place: Place, reason: str) -> str | None:
     """Let a channel lead to a version that was published, higher or lower; returns the one before. Raises
     RegistryError."""
+    place.check_to_write()
     check_name(name)
     check_channel(channel)
     if not reason.strip():

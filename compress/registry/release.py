@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import RegistryError
-from compress.registry.index import FILE, Index, read_index
-from compress.registry.names import Wanted
+from compress.registry.index import FILE, Index, find_index, read_index
+from compress.registry.names import Wanted, check_name
 from compress.registry.place import Place, open_place
 from compress.release.manifest import FILE as MANIFEST
 from compress.release.manifest import REPORT, SCHEMA, change, entries, parsed_manifest, read_manifest
@@ -57,6 +57,19 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
             raise RegistryError(f"{folder / entry['file']}: is a link; publish the file itself")
         if line := change(folder, entry):
             raise RegistryError(f"{line}; publish the folder as compress run left it")
+
+
+def check_as_published(folder: Path, registry: str) -> None:
+    """Raises RegistryError where the folder says that it is a version that is published with other bytes."""
+    place, manifest, path = open_place(registry), read_manifest(folder), folder / MANIFEST
+    name, version = check_name(str(manifest.get("name"))), manifest.get("version")
+    index = find_index(place, name)
+    release = index.releases.get(str(version)) if index else None
+    if release and sum_of(path.read_bytes()) != release.sha256:
+        raise RegistryError(
+            f"{path}: is not the {version} that {place} has, and a published version never changes; restore it, or "
+            "publish it under another number with --version"
+        )
 
 
 def read_release(place: Place, index: Index, version: str) -> tuple[dict[str, Any], bytes]:
