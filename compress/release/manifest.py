@@ -169,8 +169,8 @@ def _checked(manifest: Any) -> dict[str, Any]:
         _check_release(manifest)
     elif "report" in manifest and not (_is_entry(manifest["report"]) and manifest["report"]["file"] == REPORT):
         raise _WrongError(f"report: {REPORT} and its sha256 are expected")
-    _check_each_once("format", files)
     _check_each_once("file", entries(manifest))
+    _check_each_once("format", files)
     _check_classes(manifest.get("classes"))
     if type(manifest.get("multilabel", False)) is not bool:
         raise _WrongError("multilabel: true or false is expected")
