@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -95,7 +96,7 @@ def open_place(text: str) -> Place:
     if scheme not in (*_WEB, *_EXTRAS):
         known = ", ".join(f"{each}://" for each in (*_WEB, *dict.fromkeys(_EXTRAS.values())))
         raise RegistryError(f"{without_password(text)}: no registry is opened by {scheme[:20]}://; there are {known}")
-    return Remote(text)
+    return Web(text) if scheme in _WEB else Remote(text)
 
 
 def without_password(url: str) -> str:
@@ -204,16 +205,8 @@ class Folder(Place):
         return True
 
 
-class Remote(Place):
-    """Behind a URL. There a file is written whole or not at all, but no folder is: of a version the manifest comes
-    first, which no other one then replaces, and the index last."""
-
-    def __init__(self, url: str):
-        self.words = without_password(url).rstrip("/")
-        self.scheme = url.partition("://")[0]
-        with _answered(self.words):
-            self.fs, root = _file_system(url)
-        self.root = root.rstrip("/")
+class _Streamed(Place):
+    """A place whose files come piece by piece."""
 
     def read(self, path: str, most: int) -> bytes | None:
         where, parts = f"{self}/{path}", bytearray()
@@ -242,43 +235,110 @@ class Remote(Place):
 
             self._stream(path, kept.tell(), begin, take)
 
+    @abstractmethod
     def _stream(self, path: str, start: int, begin: Callable[[], object], take: Callable[[bytes], None]) -> None:
         """Give what follows `start` to `take`; after `begin`, all of it, where a server gives no parts."""
+
+
+class Web(_Streamed):
+    """Behind http:// or https://, to read from."""
+
+    def __init__(self, url: str):
+        parts = urlsplit(url)
+        self.words = without_password(url).rstrip("/")
+        self.url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+        self.https = parts.scheme == "https"
+        self.login = unquote(parts.netloc.rpartition("@")[0])
+
+    @cached_property
+    def _pool(self) -> Any:
+        from urllib.request import getproxies, proxy_bypass
+
+        import urllib3
+
+        parts = urlsplit(self.url)
+        proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+        options: dict[str, Any] = {
+            "timeout": urllib3.Timeout(connect=_CONNECT, read=QUIET),
+            "retries": urllib3.Retry(connect=1, read=0, redirect=5, status=0, other=0),
+            "headers": urllib3.make_headers(basic_auth=self.login) if self.login else None,
+            "maxsize": _AT_ONCE,
+        }
+        return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+
+    def _stream(self, path: str, start: int, begin: Callable[[], object], take: Callable[[bytes], None]) -> None:
+        pace, pool = _Pace(), self._pool
+        headers = {**pool.headers, "Accept-Encoding": "identity"}
+        headers |= {"Range": f"bytes={start}-"} if start else {}
+        answer = pool.request("GET", f"{self.url}/{path}", headers=headers, preload_content=False)
+        try:
+            self._check(answer)
+            if start and answer.status != _PART:
+                begin()
+            if answer.status != _PAST_END:
+                for data in iter(lambda: answer.read1(_CHUNK), b""):
+                    pace.passed(len(data))
+                    take(data)
+        except BaseException:
+            answer.close()
+            raise
+        answer.release_conn()
+
+    def _check(self, answer: Any) -> None:
+        led = [str(each.redirect_location) for each in answer.retries.history if each.redirect_location]
+        if self.https and any(each.lower().startswith("http:") for each in led):
+            raise OSError("leads to http://, which anyone on the way can change")
+        if answer.status in _MISSING:
+            raise FileNotFoundError
+        if answer.status in _FORBIDDEN:
+            raise PermissionError
+        if answer.status >= 400 and answer.status != _PAST_END:
+            raise OSError(f"the server answers {answer.status} {answer.reason or ''}".rstrip())
+
+    def names(self, path: str) -> list[str] | None:
+        page = self.read(f"{path}/".lstrip("/"), _MOST_PAGE) or b""
+        return sorted({unquote(link.decode("latin-1")) for link in _LINK.findall(page)}) or None
+
+    def check_to_write(self) -> None:
+        raise RegistryError(f"{self}: is to read from; publish to a folder, s3://, gs://, az:// or hf://")
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        raise NotImplementedError
+
+    def lay(self, folder: str, last: str, data: bytes, files: Mapping[str, Path], twins: Mapping[str, str]) -> bool:
+        raise NotImplementedError
+
+    def add(self, path: str, data: bytes) -> None:
+        raise NotImplementedError
+
+    def tag(self, path: str) -> Tag:
+        raise NotImplementedError
+
+    def replace(self, path: str, data: bytes, tag: Tag) -> bool:
+        raise NotImplementedError
+
+
+class Remote(_Streamed):
+    """What fsspec opens. There a file is written whole or not at all, but no folder is: of a version the manifest comes
+    first, which no other one then replaces, and the index last."""
+
+    def __init__(self, url: str):
+        self.words = without_password(url).rstrip("/")
+        self.scheme = url.partition("://")[0]
+        with _answered(self.words):
+            self.fs, root = _file_system(url)
+        self.root = root.rstrip("/")
+
+    def _stream(self, path: str, start: int, begin: Callable[[], object], take: Callable[[bytes], None]) -> None:
         pace = _Pace()
-
-        def taken(data: bytes) -> None:
-            pace.passed(len(data))
-            take(data)
-
-        if self.scheme in _WEB:
-            from fsspec.asyn import sync
-
-            sync(self.fs.loop, self._web, path, start, begin, taken)
-            return
         with self.fs.open(self._at(path), "rb") as file:
             file.seek(start)
             for data in iter(lambda: file.read(_CHUNK), b""):
-                taken(data)
-
-    async def _web(self, path: str, start: int, begin: Callable[[], object], take: Callable[[bytes], None]) -> None:
-        session = await self.fs.set_session()
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-        async with session.get(self.fs.encode_url(self._at(path)), headers=headers) as answer:
-            _check_answer(answer.status, answer.reason)
-            if self.scheme == "https" and answer.url.scheme != "https":
-                raise OSError(f"leads to {answer.url.scheme}://, which anyone on the way can change")
-            if start and answer.status != _PART:
-                begin()
-            if answer.status == _PAST_END:
-                return
-            async for data in answer.content.iter_chunked(_CHUNK):
+                pace.passed(len(data))
                 take(data)
 
     def names(self, path: str) -> list[str] | None:
         with _answered(f"{self}/{path}".rstrip("/")):
-            if self.scheme in _WEB:
-                page = self.read(f"{path}/".lstrip("/"), _MOST_PAGE) or b""
-                return sorted({unquote(link.decode("latin-1")) for link in _LINK.findall(page)}) or None
             try:
                 found = self.fs.ls(self._at(path), detail=True, refresh=True)
             except FileNotFoundError:
@@ -288,12 +348,6 @@ class Remote(Place):
 
     def _at(self, path: str) -> str:
         return f"{self.root}/{path}"
-
-    def check_to_write(self) -> None:
-        if self.scheme in _WEB:
-            raise RegistryError(
-                f"{self}: {self.scheme}:// is to read from; publish to a folder, s3://, gs://, az:// or hf://"
-            )
 
     def alone(self, name: str) -> AbstractContextManager[None]:
         return nullcontext()
@@ -346,6 +400,8 @@ class Remote(Place):
         return True
 
 
+_SLOW = ("ReadTimeoutError", "ConnectTimeoutError")
+_NO_WEB = ("URLSchemeUnknown", "LocationValueError", "LocationParseError")
 _PART, _PAST_END = 206, 416
 _MISSING, _FORBIDDEN = (404, 410), (401, 403, 407)
 _MOST_PAGE = 16 * 2**20
@@ -379,32 +435,18 @@ def _within(data: bytes, most: int, where: str) -> bytes:
 
 
 def _file_system(url: str) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs
-
     scheme = url.partition("://")[0]
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
-    if scheme in _WEB:
-        from aiohttp import ClientTimeout
-
-        timeout = ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=QUIET)
-        options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
     if scheme == "s3":
         options["config_kwargs"] = {"connect_timeout": _CONNECT, "read_timeout": QUIET, "retries": {"max_attempts": 2}}
     try:
+        from fsspec.core import url_to_fs
+
         fs, root = url_to_fs(url, **options)
     except ImportError:
-        extra = _EXTRAS.get(scheme, scheme)
+        extra = _EXTRAS[scheme]
         raise RegistryError(f"{scheme}:// needs a library: pip install 'compress-mobile[{extra}]'") from None
     return fs, str(root)
-
-
-def _check_answer(status: int, reason: str | None) -> None:
-    if status in _MISSING:
-        raise FileNotFoundError
-    if status in _FORBIDDEN:
-        raise PermissionError
-    if status >= 400 and status != _PAST_END:
-        raise OSError(f"the server answers {status} {reason or ''}".rstrip())
 
 
 def _came_too_late(error: Exception) -> bool:
@@ -436,17 +478,17 @@ def _answered(where: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
+    error = getattr(error, "reason", None) if isinstance(getattr(error, "reason", None), Exception) else error
+    kind, said = type(error).__name__, str(error).partition("\n")[0]
+    if isinstance(error, TimeoutError) or kind in _SLOW:
         return "does not answer, or too slowly; try again later"
     if isinstance(error, PermissionError):
-        said = str(error).partition("\n")[0]
         return f"no permission{f' ({said:.120})' if said else ''}; check the address and the credentials"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
         return str(error.strerror)
-    said = str(error).partition("\n")[0] or type(error).__name__
-    if type(error).__name__ == "NonHttpUrlRedirectClientError":
-        return f"is led to {said:.120}, which is no web address: refused"
-    return f"{said:.200}; check the address, and try again"
+    if kind in _NO_WEB:
+        return "is no address of the web, or leads to one that is none: refused"
+    return f"{said or kind:.200}; check the address, and try again"
 
 
 def _to_disk(path: Path) -> None:
