@@ -34,7 +34,7 @@ def release(folder: Path, name: str, size: int) -> None:
 
 
 def publish(folder: Path, registry: Path, version: str) -> None:
-    from compress.registry.place import Folder
+    from compress.registry.folder import Folder
     from compress.registry.publish import publish as call
 
     call(folder, Folder(registry), version=version)

@@ -324,10 +324,10 @@ def _mine(options: argparse.Namespace, command: str) -> int:
 
 
 def _publish(options: argparse.Namespace, command: str) -> int:
-    from compress.registry.place import open_place
+    from compress.registry.open import open_to_write
     from compress.registry.publish import publish
 
-    place = open_place(options.to)
+    place = open_to_write(options.to)
     done = publish(options.folder, place, version=options.version, channel=options.channel, force=options.force)
     there = "is published already" if done.already else f"published, {done.files} files, {done.size_bytes:,} bytes"
     print(f"{done.name} {done.version}: {there}")
@@ -338,7 +338,7 @@ def _publish(options: argparse.Namespace, command: str) -> int:
 def _fetch(options: argparse.Namespace, command: str) -> int:
     from compress.registry.fetch import fetch
     from compress.registry.names import Wanted
-    from compress.registry.place import open_place
+    from compress.registry.open import open_place
 
     wanted = Wanted.parse(options.wanted)
     done = fetch(
@@ -357,7 +357,7 @@ def _fetch(options: argparse.Namespace, command: str) -> int:
 
 def _list(options: argparse.Namespace, command: str) -> int:
     from compress.registry.listing import describe_all, describe_one, read_all
-    from compress.registry.place import open_place
+    from compress.registry.open import open_place
 
     place = open_place(options.source)
     print(describe_one(place, options.name) if options.name else describe_all(read_all(place)))
@@ -374,10 +374,10 @@ def _diff(options: argparse.Namespace, command: str) -> int:
 
 
 def _channel(options: argparse.Namespace, command: str) -> int:
-    from compress.registry.place import open_place
+    from compress.registry.open import open_to_write
     from compress.registry.publish import move_channel
 
-    before = move_channel(options.name, options.channel, options.version, open_place(options.to), options.reason)
+    before = move_channel(options.name, options.channel, options.version, open_to_write(options.to), options.reason)
     print(f"{options.name}: {options.channel} is {options.version} now" + (f", was {before}" if before else ""))
     return 0
 

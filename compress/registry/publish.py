@@ -25,7 +25,7 @@ from compress.registry.index import (
     read_index,
 )
 from compress.registry.names import check_channel, check_name, nearest, next_version, stays_compatible, version_of
-from compress.registry.place import Place
+from compress.registry.place import Place, Writable
 from compress.registry.release import read_release, sum_of, to_publish
 from compress.release.manifest import FILE as MANIFEST
 from compress.release.manifest import encoded as encoded_manifest
@@ -71,7 +71,7 @@ class _Plan:
 
 def publish(
     folder: Path,
-    place: Place,
+    place: Writable,
     *,
     version: str | None = None,
     channel: str | None = None,
@@ -83,7 +83,6 @@ def publish(
     Raises RegistryError, and writes nothing, for a version that is there with other bytes, for one that promises more
     than holds, and as the manifest's checks do.
     """
-    place.check_to_write()
     found = to_publish(folder)
     name = check_name(found["name"])
     wish = _Wish(version or found["version"], channel, force, _now())
@@ -101,10 +100,9 @@ def publish(
     return Published(name, plan.version, sum_of(plan.data), len(sizes) + 1, sum(sizes) + len(plan.data), plan.already)
 
 
-def move_channel(name: str, channel: str, version: str, place: Place, reason: str) -> str | None:
+def move_channel(name: str, channel: str, version: str, place: Writable, reason: str) -> str | None:
     """Let a channel lead to a version that was published, higher or lower; returns the one before. Raises
     RegistryError."""
-    place.check_to_write()
     check_name(name)
     check_channel(channel)
     if not reason.strip():
@@ -222,7 +220,7 @@ def _move(index: Index, channel: str | None, version: str, place: Place, at: str
     return Move(at, channel, version, _PUBLISHED)
 
 
-def _record(place: Place, name: str, event: Event | None) -> None:
+def _record(place: Writable, name: str, event: Event | None) -> None:
     """Write the event, and the index of all events. Another one that comes meanwhile is in one of both indexes, and
     whoever writes last looks again."""
     if event:

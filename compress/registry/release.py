@@ -7,7 +7,8 @@ from typing import Any
 from compress.errors import RegistryError
 from compress.registry.index import FILE, Index, find_index, read_index
 from compress.registry.names import Wanted, check_name
-from compress.registry.place import Place, open_place
+from compress.registry.open import open_place
+from compress.registry.place import Place
 from compress.release.manifest import FILE as MANIFEST
 from compress.release.manifest import REPORT, SCHEMA, change, entries, parsed_manifest, read_manifest
 

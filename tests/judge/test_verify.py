@@ -16,6 +16,7 @@ from compress.formats.npz import read_graph, write_graph
 from compress.formats.stored import differences
 from compress.judge.verify import GRAPH, compare, verify_folder
 from compress.release.export import EXPORTERS
+from compress.release.manifest import restate
 from compress.runtime.local import Child
 
 

@@ -8,8 +8,8 @@ import pytest
 from conftest import sum_of, write_release
 
 from compress.cli import main
+from compress.registry.folder import Folder
 from compress.registry.index import encoded, made_of, read_events, read_index
-from compress.registry.place import Folder
 
 
 def index_of(registry: Path, name: str = "tiny") -> dict:
