@@ -127,6 +127,9 @@ class Server(ThreadingHTTPServer):
         self.plain = False
         self.over = threading.Event()
 
+    def handle_error(self, *_: object) -> None:
+        """A client that left is no error here."""
+
 
 class Handler(SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
