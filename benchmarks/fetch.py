@@ -134,8 +134,8 @@ def write(found: dict[str, tuple[float, float]], repeats: int) -> None:
     result = {
         "title": "Fetching a release",
         "about": f"Medians of {repeats} runs in turns, start of the process included: a TFLite file of 4 MB with "
-        "labels, golden input and manifest from a web server on the same machine, into an empty folder with an empty cache; "
-        "then `list` and `fetch` of a registry with 200 versions of each of 20 names. Where other work runs, seconds "
+        "labels, golden input and manifest from a web server on the same machine, into an empty folder with an empty "
+        "cache; then `list` and `fetch` of a registry with 200 versions of each of 20 names. Where other work runs, seconds "
         "of the processor are nearer to what the clock shows on a quiet machine.",
         "columns": [
             {"name": "what"},
