@@ -135,8 +135,8 @@ def write(found: dict[str, tuple[float, float]], repeats: int) -> None:
         "title": "Fetching a release",
         "about": f"Medians of {repeats} runs in turns, start of the process included: a TFLite file of 4 MB with "
         "labels, golden input and manifest from a web server on the same machine, into an empty folder with an empty "
-        "cache; then `list` and `fetch` of a registry with 200 versions of each of 20 names. Where other work runs, seconds "
-        "of the processor are nearer to what the clock shows on a quiet machine.",
+        "cache; then `list` and `fetch` of a registry with 200 versions of each of 20 names. Where other work runs, "
+        "seconds of the processor are nearer to what the clock shows on a quiet machine.",
         "columns": [
             {"name": "what"},
             {"name": "seconds on the clock", "digits": 3},
@@ -147,7 +147,7 @@ def write(found: dict[str, tuple[float, float]], repeats: int) -> None:
                 "command": f"python benchmarks/fetch.py {repeats} --write",
                 "commit": commit.strip(),
                 "date": date.today().isoformat(),
-                "machine": {"processor": processor(), "cores": cores(), "instructions": "which do not matter here"},
+                "machine": {"processor": processor(), "cores": cores(), "instructions": "instructions not recorded"},
                 "old": None,
                 "note": f"load average {os.getloadavg()[0]:.1f} at the end",
                 "rows": [[what, round(wall, 4), round(cpu, 4)] for what, (wall, cpu) in found.items()],
