@@ -12,10 +12,10 @@ from compress.errors import DataError
 from compress.measure.values import ClassFigures, Interval
 from compress.report.ending import ending
 from compress.report.html import render
+from compress.report.manifest import manifest
 from compress.report.read import read_record
 from compress.report.result import figures, remarks
 from compress.report.summary import confused, percent, table
-from compress.report.manifest import manifest
 from compress.report.write import write_report
 
 CLASSES = ("sky", "road", "pole <thin>")

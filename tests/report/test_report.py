@@ -18,11 +18,11 @@ from compress.measure.parity import EndParity, Parity
 from compress.measure.values import Interval, Latency, Measurement
 from compress.report.comparison import render_comparison
 from compress.report.html import grouped, render
+from compress.report.manifest import manifest
 from compress.report.pictures import Picture, mask_uri, paint, photo_of, photo_uri, pick, read_pictures
 from compress.report.read import earlier_runs, read_record
 from compress.report.record import Data, Earlier, HistoryPoint, LayerSize, Machine, RunRecord, Source
 from compress.report.summary import table, verdict_line
-from compress.report.manifest import manifest
 from compress.report.write import write_report
 from compress.runtime.kernels import Kernels
 from compress.runtime.layers import LayerTime
