@@ -31,7 +31,8 @@ _Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0: within budget, or one network. 1: not, or undecided, or files that differ. 2: could not run. 130: Ctrl-C."""
+    """0: within budget, one network, a drop-in. 1: not, or undecided, or files that differ. 2: could not run. 130:
+    Ctrl-C."""
     arguments = sys.argv[1:] if argv is None else argv
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # the shell asks what can follow
@@ -325,6 +326,65 @@ def _mine(options: argparse.Namespace, command: str) -> int:
     return 0
 
 
+def _publish(options: argparse.Namespace, command: str) -> int:
+    from compress.registry.open import open_to_write
+    from compress.registry.publish import publish
+
+    place = open_to_write(options.to)
+    done = publish(options.folder, place, version=options.version, channel=options.channel, force=options.force)
+    there = "is published already" if done.already else f"published, {done.files} files, {done.size_bytes:,} bytes"
+    print(f"{done.name} {done.version}: {there}")
+    print(f"sha256 of its manifest: {done.sha256}")
+    return 0
+
+
+def _fetch(options: argparse.Namespace, command: str) -> int:
+    from compress.registry.fetch import fetch
+    from compress.registry.names import Wanted
+    from compress.registry.open import open_place
+
+    wanted = Wanted.parse(options.wanted)
+    done = fetch(
+        wanted,
+        open_place(options.source),
+        options.out or Path(wanted.name),
+        format=options.format,
+        sha256=options.sha256,
+        allow_older=options.allow_older,
+    )
+    moved = f"{done.moved_bytes:,} bytes fetched" if done.moved_bytes else "nothing had to be fetched"
+    print(f"{done.name} {done.version}: {len(done.files)} files, {done.size_bytes:,} bytes in {done.folder}; {moved}")
+    print(f"sha256 of its manifest: {done.sha256}")
+    return 0
+
+
+def _list(options: argparse.Namespace, command: str) -> int:
+    from compress.registry.listing import describe_all, describe_one, read_all
+    from compress.registry.open import open_place
+
+    place = open_place(options.source)
+    print(describe_one(place, options.name) if options.name else describe_all(read_all(place)))
+    return 0
+
+
+def _diff(options: argparse.Namespace, command: str) -> int:
+    from compress.registry.diff import compare, describe_diff
+    from compress.registry.release import named
+
+    difference = compare(*(named(each, options.source) for each in (options.before, options.after)))
+    print(describe_diff(difference))
+    return 1 if difference.breaking else 0
+
+
+def _channel(options: argparse.Namespace, command: str) -> int:
+    from compress.registry.open import open_to_write
+    from compress.registry.publish import move_channel
+
+    before = move_channel(options.name, options.channel, options.version, open_to_write(options.to), options.reason)
+    print(f"{options.name}: {options.channel} is {options.version} now" + (f", was {before}" if before else ""))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     from importlib.metadata import version
 
@@ -335,7 +395,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"compress {version('compress-mobile')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_init, _add_inspect, _add_verify, _add_bench, _add_gate, _add_report, _add_mine, _add_run):
+    commands_of_files = (_add_verify, _add_bench, _add_gate, _add_report, _add_mine)
+    commands_of_releases = (_add_publish, _add_fetch, _add_list, _add_diff, _add_channel)
+    for add in (_add_init, _add_inspect, *commands_of_files, *commands_of_releases, _add_run):
         add(commands)
     finish(commands.choices)
     return parser
@@ -447,6 +509,61 @@ def _add_mine(commands: _Commands) -> None:
     mine.add_argument("--top", type=int, default=100, metavar="N", help="how many images to choose (default: 100)")
     mine.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for mine.csv and mine.html")
     mine.add_argument("--trust-pickle", action="store_true", help="also load a whole pickled module, which is code")
+
+
+_TO = "registry: a folder, or s3://, gs://, az:// or hf://"
+_FROM = "registry: a folder, or http(s)://, s3://, gs://, az:// or hf://"
+
+
+def _add_publish(commands: _Commands) -> None:
+    publish = commands.add_parser("publish", help="put a run's folder into a registry, as a version that never changes")
+    publish.set_defaults(call=_publish)
+    publish.add_argument("folder", type=Path, metavar="DIR", help="output folder of compress run")
+    publish.add_argument("--to", required=True, metavar="REGISTRY", help=_TO)
+    publish.add_argument("--version", metavar="X.Y.Z", help="default: that of its manifest")
+    publish.add_argument("--channel", metavar="NAME", help="let this channel, such as stable, lead there")
+    publish.add_argument("--force", metavar="REASON", help="although the verdict failed; the reason is recorded")
+
+
+def _add_fetch(commands: _Commands) -> None:
+    fetch = commands.add_parser("fetch", help="bring a published model into a folder, every byte checked")
+    fetch.set_defaults(call=_fetch)
+    fetch.add_argument(
+        "wanted",
+        metavar="NAME[@VERSION]",
+        help="the newest version, @1.2.0, the newest of @^1.2, or a channel: @stable",
+    )
+    fetch.add_argument("--from", required=True, dest="source", metavar="REGISTRY", help=_FROM)
+    fetch.add_argument("--format", metavar="FORMAT", help="the file of this format, and what belongs to it in an app")
+    fetch.add_argument("--out", type=Path, metavar="DIR", help="a folder of its own (default: NAME)")
+    fetch.add_argument("--sha256", metavar="SUM", help="what the manifest must have")
+    fetch.add_argument("--allow-older", action="store_true", help="also a lower version than was fetched before")
+
+
+def _add_list(commands: _Commands) -> None:
+    listing = commands.add_parser("list", help="say what a registry holds")
+    listing.set_defaults(call=_list)
+    listing.add_argument("name", nargs="?", metavar="NAME", help="its versions and channels (default: all names)")
+    listing.add_argument("--from", required=True, dest="source", metavar="REGISTRY", help=_FROM)
+
+
+def _add_diff(commands: _Commands) -> None:
+    diff = commands.add_parser("diff", help="say whether a release is a drop-in for another or breaks apps")
+    diff.set_defaults(call=_diff)
+    what = "output folder of compress run, or NAME@VERSION"
+    diff.add_argument("before", metavar="A", help=what)
+    diff.add_argument("after", metavar="B", help=what)
+    diff.add_argument("--from", dest="source", metavar="REGISTRY", help=f"where names are; {_FROM}")
+
+
+def _add_channel(commands: _Commands) -> None:
+    channel = commands.add_parser("channel", help="let a channel lead to another published version, or back to one")
+    channel.set_defaults(call=_channel)
+    channel.add_argument("name", metavar="NAME")
+    channel.add_argument("channel", metavar="CHANNEL", help="such as stable")
+    channel.add_argument("version", metavar="X.Y.Z", help="a published version")
+    channel.add_argument("--to", required=True, metavar="REGISTRY", help=_TO)
+    channel.add_argument("--reason", required=True, metavar="TEXT", help="why; it is recorded")
 
 
 def _add_run(commands: _Commands) -> None:

@@ -9,7 +9,8 @@ CompressError
 ├── ExportError   an operator or tensor that a file format cannot express
 │   └── WriteError    a file that cannot be written where it is to lie
 ├── TrainError    training that left the finite numbers
-└── MeasureError  a runtime that refused a file or died on it
+├── MeasureError  a runtime that refused a file or died on it
+└── RegistryError a registry, or a name in it, that cannot be used
 
 Every message is one line that says what, where, and what to try; the command prints it on stderr
 and exits with 2.
@@ -68,4 +69,8 @@ class TrainError(CompressError):
 
 
 class MeasureError(CompressError):
+    pass
+
+
+class RegistryError(CompressError):
     pass

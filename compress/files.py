@@ -52,9 +52,14 @@ def read_json(path: Path) -> Any:
     infinite and absurdly long numbers, and for an object that names a key twice: readers take one or the other."""
     if size_of(path) > _LARGEST_JSON:
         raise ValueError(f"more than {_LARGEST_JSON:,} bytes")
+    return parsed_json(path.read_bytes())
+
+
+def parsed_json(data: bytes) -> Any:
+    """What JSON in UTF-8 says. Raises ValueError as `read_json` does."""
     try:
         return json.loads(
-            path.read_text("utf-8"),
+            data.decode("utf-8"),
             parse_constant=_finite,
             parse_float=_finite,
             parse_int=_whole,

@@ -276,9 +276,11 @@ class BudgetSection(Section):
 
 
 class GateFile(Section):
-    """compress.toml. `preprocess`: what a float32 file reads that no manifest describes; `data`: what masks hold."""
+    """compress.toml. `registry`: where the releases are published, whose versions never change; `preprocess`: what a
+    float32 file reads that no manifest describes; `data`: what masks hold."""
 
     budget: BudgetSection
+    registry: Line | None = None
     preprocess: PreprocessSection | None = None
     data: MasksSection = MasksSection()
 

@@ -39,7 +39,8 @@ TakeTurns = Callable[..., dict[str, Latency]]
 @dataclass(frozen=True)
 class Rules:
     """What to gate by. `mean` and `std` are of the 0 to 255 pixels that a float32 input without a manifest reads,
-    `range` of the values of more than 8 bits in its images; `masks`: what the masks of labelled images hold."""
+    `range` of the values of more than 8 bits in its images; `masks`: what the masks of labelled images hold;
+    `registry`: where a folder's version, once published, is the same."""
 
     limits: tuple[str, ...] = ()
     folder: Path = Path()  # that the references are named from
@@ -47,6 +48,7 @@ class Rules:
     std: Colours | None = None
     masks: "MasksSection | None" = None
     range: tuple[float, float] | None = None
+    registry: str | None = None
 
 
 def read_rules(target: Path) -> Rules | None:
@@ -62,10 +64,12 @@ def read_rules(target: Path) -> Rules | None:
     from compress.settings import read_toml, validated
 
     read = validated(GateFile, read_toml(path, "write one"), str(path))
+    registry = read.registry if read.registry is None or "://" in read.registry else str(path.parent / read.registry)
+    rules = Rules(tuple(read.budget.limits), path.parent, masks=read.data, registry=registry)
     if read.preprocess is None:
-        return Rules(tuple(read.budget.limits), path.parent, masks=read.data)
+        return rules
     mean, std = read.preprocess.of_pixels()
-    return Rules(tuple(read.budget.limits), path.parent, mean, std, read.data, read.preprocess.range)
+    return replace(rules, mean=mean, std=std, range=read.preprocess.range)
 
 
 def gate(
@@ -90,6 +94,10 @@ def gate(
         raise BudgetError(f"no budget: give one, such as --budget 4MB, or write [budget] limits = [...] in {CONFIG}")
     places = {limit.reference: rules.folder / limit.reference for limit in budget.limits if limit.reference}
     files = shipped(target, places.values())
+    if rules.registry and os.path.isdir(target):
+        from compress.registry.release import check_as_published
+
+        check_as_published(target, rules.registry)
     report = report_beside(target, files) if os.path.isdir(target) else None
     before, notes = _base_figures(base, budget, files)
     notes += [

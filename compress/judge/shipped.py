@@ -10,7 +10,7 @@ from compress.errors import MeasureError
 from compress.files import sha256_of, size_of
 from compress.formats.whole import FORMATS, check_whole
 from compress.release.manifest import FILE as MANIFEST
-from compress.release.manifest import change, changed_files, range_of, read_manifest
+from compress.release.manifest import REPORT, change, entries, range_of, read_manifest, report_sum
 
 Colours = tuple[float, ...]
 
@@ -57,7 +57,7 @@ def shipped(target: Path, references: Collection[Path] = ()) -> list[ShippedFile
 
 def _of_folder(folder: Path, references: Collection[Path]) -> list[ShippedFile]:
     manifest = read_manifest(folder)
-    _check_unchanged(changed_files(folder, manifest))
+    _check_unchanged([change(folder, entry) for entry in entries(manifest) if entry["file"] != REPORT])
     _check_all_named(folder, manifest, references)
     paths = [folder / entry["file"] for entry in manifest["files"]]
     return [
@@ -77,7 +77,7 @@ def _alone(path: Path) -> ShippedFile:
         if (entry["file"], entry["sha256"]) == (path.name, sha256):
             _check_unchanged([change(path.parent, entry)])
             return _shipped(path, sha256, outside, manifest, entry)
-    return _shipped(path, sha256, outside, {"report": manifest.get("report", {})}, {})
+    return _shipped(path, sha256, outside, {key: manifest[key] for key in ("report", "beside") if key in manifest}, {})
 
 
 def _check_unchanged(lines: Sequence[str | None]) -> None:
@@ -111,7 +111,7 @@ def _shipped(
         _colours(given.get("mean")),
         _colours(given.get("std")),
         range_of(entry),
-        manifest.get("report", {}).get("sha256"),
+        report_sum(manifest),
         manifest.get("multilabel", False),
     )
 

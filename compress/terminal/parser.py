@@ -24,6 +24,17 @@ EXAMPLES = {
         "compress gate export/mine --budget 'iou>=0.86' --data data/demo --json - --junit gate.xml",
     ),
     "report": ("compress report export/mine", "compress report export/mine export/other --out comparison.html"),
+    "publish": (
+        "compress publish export/mine --to registry --channel stable",
+        "compress publish export/mine --to s3://bucket/models --version 1.2.0",
+    ),
+    "fetch": (
+        "compress fetch mine@^1.2 --from https://models.example.com --format tflite --out app/assets/mine",
+        "compress fetch mine@stable --from registry",
+    ),
+    "list": ("compress list --from registry", "compress list mine --from registry"),
+    "diff": ("compress diff export/mine export/other", "compress diff mine@1.0.0 mine@1.1.0 --from registry"),
+    "channel": ("compress channel mine stable 1.0.0 --to registry --reason 'thin objects are lost'",),
     "mine": (
         "compress mine --teacher models/u2net.pt --student export/mine/model.tflite --unlabelled photos --out mined",
     ),

@@ -16,6 +16,7 @@ from compress.formats.npz import read_graph, write_graph
 from compress.formats.stored import differences
 from compress.judge.verify import GRAPH, compare, verify_folder
 from compress.release.export import EXPORTERS
+from compress.release.manifest import restate
 from compress.runtime.local import Child
 
 
@@ -202,6 +203,9 @@ def test_a_file_that_is_no_model_is_one_line(run, suffix, content, capsys):
 
 def test_a_damaged_golden_image_is_one_line(run, capsys):
     (run / "golden.npz").write_bytes(b"PK\x03\x04broken")
+    assert main(["verify", str(run)]) == 1
+    assert "golden.npz: is not the file that was exported" in capsys.readouterr().out
+    restate(run / "golden.npz")
     assert main(["verify", str(run)]) == 2
     assert "golden.npz: is damaged" in capsys.readouterr().err
 

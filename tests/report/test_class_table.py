@@ -12,10 +12,11 @@ from compress.errors import DataError
 from compress.measure.values import ClassFigures, Interval
 from compress.report.ending import ending
 from compress.report.html import render
+from compress.report.manifest import manifest
 from compress.report.read import read_record
 from compress.report.result import figures, remarks
 from compress.report.summary import confused, percent, table
-from compress.report.write import manifest, write_report
+from compress.report.write import write_report
 
 CLASSES = ("sky", "road", "pole <thin>")
 PALETTE = ("#808080", "#804080", "#c0c080")
@@ -96,9 +97,9 @@ def test_two_classes_are_told_as_before():
     assert confused(full_record().measurements["onnx"]) == ""
 
 
-def test_the_manifest_has_the_palette_and_nothing_for_what_is_only_paler():
-    assert manifest(street(), "ef" * 32)["palette"] == list(PALETTE)
-    assert manifest(full_record(), "ef" * 32)["palette"] == [None, "#d01c8b"]
+def test_the_manifest_has_the_palette_and_nothing_for_what_is_only_paler(tmp_path):
+    assert manifest(street(), tmp_path)["palette"] == list(PALETTE)
+    assert manifest(full_record(), tmp_path)["palette"] == [None, "#d01c8b"]
 
 
 def test_every_class_comes_back_from_the_report_and_an_older_one_has_none(tmp_path):

@@ -18,11 +18,12 @@ from compress.measure.parity import EndParity, Parity
 from compress.measure.values import Interval, Latency, Measurement
 from compress.report.comparison import render_comparison
 from compress.report.html import grouped, render
+from compress.report.manifest import manifest
 from compress.report.pictures import Picture, mask_uri, paint, photo_of, photo_uri, pick, read_pictures
 from compress.report.read import earlier_runs, read_record
 from compress.report.record import Data, Earlier, HistoryPoint, LayerSize, Machine, RunRecord, Source, Trial
 from compress.report.summary import table, verdict_line
-from compress.report.write import manifest, write_report
+from compress.report.write import write_report
 from compress.runtime.kernels import Kernels
 from compress.runtime.layers import LayerTime
 
@@ -173,11 +174,58 @@ def test_a_file_name_that_is_not_unicode_does_not_stop_the_report(tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["warnings"] == ["\udcff.jpg: skipped"]
 
 
-def test_the_manifest_has_exactly_the_promised_keys_and_bare_file_names():
-    stated = json.loads(json.dumps(manifest(full_record(), "ef" * 32)))
-    assert list(stated) == ["schema", "name", "version", "classes", "palette", "source", "files", "report", "tools"]
-    assert stated["report"] == {"file": "report.json", "sha256": "ef" * 32}
-    assert stated["schema"] == 1
+def test_the_manifest_has_exactly_the_promised_keys_and_bare_file_names(tmp_path):
+    (tmp_path / "labels.txt").write_bytes(b"abc")
+    recipe = {"description": "finds it", "author": "A. Uthor", "licence": "CC0-1.0"}
+    stated = json.loads(json.dumps(manifest(replace(full_record(), recipe=recipe), tmp_path)))
+    assert list(stated) == [
+        *("schema", "name", "version", "description", "author", "licence", "created", "replaces", "compatible_with"),
+        *("classes", "palette", "multilabel", "source", "input", "output", "files", "beside", "verdict"),
+        *("measurements", "tools"),
+    ]
+    assert (stated["description"], stated["author"], stated["licence"]) == ("finds it", "A. Uthor", "CC0-1.0")
+    assert stated["beside"] == [
+        {
+            "role": "labels",
+            "file": "labels.txt",
+            "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            "size_bytes": 3,
+        }
+    ]
+    assert stated["schema"] == 2
+    assert stated["input"] == {
+        "height": 320,
+        "width": 320,
+        "channels": 3,
+        "colours": "RGB",
+        "resize": "bilinear, antialiased",
+        "fit": "stretch",
+        "orientation": "upright, as EXIF says",
+        "range": None,
+    }
+    assert stated["output"] == {
+        "height": 320,
+        "width": 320,
+        "channels": ["<b>sky & sea</b>", "object"],
+        "values": "softmax",
+        "decision": "argmax",
+        "threshold": None,
+        "resize": "bilinear, before the decision",
+    }
+    assert stated["verdict"] == {
+        "passed": False,
+        "checks": [
+            "onnx size 4,100,000 of 4,000,000 bytes: over budget",
+            "tflite size 3,912,344 of 4,000,000 bytes: within budget",
+        ],
+    }
+    assert list(stated["measurements"]["of"]) == ["teacher", "onnx", "tflite"]
+    assert stated["measurements"]["of"]["onnx"] == {
+        "size_bytes": 4_100_000,
+        "latency": {"p50_ms": 34.5, "p90_ms": 34.5 * 1.1, "threads": 2, "runtime": "onnxruntime"},
+        "iou": {"mean": 0.815, "low": 0.79, "high": 0.838},
+        "speedup": {"mean": 8.9, "low": 8.7, "high": 9.2},
+    }
     assert stated["classes"] == ["<b>sky & sea</b>", "object"]
     assert stated["source"] == {"file": "u2net.pt", "sha256": "cd" * 32, "size_bytes": 176_000_000}
     assert [entry["file"] for entry in stated["files"]] == ["model.onnx", "model.tflite"]
