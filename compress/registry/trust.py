@@ -2,8 +2,8 @@
 manifest and of every file that it names."""
 
 import io
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,8 +34,8 @@ class Verifier:
     def check(self, signature: bytes, sums: Mapping[str, str], where: str) -> None:
         """Raises RegistryError for one by anyone else, and for one of other files than those with the sha256 `sums`."""
         stated = _Stated(sums)
-        with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
-            path = Path(folder) / SIGNATURE
+        with _scratch() as folder, redirect_stdout(io.StringIO()):
+            path = folder / SIGNATURE
             path.write_bytes(signature)
             try:
                 self._config.set_hashing_config(stated).verify(folder, path)
@@ -53,8 +53,8 @@ class Signer:
         self.key, self._config = key, _loaded(key, lambda: from_key(private_key=key), "private")
 
     def sign(self, name: str, sums: Mapping[str, str]) -> bytes:
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / SIGNATURE
+        with _scratch() as folder:
+            path = folder / SIGNATURE
             self._config.set_hashing_config(_Stated(sums)).sign(name, path)
             return path.read_bytes()
 
@@ -63,8 +63,8 @@ class Signer:
         from cryptography.hazmat.primitives import serialization as form
 
         key = form.load_pem_private_key(self.key.read_bytes(), None).public_key()
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / self.key.name
+        with _scratch() as folder:
+            path = folder / self.key.name
             path.write_bytes(key.public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo))
             verifier = Verifier(path)
         verifier.key = self.key
@@ -86,7 +86,7 @@ class _Stated:
     def add_ignored_paths(self, **_: Any) -> None:
         """Nothing is left out."""
 
-    def hash(self, model_path: str, *, files_to_hash: object = None) -> Any:
+    def hash(self, model_path: str | Path, *, files_to_hash: object = None) -> Any:
         from model_signing._hashing.hashing import Digest
         from model_signing.manifest import FileManifestItem, Manifest, SerializationType
 
@@ -96,7 +96,17 @@ class _Stated:
             FileManifestItem(path=PurePosixPath(name), digest=Digest("sha256", bytes.fromhex(sha256)))
             for name, sha256 in self.sums.items()
         ]
-        return Manifest(model_path, items, SerializationType.from_args(form))
+        return Manifest(str(model_path), items, SerializationType.from_args(form))
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """The library reads and writes files."""
+    try:
+        with TemporaryDirectory() as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise RegistryError(f"{error.filename or 'TMPDIR'}: {error.strerror}; name another folder in TMPDIR") from None
 
 
 def _library(part: str) -> Any:
