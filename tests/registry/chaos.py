@@ -1,6 +1,7 @@
 """What goes wrong at a moment that no one chose: a process is killed, a connection cut, a disk full. Each command is a
 process of its own, and so is each server."""
 
+import io
 import os
 import random
 import resource
@@ -8,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -50,7 +52,7 @@ def _run(command: Command) -> None:
     from compress.cli import main
 
     os.environ.update(command.environment)
-    sys.stdout = sys.stderr = command.said.open("w")
+    sys.stdout = sys.stderr = said = io.StringIO()
     if command.full is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (command.full, resource.RLIM_INFINITY))
     begun, count = False, 0
@@ -66,8 +68,14 @@ def _run(command: Command) -> None:
 
     threading.setprofile(passed)
     sys.setprofile(passed)
-    code = main(command.arguments)
+    try:
+        code = main(command.arguments)
+    except BaseException:
+        code = 1
+        traceback.print_exc()
     sys.setprofile(None)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    command.said.write_text(said.getvalue())
     if command.calls:
         command.calls.write_text(str(count))
     sys.exit(code)

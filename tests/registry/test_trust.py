@@ -1,5 +1,4 @@
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -44,6 +43,13 @@ def fetch(registry: Path, public: Path, *more: str) -> int:
     return main(["fetch", "tiny", "--from", str(registry), "--require-key", str(public), *more])
 
 
+def model_signing_does(*arguments: object) -> None:
+    """Its own command line, which exits where it fails."""
+    from model_signing._cli import main as command
+
+    command(list(map(str, arguments)), standalone_mode=False)
+
+
 def test_what_the_owner_of_the_key_signed_is_fetched_with_its_signature(signed, registry, keys):
     assert fetch(registry, keys[1]) == 0
     assert {path.name for path in Path("tiny").iterdir()} == {
@@ -56,16 +62,14 @@ def test_what_the_owner_of_the_key_signed_is_fetched_with_its_signature(signed, 
 
 def test_a_signature_is_one_that_model_signing_verifies(signed, registry, keys):
     fetch(registry, keys[1])
-    command = [sys.executable, "-m", "model_signing", "verify", "key", "--public_key", str(keys[1]), "--signature"]
     for folder in (signed, Path("tiny")):
-        subprocess.run([*command, str(folder / "model.sig"), str(folder)], check=True, capture_output=True)
+        model_signing_does("verify", "key", "--public_key", keys[1], "--signature", folder / "model.sig", folder)
 
 
 def test_a_signature_that_model_signing_made_is_one(publish, registry, keys):
     publish("1.0.0")
     folder = registry / "tiny" / "1.0.0"
-    command = [sys.executable, "-m", "model_signing", "sign", "key", "--private_key", str(keys[0]), "--signature"]
-    subprocess.run([*command, str(folder / "model.sig"), str(folder)], check=True, capture_output=True)
+    model_signing_does("sign", "key", "--private_key", keys[0], "--signature", folder / "model.sig", folder)
     assert fetch(registry, keys[1]) == 0
 
 
