@@ -109,7 +109,7 @@ def fetch(
     try:
         return _fetched(wanted, place, out, format, sha256, allow_older, verifier)
     except OSError as error:
-        raise RegistryError(f"{error.filename or out}: {error.strerror}; name another folder with --out") from None
+        raise RegistryError(f"{error.filename2 or error.filename or out}: {error.strerror}; name another folder with --out") from None
 
 
 def _fetched(
