@@ -109,7 +109,8 @@ def fetch(
     try:
         return _fetched(wanted, place, out, format, sha256, allow_older, verifier)
     except OSError as error:
-        raise RegistryError(f"{error.filename2 or error.filename or out}: {error.strerror}; name another folder with --out") from None
+        where = error.filename2 or error.filename or out
+        raise RegistryError(f"{where}: {error.strerror}; name another folder with --out") from None
 
 
 def _fetched(
