@@ -331,9 +331,16 @@ def _publish(options: argparse.Namespace, command: str) -> int:
     from compress.registry.publish import publish
 
     place = open_to_write(options.to)
-    done = publish(options.folder, place, version=options.version, channel=options.channel, force=options.force)
+    done = publish(
+        options.folder,
+        place,
+        version=options.version,
+        channel=options.channel,
+        force=options.force,
+        key=options.key,
+    )
     there = "is published already" if done.already else f"published, {done.files} files, {done.size_bytes:,} bytes"
-    print(f"{done.name} {done.version}: {there}")
+    print(f"{done.name} {done.version}: {there}{', signed' if options.key else ''}")
     print(f"sha256 of its manifest: {done.sha256}")
     return 0
 
@@ -351,6 +358,7 @@ def _fetch(options: argparse.Namespace, command: str) -> int:
         format=options.format,
         sha256=options.sha256,
         allow_older=options.allow_older,
+        require_key=options.require_key,
     )
     moved = f"{done.moved_bytes:,} bytes fetched" if done.moved_bytes else "nothing had to be fetched"
     print(f"{done.name} {done.version}: {len(done.files)} files, {done.size_bytes:,} bytes in {done.folder}; {moved}")
@@ -523,6 +531,7 @@ def _add_publish(commands: _Commands) -> None:
     publish.add_argument("--version", metavar="X.Y.Z", help="default: that of its manifest")
     publish.add_argument("--channel", metavar="NAME", help="let this channel, such as stable, lead there")
     publish.add_argument("--force", metavar="REASON", help="although the verdict failed; the reason is recorded")
+    publish.add_argument("--key", type=Path, metavar="KEY.pem", help="sign it with this private key")
 
 
 def _add_fetch(commands: _Commands) -> None:
@@ -538,6 +547,9 @@ def _add_fetch(commands: _Commands) -> None:
     fetch.add_argument("--out", type=Path, metavar="DIR", help="a folder of its own (default: NAME)")
     fetch.add_argument("--sha256", metavar="SUM", help="what the manifest must have")
     fetch.add_argument("--allow-older", action="store_true", help="also a lower version than was fetched before")
+    fetch.add_argument(
+        "--require-key", type=Path, metavar="PUB.pem", help="refuse what the owner of this public key has not signed"
+    )
 
 
 def _add_list(commands: _Commands) -> None:

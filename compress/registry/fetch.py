@@ -4,8 +4,8 @@ was fetched is loaded or run."""
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ from compress.files import (
 from compress.registry.index import Index, encoded, read_index
 from compress.registry.names import Wanted, nearest, version_of
 from compress.registry.place import Place
-from compress.registry.release import read_release, sum_of
+from compress.registry.release import STATE, read_release, sum_of, sums_of
+from compress.registry.trust import Verifier, read_signature
 from compress.release.manifest import FILE as MANIFEST
-from compress.release.manifest import entries, parsed_manifest
+from compress.release.manifest import SIGNATURE, entries, parsed_manifest
 
-STATE = ".fetched.json"
 WITH_A_FORMAT = ("labels", "golden", "card")
 """Roles of what belongs to a model in an app; the report and its pictures do not."""
 _SCHEMA = 1
@@ -74,12 +74,15 @@ class _State:
 
 @dataclass(frozen=True)
 class _Release:
-    """What is to lie in the folder: the manifest as `data`, and the entries of the other files."""
+    """What is to lie in the folder: the manifest as `data`, and the entries of the other files. `sums`: of every file
+    that the release has. `signature`: of them, where one is required."""
 
     name: str
     version: str
     data: bytes
     files: Sequence[dict[str, Any]]
+    sums: Mapping[str, str]
+    signature: bytes | None = None
 
 
 def fetch(
@@ -90,24 +93,34 @@ def fetch(
     format: str | None = None,
     sha256: str | None = None,
     allow_older: bool = False,
+    require_key: Path | None = None,
 ) -> Fetched:
     """Fetch a release, or what belongs to one format of it, into the folder `out`, which holds that and nothing else.
 
-    `sha256`: what the manifest must have. Files that are here already are not fetched again. Raises a CompressError,
-    and leaves `out` as it was, where the registry, or what comes from it, is not as it should be.
+    `sha256`: what the manifest must have. `require_key`: the public key whose owner must have signed it. Files that are
+    here already are not fetched again. Raises a CompressError, and leaves `out` as it was, where the registry, or what
+    comes from it, is not as it should be.
     """
+    verifier = Verifier(require_key) if require_key else None
     out = out.resolve()
     check_writable(out)
     if out in (here := Path.cwd(), *here.parents):
         raise RegistryError(f"{out}: is replaced as a whole; name a folder of its own with --out")
     try:
-        return _fetched(wanted, place, out, format, sha256, allow_older)
+        return _fetched(wanted, place, out, format, sha256, allow_older, verifier)
     except OSError as error:
-        raise RegistryError(f"{error.filename or out}: {error.strerror}; name another folder with --out") from None
+        where = error.filename2 or error.filename or out
+        raise RegistryError(f"{where}: {error.strerror}; name another folder with --out") from None
 
 
 def _fetched(
-    wanted: Wanted, place: Place, out: Path, format: str | None, sha256: str | None, allow_older: bool
+    wanted: Wanted,
+    place: Place,
+    out: Path,
+    format: str | None,
+    sha256: str | None,
+    allow_older: bool,
+    verifier: Verifier | None,
 ) -> Fetched:
     with _alone_at(out):
         _mend(out)
@@ -122,8 +135,12 @@ def _fetched(
             _check_older(index, wanted, version, state, allow_older)
             found = _release(place, index, version, format)
         _check_sum(found, sha256)
+        if verifier:
+            found = replace(found, signature=_signature(found, place, out, verifier))
         highest = {**(state.highest if state else {}), wanted.wish: found.version}
         sums = {MANIFEST: sum_of(found.data)} | {entry["file"]: entry["sha256"] for entry in found.files}
+        if found.signature is not None:
+            sums[SIGNATURE] = sum_of(found.signature)
         new = _State(found.name, found.version, format, sums[MANIFEST], tuple(sums), highest)
         whole = new == state and all(held.get(name) == sha256 for name, sha256 in sums.items())
         moved = 0 if whole else _put(found, place, out, new, held)
@@ -213,7 +230,8 @@ def _pinned(wanted: Wanted, out: Path, state: _State | None, format: str | None)
     manifest = _manifest_there(out, state)
     if state is None or manifest is None or not wanted.is_version or state.version != wanted.wish:
         return None
-    return _Release(state.name, state.version, (out / MANIFEST).read_bytes(), _of_format(manifest, format))
+    data = (out / MANIFEST).read_bytes()
+    return _Release(state.name, state.version, data, _of_format(manifest, format), sums_of(manifest, data))
 
 
 def _check_older(index: Index, wanted: Wanted, version: str, state: _State | None, allow_older: bool) -> None:
@@ -231,7 +249,7 @@ def _check_older(index: Index, wanted: Wanted, version: str, state: _State | Non
 
 def _release(place: Place, index: Index, version: str, format: str | None) -> _Release:
     manifest, data = read_release(place, index, version)
-    return _Release(index.name, version, data, _of_format(manifest, format))
+    return _Release(index.name, version, data, _of_format(manifest, format), sums_of(manifest, data))
 
 
 def _of_format(manifest: dict[str, Any], format: str | None) -> list[dict[str, Any]]:
@@ -260,6 +278,20 @@ def _check_sum(found: _Release, sha256: str | None) -> None:
     raise RegistryError(f"{found.name} {found.version}: {told} sha256 of its manifest is {ours}, not {sha256:.64}")
 
 
+def _signature(found: _Release, place: Place, out: Path, verifier: Verifier) -> bytes:
+    """That which is in the folder already, or else the registry's, if it is by the key. Raises RegistryError."""
+    with suppress(OSError, RegistryError):
+        there = (out / SIGNATURE).read_bytes()
+        verifier.check(there, found.sums, str(out / SIGNATURE))
+        return there
+    folder = f"{found.name}/{found.version}"
+    signature = read_signature(place, folder)
+    if signature is None:
+        raise RegistryError(f"{place}/{folder}: is not signed, and {verifier.key} is required; ask who published it")
+    verifier.check(signature, found.sums, f"{place}/{folder}/{SIGNATURE}")
+    return signature
+
+
 def _put(found: _Release, place: Place, out: Path, state: _State, held: Mapping[str, str]) -> int:
     """Put the files together beside `out`, which then becomes that; returns the bytes that came from the registry."""
     stage, replaced = _staged(out)
@@ -269,6 +301,8 @@ def _put(found: _Release, place: Place, out: Path, state: _State, held: Mapping[
         for entry in found.files:
             _copy(sources[entry["file"]], stage / entry["file"], entry)
         (stage / MANIFEST).write_bytes(found.data)
+        if found.signature is not None:
+            (stage / SIGNATURE).write_bytes(found.signature)
         (stage / STATE).write_bytes(encoded(state.to_json()))
         _to_disk([*stage.iterdir(), stage])
         if out.exists():

@@ -70,7 +70,7 @@ class Folder(Writable):
     def _forget_halves(self, name: str) -> None:
         """What a publish that died was writing."""
         for each in list((self.root / name).glob("**/*.partial")):
-            shutil.rmtree(each) if each.is_dir() else each.unlink()
+            shutil.rmtree(each) if each.is_dir() else each.unlink(missing_ok=True)
 
     def lay(self, folder: str, last: str, data: bytes, files: Mapping[str, Path], twins: Mapping[str, str]) -> bool:
         place = self.root / folder

@@ -26,10 +26,11 @@ from compress.registry.index import (
 )
 from compress.registry.names import check_channel, check_name, nearest, next_version, stays_compatible, version_of
 from compress.registry.place import Place, Writable
-from compress.registry.release import read_release, sum_of, to_publish
+from compress.registry.release import read_release, sum_of, sums_of, to_publish
+from compress.registry.trust import Signer, read_signature
 from compress.release.manifest import FILE as MANIFEST
+from compress.release.manifest import SIGNATURE, entries, parsed_manifest
 from compress.release.manifest import encoded as encoded_manifest
-from compress.release.manifest import entries, parsed_manifest
 
 _PUBLISHED = "published"
 _TRIES = 50
@@ -76,13 +77,15 @@ def publish(
     version: str | None = None,
     channel: str | None = None,
     force: str | None = None,
+    key: Path | None = None,
 ) -> Published:
     """Publish a run's folder under its name, and under `version` or that of its manifest, which then says so too; let
-    `channel` lead there. `force`: why a run whose verdict failed is published all the same.
+    `channel` lead there. `force`: why a run whose verdict failed is published all the same. `key`: to sign it with.
 
     Raises RegistryError, and writes nothing, for a version that is there with other bytes, for one that promises more
     than holds, and as the manifest's checks do.
     """
+    signer = Signer(key) if key else None
     found = to_publish(folder)
     name = check_name(found["name"])
     wish = _Wish(version or found["version"], channel, force, _now())
@@ -95,6 +98,8 @@ def publish(
             files = {entry["file"]: folder / entry["file"] for entry in entries(plan.manifest)}
             if not place.lay(f"{name}/{plan.version}", MANIFEST, plan.data, files, plan.twins):
                 raise RegistryError(_taken(place, plan.index, name, plan.version))
+        if signer:
+            _sign(signer, place, name, plan)
         _record(place, name, plan.event)
     sizes = [entry["size_bytes"] for entry in entries(plan.manifest)]
     return Published(name, plan.version, sum_of(plan.data), len(sizes) + 1, sum(sizes) + len(plan.data), plan.already)
@@ -113,6 +118,18 @@ def move_channel(name: str, channel: str, version: str, place: Writable, reason:
         at = _now()
         _record(place, name, Event(at, version, move=Move(at, channel, version, reason)))
     return index.channels.get(channel)
+
+
+def _sign(signer: Signer, place: Writable, name: str, plan: _Plan) -> None:
+    """A version that has a signature keeps it. Raises RegistryError where that is by another key."""
+    folder, sums = f"{name}/{plan.version}", sums_of(plan.manifest, plan.data)
+    where = f"{folder}/{SIGNATURE}"
+    tag = place.tag(where)
+    there = read_signature(place, folder)
+    if there is not None:
+        signer.verifier().check(there, sums, f"{place}/{where}")
+    elif not place.replace(where, signer.sign(name, sums), tag):
+        raise RegistryError(f"{place}/{where}: was written by another one meanwhile; publish again")
 
 
 def _now() -> str:

@@ -12,11 +12,18 @@ from compress.registry.place import Place
 from compress.release.manifest import FILE as MANIFEST
 from compress.release.manifest import REPORT, SCHEMA, change, entries, parsed_manifest, read_manifest
 
+STATE = ".fetched.json"
+"""What was fetched into a folder."""
 _NOT_USED = "nothing of it is used"
 
 
 def sum_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def sums_of(manifest: dict[str, Any], data: bytes) -> dict[str, str]:
+    """The sha256 of every file of a release, by its name; `data`: what manifest.json holds."""
+    return {MANIFEST: sum_of(data)} | {entry["file"]: entry["sha256"] for entry in entries(manifest)}
 
 
 def of_folder(folder: Path) -> dict[str, Any]:

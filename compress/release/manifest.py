@@ -13,6 +13,8 @@ from compress.files import parsed_json, read_json, sha256_of, size_of, write_who
 from compress.flags import MOST_CHANNELS
 
 FILE = "manifest.json"
+SIGNATURE = "model.sig"
+"""It signs the manifest, which can therefore not name it."""
 REPORT = "report.json"
 PAGE = "report.html"
 SCHEMA = 2
@@ -239,7 +241,7 @@ def _check_model(entry: dict[str, Any]) -> None:
 def _check_name(name: str) -> None:
     """One that begins with a dot is not the manifest's to give; "." and ".." are among those."""
     outside = Path(name).name != name or "\\" in name or "\0" in name
-    if outside or name == "" or name.startswith(".") or name == FILE:
+    if outside or name == "" or name.startswith(".") or name in (FILE, SIGNATURE):
         raise _WrongError(f"{name!r:.60} is no file in its own folder")
 
 

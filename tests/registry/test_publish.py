@@ -145,6 +145,7 @@ def test_what_a_publish_that_died_left_is_not_seen_and_does_not_stop_the_next(re
     half = registry / "tiny" / ".1.1.0.partial"
     half.mkdir()
     (half / "model.onnx").write_bytes(b"half")
+    (half / "manifest.json.5f0c1d2e.partial").write_bytes(b"half")
     capsys.readouterr()
     assert main(["list", "tiny", "--from", str(registry)]) == 0
     assert "1.1.0" not in capsys.readouterr().out
