@@ -463,11 +463,13 @@ def beside(model: Path) -> Path:
     return model.with_suffix(".toml") if model.name else model / ".toml"
 
 
-def recipe_of(model: Path, named: Path | None = None) -> Recipe:
-    """The recipe in the TOML file beside a model, or in the one that is `named`. Raises ModelError where there is no
-    model, which is what a mistyped name is, and RecipeError."""
+def recipe_beside(model: Path) -> Recipe:
+    """That of a model which the command has no --recipe for. Raises ModelError and RecipeError."""
     check_model(model)
-    return read_recipe(named or beside(model))
+    beside = model.with_suffix(".toml")
+    if not beside.is_file():
+        raise RecipeError(f"{beside}: no such file; write the model's recipe there")
+    return read_recipe(beside)
 
 
 def check_model(model: Path) -> None:

@@ -13,7 +13,7 @@ from compress.data.images import RGB, Reading, Size, read_all, read_image
 from compress.errors import DataError
 from compress.files import identity, locked, unwritten, written
 from compress.machine import prepare_process
-from compress.recipe import recipe_of
+from compress.recipe import recipe_beside
 from compress.runtime.session import OPENERS
 from compress.train.members import file_member, torch_member
 
@@ -45,7 +45,7 @@ def opened(path: Path, trust_pickle: bool = False) -> Iterator[Model]:
     Raises ModelError, RecipeError or MeasureError.
     """
     prepare_process()
-    one = file_member(path) if path.suffix in OPENERS else torch_member(path, recipe_of(path), trust_pickle)
+    one = file_member(path) if path.suffix in OPENERS else torch_member(path, recipe_beside(path), trust_pickle)
     with one.looking(()) as look:
 
         def answer(image: np.ndarray) -> np.ndarray:

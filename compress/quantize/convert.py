@@ -35,13 +35,14 @@ def _graph(
         if node.op == "input" or node.name in rectifiers:
             continue
         after = fused.get(node.name)
-        weight, weight_scales, bias = _weights(net, node, {} if node.name in keep_float else scales)
+        made = after.name if after else node.name
+        weight, weight_scales, bias = _weights(net, node, made, {} if node.name in keep_float else scales)
         operators.append(
             QuantizedOperator(
                 node.op,
                 node.name,
                 node.inputs,
-                after.name if after else node.name,
+                made,
                 node.attrs,
                 after.op if after else None,
                 weight,
@@ -59,7 +60,7 @@ def _graph(
 
 
 def _weights(
-    net: Network, node: Node, scales: dict[str, tuple[float, int]]
+    net: Network, node: Node, output: str, scales: dict[str, tuple[float, int]]
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     if not node.kind.weights:
         return None, None, None
@@ -67,7 +68,7 @@ def _weights(
     if node.inputs[0] not in scales:
         return weight.numpy(), None, bias.numpy()
     given = scales[node.inputs[0]][0]
-    steps = weight_scale(node, weight, bias, given)
+    steps = weight_scale(node, weight, bias, given, scales[output][0])
     integers = (weight / by_channel(node, steps)).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
     steps = steps.repeat(len(bias) // len(steps))  # filters of several groups that share their scales
     biases = (bias.double() / (steps.double() * given)).round()

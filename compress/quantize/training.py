@@ -19,6 +19,8 @@ from compress.quantize.placement import Placement, place
 
 LOWEST, HIGHEST = -128, 127
 WEIGHT_LIMIT = 127
+MOST_STEPS = 255
+"""Of the output, that one step of the input times one of the weight makes."""
 BIAS_LIMIT = 2**29 - 2**7  # so that what float32 rounds is within 2**29
 """Of an int32, so that what is added to it does not overflow."""
 
@@ -151,8 +153,9 @@ class QuantizedNetwork(Network):
         given = self.scale(self.unit(node.inputs[0]))
         weight, bias, ratio = self.weight(node.name), self.bias(node.name), given / scale
         if node.name not in self.keep_float:
-            steps = weight_scale(node, weight, bias, given.detach())
-            weight, ratio = _Round.apply(weight / by_channel(node, steps)), by_channel(node, steps * ratio)
+            steps = weight_scale(node, weight, bias, given.detach(), scale.detach())
+            weight = _Round.apply(weight / by_channel(node, steps)).clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+            ratio = by_channel(node, steps * ratio)
         return node.kind.compute(inputs, node.attrs, weight * ratio, bias / scale)
 
     def _rectified(self, node: Node, value: Tensor, unit: str) -> Tensor:
@@ -170,12 +173,15 @@ def by_channel(node: Node, values: Tensor) -> Tensor:
     return values.reshape([-1 if axis == node.weights.outputs else 1 for axis in range(4)])
 
 
-def weight_scale(node: Node, weight: Tensor, bias: Tensor, input_scale: Tensor | float) -> Tensor:
+def weight_scale(
+    node: Node, weight: Tensor, bias: Tensor, input_scale: Tensor | float, output_scale: Tensor | float
+) -> Tensor:
     """[output channels] float32: the largest weight is 127. A channel that is all but zero beside the others, or beside
     its own bias, gets a larger scale: with its own, its int32 bias would overflow and kernels refuse the ratio of
-    scales."""
+    scales. One of which a single step would be more than all steps of the output gets a smaller one, and its weights
+    are clipped: kernels refuse that ratio too, and the output is at its ends anyway."""
     others = [axis for axis in range(4) if axis != node.weights.outputs]
-    largest = weight.detach().abs().amax(others)
+    largest = weight.detach().abs().amax(others).clamp_max(WEIGHT_LIMIT * MOST_STEPS * output_scale / input_scale)
     least = (1e-4 * largest.max()).clamp_min(1e-5)
     biases = bias.detach().abs().reshape(-1, len(largest)).amax(0)
     return torch.maximum(torch.maximum(largest, least) / WEIGHT_LIMIT, biases / (input_scale * BIAS_LIMIT))

@@ -23,7 +23,7 @@ from compress.load.forward import Forward, load_forward
 from compress.load.model import Segmenter, load
 from compress.load.sizes import nearest_size
 from compress.measure.masks import as_probabilities
-from compress.recipe import Recipe, read_recipe, recipe_of
+from compress.recipe import Recipe, read_recipe, recipe_beside
 from compress.release.manifest import tells_labels
 from compress.runtime.local import Child, describe_in_child
 from compress.runtime.session import OPENERS
@@ -193,7 +193,7 @@ def member(path: Path, trust_pickle: bool = False, multilabel: bool | None = Non
     """The teacher in a file, by the recipe beside it. `multilabel`: where nothing says it. Raises a CompressError."""
     if path.suffix in OPENERS and (path.suffix != ".onnx" or not path.with_suffix(".toml").is_file()):
         return file_member(path, multilabel=multilabel)
-    recipe = recipe_of(path)
+    recipe = recipe_beside(path)
     if recipe.model.multilabel is None:
         said = recipe.model.model_copy(update={"multilabel": multilabel})
         recipe = recipe.model_copy(update={"model": said})

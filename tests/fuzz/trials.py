@@ -17,6 +17,8 @@ from ai_edge_litert import schema_py_generated as schema
 from damage import Damage
 from odd import change
 
+from compress.release.manifest import entries
+
 
 def always() -> bool:
     return True
@@ -150,9 +152,10 @@ def unchanged(path: Path, original: Path) -> Callable[[], bool]:
 
 def signed(run: Path, original: Path) -> None:
     """Manifest and report state the sums of the files that are there, as whoever damaged them could write them."""
-    for name, key in (("manifest.json", "files"), ("report.json", "artifacts")):
+    stating = {"report.json": lambda document: document["artifacts"], "manifest.json": entries}
+    for name, found in stating.items():
         document = json.loads((run / name).read_text())
-        for entry in document[key]:
+        for entry in found(document):
             path = run / Path(entry.get("file") or entry["path"]).name
             entry |= {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}
         (run / name).write_text(json.dumps(document))

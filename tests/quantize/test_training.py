@@ -50,7 +50,8 @@ class Plain(QuantizedNetwork):
     def compute(self, node, inputs, input_size):
         if node.kind.weights:
             weight, axis = self.weight(node.name), 1 if node.op == "conv_transpose" else 0
-            steps = weight_scale(node, weight, self.bias(node.name), self.scale(self.unit(node.inputs[0])).detach())
+            given, made = (self.scale(self.unit(name)).detach() for name in (node.inputs[0], node.name))
+            steps = weight_scale(node, weight, self.bias(node.name), given, made)
             scale = steps.reshape([-1 if i == axis else 1 for i in range(4)])
             weight = weight + ((weight / scale).round() * scale - weight).detach()
             value = node.kind.compute(inputs, node.attrs, weight, self.bias(node.name))
