@@ -81,13 +81,17 @@ def front_matter(record: RunRecord) -> dict[str, Any]:
         "pipeline_tag": "image-segmentation",
         "base_model": record.source.file.rpartition("/")[2].rpartition(".")[0] or record.source.file,
         "base_model_relation": "quantized",
-        "tags": [*formats, "int8", "quantized", "pruned", *_distilled(record), "on-device"],
+        "tags": [*formats, "int8", "quantized", *_pruned(record), *_distilled(record), "on-device"],
     }
     if first in _LIBRARIES:
         found["library_name"] = _LIBRARIES[first]
     if first and (results := _results(record, first)):
         found["model-index"] = [{"name": record.name, "results": [results]}]
     return found
+
+
+def _pruned(record: RunRecord) -> list[str]:
+    return ["pruned"] if any(layer.after_channels < layer.before_channels for layer in record.layers) else []
 
 
 def _distilled(record: RunRecord) -> list[str]:

@@ -13,6 +13,10 @@ from compress.graph.unfold import Taps, as_matrix, by_group, by_output, from_out
 DAMPING = 0.03
 """Of the mean square of what a layer reads; the closed-form repair has a ridge of the same kind."""
 
+SILENT = 1e-3
+"""Of the power of a layer's inputs: a group of filters is taken to read at least so much. One that read nothing in the
+images that were looked at may read something in a step, which would move it without bound else."""
+
 MOMENTUM, SCALE = 0.9, 0.95
 POSITIONS = 4096
 """Positions that the moments of a layer's inputs are taken from, at least; twice as many as unknowns."""
@@ -166,7 +170,8 @@ class _Sums:
     def moments(self) -> _Moments:
         mean = (self.first / self.count).mT
         second = self.second / self.count
-        ridge = DAMPING * second.diagonal(dim1=1, dim2=2).mean(1).reshape(-1, 1, 1, 1) + 1e-12
+        power = second.diagonal(dim1=1, dim2=2).mean(1)
+        ridge = DAMPING * torch.maximum(power, SILENT * power.mean()).reshape(-1, 1, 1, 1) + 1e-12
         groups, kernel = len(second), math.prod(self.taps.kernel)
         four = (second - mean @ mean.mT).reshape(groups, -1, kernel, second.shape[1] // kernel, kernel)
         values, channels = _axes(torch.einsum("gctdt->gcd", four) / kernel)

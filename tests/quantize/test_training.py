@@ -4,15 +4,19 @@ import numpy as np
 import pytest
 import torch
 from integer_reference import run_reference
+from torch import nn
 
 from compress.errors import RecipeError
+from compress.formats.tflite import to_tflite
 from compress.graph.network import Network, Node
 from compress.graph.operators.conv import ConvAttributes
 from compress.graph.operators.image import ImageAttributes
+from compress.load.trace import trace
 from compress.quantize.calibration import calibrate
 from compress.quantize.convert import float_graph, quantized_graph
 from compress.quantize.placement import check_keep_float
 from compress.quantize.training import QuantizedNetwork, _Quantize, affine, weight_scale
+from compress.runtime.local import describe_in_child
 
 
 @pytest.fixture(scope="module")
@@ -227,3 +231,36 @@ def test_a_channel_that_is_nothing_but_a_large_bias_keeps_it_in_an_int32(net, pi
     scale = graph.tensors[operator.inputs[0]].scale
     assert float(operator.bias[0]) * operator.weight_scale[0] * scale == pytest.approx(1e4, rel=1e-5)
     assert not operator.weight[0].any()
+
+
+class Filters(nn.Module):
+    """One filter for each channel, of which the last reads nothing but zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.each, self.sum = nn.Conv2d(3, 3, 3, padding=1, groups=3), nn.Conv2d(3, 2, 1)
+
+    def forward(self, x):
+        seen = torch.relu(x - torch.tensor([0.0, 0.0, 2.0]).reshape(1, 3, 1, 1))
+        return torch.softmax(self.sum(torch.relu(self.each(seen))), 1)
+
+
+def test_a_channel_whose_weights_have_grown_without_bound_has_a_scale_that_kernels_take(tmp_path):
+    torch.manual_seed(0)
+    net = trace(Filters().eval(), (16, 16), 0, 2, (0.0,) * 3, (1.0,) * 3)[0]
+    weight, bias = net.weights()["each"]
+    weight = weight.detach().clone()
+    weight[2] = 1e5
+    net = net.rewritten({**net.weights(), "each": (weight, bias)})
+    image = torch.rand(2, 3, 16, 16)
+    twin = QuantizedNetwork(net, calibrate(net, [image], 100.0)).eval()
+    graph = quantized_graph(twin, "one")
+    (operator,) = [each for each in graph.operators if each.name == "each"]
+    given, made = (graph.tensors[name].scale for name in (operator.inputs[0], operator.output))
+    assert (given * operator.weight_scale / made).max() == pytest.approx(255, rel=1e-3)
+    assert np.abs(operator.weight).max() == 127
+    to_tflite(graph, tmp_path / "model.tflite")
+    assert describe_in_child(tmp_path / "model.tflite").size == (16, 16)
+    with torch.no_grad():
+        kept = twin.run(image, keep={"each"})
+    assert torch.isfinite(kept["each"]).all()

@@ -102,3 +102,28 @@ def test_inputs_that_are_nothing_or_enormous_stop_no_training_by_themselves(scal
     optimizer.measure(net, IMAGES)
     loss(net).backward()
     optimizer.step()
+
+
+class Filters(nn.Module):
+    """One filter for each channel, then their sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.each, self.sum = nn.Conv2d(3, 3, 3, padding=1, groups=3), nn.Conv2d(3, 2, 1)
+
+    def forward(self, x):
+        return torch.softmax(self.sum(torch.relu(self.each(torch.relu(x)))), 1)
+
+
+def test_a_filter_that_read_nothing_when_it_was_looked_at_does_not_run_away():
+    torch.manual_seed(0)
+    net = trace(Filters().eval(), SIZE, 0, 2, (0.0,) * 3, (1.0,) * 3)[0]
+    silent = IMAGES.clone()
+    silent[:, 2] = -1.0
+    optimizer = Natural(net, 0.01)
+    optimizer.measure(net, silent)
+    before = net.weight("each").detach().clone()
+    loss(net).backward()  # of images in which the channel is seen
+    optimizer.step()
+    moved = (net.weight("each").detach() - before).abs().amax((1, 2, 3))
+    assert 0 < moved[2] < 3  # 75 where nothing is taken to be read
