@@ -116,17 +116,19 @@ def written(path: Path) -> Iterator[Path]:
 
 def _become(partial: Path, path: Path) -> None:
     """Rename, once all that was written is on the disk: else a power cut could leave the name with nothing in it."""
-    _to_disk(partial)
+    to_disk(partial)
     os.replace(partial, path)
-    _to_disk(path.parent)
+    to_disk(path.parent)
 
 
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def to_disk(*paths: Path) -> None:
+    """Wait until what was written to files or folders is on the disk. Raises OSError."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from light import published
 from PIL import Image
 from script import ended
 from torch import Tensor, nn
@@ -86,15 +87,12 @@ class StreetUNet(nn.Module):
 
     def take_encoder(self, theirs: dict[str, Tensor]) -> None:
         """The published weights, convolution by convolution and norm by norm, in order of execution."""
-        names = {"expand": "_expand_conv", "depthwise": "_depthwise_conv", "project": "_project_conv"}
-        names |= {f"norm{index}": f"_bn{index}" for index in range(3)}
         own = self.state_dict()
         for key in own:
             if key.startswith("stem"):
-                own[key] = theirs[key.replace("stem_norm", "_bn0").replace("stem.", "_conv_stem.")]
+                own[key] = theirs[published(key)]
             elif key.startswith("blocks."):
-                _, index, layer, kind = key.split(".")
-                own[key] = theirs[f"_blocks.{index}.{names[layer]}.{kind}"]
+                own[key] = theirs[published(key, int(key.split(".")[1]))]
         self.load_state_dict(own)
 
 

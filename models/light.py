@@ -29,6 +29,14 @@ NAMES = {"expand": "_expand_conv", "depthwise": "_depthwise_conv", "project": "_
 NAMES |= {f"norm{index}": f"_bn{index}" for index in range(3)}
 
 
+def published(key: str, block: int = 0) -> str:
+    """What the published weights of the Lite networks call "stem.weight", and "...project.weight" of that block."""
+    if key.startswith("stem"):
+        return key.replace("stem_norm", "_bn0").replace("stem.", "_conv_stem.")
+    layer, kind = key.split(".")[-2:]
+    return f"_blocks.{block}.{NAMES[layer]}.{kind}"
+
+
 def renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     """The published weights by the names that the student has for them, of all blocks that it can have."""
     student = Light(blocks=tuple(stage[0] for stage in STAGES)).state_dict()
@@ -36,10 +44,10 @@ def renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     found = {}
     for key in student:
         if key.startswith("stem"):
-            found[key] = theirs[key.replace("stem_norm", "_bn0").replace("stem.", "_conv_stem.")]
+            found[key] = theirs[published(key)]
         elif key.startswith("stages."):
-            _, stage, block, layer, kind = key.split(".")
-            found[key] = theirs[f"_blocks.{blocks.index(f'{stage}.{block}')}.{NAMES[layer]}.{kind}"]
+            _, stage, block, *_ = key.split(".")
+            found[key] = theirs[published(key, blocks.index(f"{stage}.{block}"))]
     return found
 
 

@@ -44,6 +44,10 @@ class Channels:
     groups: Mapping[str, ChannelGroup]
     segments: Mapping[str, tuple[str, ...]]
 
+    def whole(self) -> dict[str, tuple[int, ...]]:
+        """Every channel of every group, as a plan that cuts nothing keeps them."""
+        return {group.name: tuple(range(group.width)) for group in self.groups.values()}
+
     def widths(self) -> dict[str, int]:
         """Of all groups, uncut."""
         return {group.name: group.width for group in self.groups.values()}

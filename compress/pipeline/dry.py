@@ -15,12 +15,11 @@ from compress.graph.network import Network
 from compress.load.model import Segmenter
 from compress.machine import prepare_process
 from compress.pipeline.forecast import Forecast
-from compress.pipeline.given import check_fits
 from compress.pipeline.plan import planned
 from compress.pipeline.run import Loaded, budget_of, loaded
 from compress.pipeline.student import StudentSettings
 from compress.pipeline.trial import Candidate, copied
-from compress.prune.cost import MACS, Workload, macs_of, predicted_bytes
+from compress.prune.cost import Workload, macs_of, predicted_bytes
 from compress.prune.importance import GroupDamage, measure_damage
 from compress.prune.widths import held_bytes
 from compress.recipe import Recipe
@@ -51,8 +50,8 @@ def _student(loaded: Loaded, one: Candidate, budget: Budget) -> Iterator[str]:
     """The plan of a narrower copy and what of it stays whole; of another network what it is."""
     yield f"{one.name}:"
     if one.given:
-        size, work = check_fits(one.given, one.settings, budget), macs_of(one.given.model.folded)
-        yield f"{size:,} bytes; {work / 1e6:,.1f} M multiply-accumulates; {one.given.describe()}"
+        work = macs_of(one.given.model.folded)
+        yield f"{one.size_bytes:,} bytes; {work / 1e6:,.1f} M multiply-accumulates; {one.given.describe()}"
         yield ""
         return
     assert budget.size_bytes is not None
@@ -88,7 +87,7 @@ def _planned(net: Network, channels: Channels, widths: dict[str, int]) -> Iterat
     full = channels.widths()
     workload = Workload(net, channels)
     least, most = (predicted_bytes(net, channels, each) for each in (widths, full))
-    few, many = (workload.total(each)[:MACS].sum() for each in (widths, full))
+    few, many = (workload.macs(each) / 1e6 for each in (widths, full))
     yield f"about {least:,} bytes, of {most:,} as int8 alone; {few:,.1f} M multiply-accumulates, of {many:,.1f} M"
     yield "channels:"
     for group in channels.prunable():

@@ -116,12 +116,11 @@ _NARROWER = (
 )
 
 
-def begun_with(given: Given, settings: StudentSettings, budget: Budget, examples: Examples, teacher: Teacher) -> Begun:
-    """The student, which learns from maps and labels: it has none of the teacher's channels. Raises BudgetError."""
-    whole = given.model.folded
-    every = {group.name: tuple(range(group.width)) for group in given.model.channels.groups.values()}
-    plan = PrunePlan(every, check_fits(given, settings, budget))
-    return Begun(whole, plan, begun(given, settings, examples), lambda: teacher)
+def begun_with(given: Given, size_bytes: int, settings: StudentSettings, examples: Examples, teacher: Teacher) -> Begun:
+    """The student, which learns from maps and labels: it has none of the teacher's channels. `size_bytes`: of its
+    largest file."""
+    plan = PrunePlan(given.model.channels.whole(), size_bytes)
+    return Begun(given.model.folded, plan, begun(given, settings, examples), lambda: teacher)
 
 
 def begun(given: Given, settings: StudentSettings, examples: Examples) -> Network:

@@ -16,7 +16,7 @@ from compress.graph.channels import Channels
 from compress.graph.network import Network
 from compress.measure.latency import take_turns
 from compress.prune.baselines import Fits, choose_magnitude, choose_random, choose_uniform, random_widths
-from compress.prune.cost import MACS, LatencyModel, Workload, fit_latency, predicted_bytes
+from compress.prune.cost import LatencyModel, Workload, fit_latency, predicted_bytes
 from compress.prune.cut import cut
 from compress.prune.importance import GroupDamage
 from compress.prune.widths import LatencyLimit, PrunePlan, choose, plan_of
@@ -127,7 +127,7 @@ def _on_files(
             work = _most_macs(files) if budget.macs else 0
         log.info("plan: %s bytes predicted, %s in the largest file", f"{plan.predicted_bytes:,}", f"{real:,}")
         if budget.macs and work > budget.macs:
-            most = _macs(workload, {name: len(kept) for name, kept in plan.kept.items()}) * budget.macs / work
+            most = workload.macs({name: len(kept) for name, kept in plan.kept.items()}) * budget.macs / work
             continue
         if real <= budget_bytes and (best is None or real > best.predicted_bytes):
             best = PrunePlan(plan.kept, real)
@@ -152,10 +152,6 @@ def _most_macs(files: Sequence[Path]) -> int:
     return max(counts)
 
 
-def _macs(workload: Workload, widths: Mapping[str, int]) -> float:
-    return 1e6 * float(workload.total(widths)[:MACS].sum())
-
-
 def planned(
     net: Network,
     channels: Channels,
@@ -174,7 +170,7 @@ def planned(
     def fits(widths: Mapping[str, int]) -> bool:
         if predicted_bytes(net, channels, widths) > budget_bytes:
             return False
-        if most_macs is not None and _macs(workload, widths) > most_macs:
+        if most_macs is not None and workload.macs(widths) > most_macs:
             return False
         return limit is None or limit.model.predict(workload.total(widths)) <= limit.limit_ms
 
@@ -192,7 +188,7 @@ def latency_model(
     """Fitted to the real timings, here, of students with random widths and about the budget's size."""
     rng = np.random.default_rng(settings.seed)
     workload = Workload(net, channels)
-    every = {group.name: tuple(range(group.width)) for group in channels.groups.values()}
+    every = channels.whole()
     work, files = [], {}
     with TemporaryDirectory(prefix="compress-") as folder:
         for index in tqdm(range(CANDIDATES), desc="candidates to time", unit="file", delay=1):

@@ -106,7 +106,7 @@ def run(
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """All that a run reads before its first stage. `fitting`: its recipe with the sizes that the network takes."""
+    """All that a run reads before its first stage."""
 
     source: Teaching
     candidates: list[Candidate]

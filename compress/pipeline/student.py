@@ -16,7 +16,7 @@ from compress.pipeline.checkpoints import Checkpoints
 from compress.pipeline.int8 import calibrated
 from compress.pipeline.plan import PlanSettings, plan_cut, planned
 from compress.pipeline.prepare import random_pixels, with_features
-from compress.prune.cost import MACS, Workload, predicted_bytes
+from compress.prune.cost import Workload, predicted_bytes
 from compress.prune.cut import check_cut, cut
 from compress.prune.importance import GroupDamage, measure_damage
 from compress.prune.repair import repair
@@ -176,7 +176,7 @@ def prune(
     pruning, Han et al. 2015, arXiv 1506.02626); so what a cut keeps is always a part of what the one before kept.
     """
     net, channels = heavy.folded, heavy.channels
-    plan = PrunePlan({group.name: tuple(range(group.width)) for group in channels.groups.values()}, 0)
+    plan = PrunePlan(channels.whole(), 0)
     for number in range(1, settings.plan.cuts + 1):
         done = number / settings.plan.cuts
         tag = "" if done == 1 else f"-{number}"
@@ -274,9 +274,9 @@ def _next_plan(
         damage = _damage(heavy.network, find_groups(heavy.network), settings, examples)
     else:
         damage = _damage(net, channels, settings, examples)
-    heavy_macs = _macs(whole, heavy.channels)
+    heavy_macs = Workload(whole, heavy.channels).macs(heavy.channels.widths())
     most = settings.plan.macs_share if budget.macs is None else min(settings.plan.macs_share, budget.macs / heavy_macs)
-    share = min(1.0, most**done * heavy_macs / _macs(net, channels))
+    share = min(1.0, most**done * heavy_macs / Workload(net, channels).macs(channels.widths()))
     if done == 1:
         return plan_cut(net, channels, damage, how, budget, share)
     whole_bytes = predicted_bytes(whole, heavy.channels, heavy.channels.widths())
@@ -326,11 +326,6 @@ def _damage(net: Network, channels: Channels, settings: StudentSettings, example
         return {}
     pixels = random_pixels(examples, plan.images, plan.size, settings.seed + 1)
     return measure_damage(net, channels, [net.real(one[None]) for one in pixels], examples.multilabel)
-
-
-def _macs(net: Network, channels: Channels) -> float:
-    work = Workload(net, channels).total(channels.widths())
-    return 1e6 * float(work[:MACS].sum())
 
 
 def _restored_plan(state: dict[str, Any]) -> PrunePlan:

@@ -32,12 +32,13 @@ SAME = 0.005
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A student that may be made; `given`: None for a copy of the model. `fitting`: the recipe with the sizes that it
-    takes."""
+    """A student that may be made; `given`: None for a copy of the model, and `size_bytes` those of its largest file, 0
+    for a copy. `fitting`: the recipe with the sizes that it takes."""
 
     name: str
     size: Size
     given: Given | None
+    size_bytes: int
     fitting: Recipe
     settings: StudentSettings
 
@@ -45,7 +46,7 @@ class Candidate:
         """Raises BudgetError where it does not fit."""
         examples, teacher = prepared.examples, prepared.teacher
         if self.given:
-            return begun_with(self.given, self.settings, budget, examples, teacher)
+            return begun_with(self.given, self.size_bytes, self.settings, examples, teacher)
         assert heavy
         return narrower(heavy.resized(self.size), self.settings, budget, examples, teacher, checkpoints)
 
@@ -79,13 +80,12 @@ def _candidate(
     fitting = with_fitting_sizes(one, own.network)
     settings = StudentSettings.of(fitting, budget)
     check_keep_float(own.network, settings.keep_float)
-    if given:
-        check_fits(given, settings, budget)
-    else:
+    size_bytes = check_fits(given, settings, budget) if given else 0
+    if given is None:
         assert budget.size_bytes is not None
         check_budget(own.folded, own.channels, budget.size_bytes, budget.macs)
     name = f"{kind or 'narrower copy'}, {size[0]}x{size[1]}"
-    return Candidate(name, size, given, fitting, settings)
+    return Candidate(name, size, given, size_bytes, fitting, settings)
 
 
 def copied(source: Teaching, size: Size) -> Segmenter:
@@ -103,28 +103,36 @@ def chosen(
     is but one, that, untrained. Raises BudgetError and TrainError."""
     if len(among) == 1:
         return among[0], among[0].begin(heavy, budget, prepared, checkpoints), ()
-    begun: list[Begun] = []
-    trials: list[Trial] = []
-    scores: list[list[float]] = []
+    tried_out = []
     for number, one in enumerate(among, 1):
         own = checkpoints.inside(f"trial-{number}", heavy=heavy and heavy.identity, candidate=one.name)
-        start = one.begin(heavy, budget, prepared, own)
-        schedule = _schedule(one.fitting)
-        settings = replace(one.settings, distil=replace(one.settings.distil, schedule=schedule))
-        network = tried(start, settings, prepared.examples, own)
-        scores.append(held_out_ious(network, prepared.examples))
-        begun.append(replace(start, network=network.rewritten(network.weights())))
-        found = Trial(one.name, float(np.mean(scores[-1])), start.plan.predicted_bytes, macs_of(network))
-        log.info("trial: %s: IoU %.4f, %.3g billion multiply-accumulates", found.name, found.iou, found.macs / 1e9)
-        trials.append(found)
-    best = max(range(len(among)), key=lambda index: trials[index].iou)
-    good = [index for index in range(len(among)) if trials[index].iou >= trials[best].iou - SAME]
-    taken = min(good, key=lambda index: trials[index].macs)
-    against = [paired_difference(scores[index], scores[taken]) for index in range(len(among))]
-    told = [one if index == taken else replace(one, apart=against[index]) for index, one in enumerate(trials)]
-    told[taken] = replace(told[taken], taken=True)
-    log.info("trial: %s is taken", among[taken].name)
-    return among[taken], begun[taken], tuple(told)
+        tried_out.append(_tried(one, heavy, budget, prepared, own))
+    taken = _best([trial for _, trial, _ in tried_out])
+    candidate, (begun, trial, best) = among[taken], tried_out[taken]
+    log.info("trial: %s is taken", candidate.name)
+    told = [replace(each, apart=paired_difference(scores, best)) for _, each, scores in tried_out]
+    told[taken] = replace(trial, taken=True)
+    return candidate, begun, tuple(told)
+
+
+def _tried(
+    one: Candidate, heavy: Segmenter | None, budget: Budget, prepared: Prepared, checkpoints: Checkpoints
+) -> tuple[Begun, Trial, list[float]]:
+    """A candidate after its short training, and its IoU on each of the held-out images."""
+    start = one.begin(heavy, budget, prepared, checkpoints)
+    settings = replace(one.settings, distil=replace(one.settings.distil, schedule=_schedule(one.fitting)))
+    network = tried(start, settings, prepared.examples, checkpoints)
+    scores = held_out_ious(network, prepared.examples)
+    found = Trial(one.name, float(np.mean(scores)), start.plan.predicted_bytes, macs_of(network))
+    log.info("trial: %s: IoU %.4f, %.3g billion multiply-accumulates", found.name, found.iou, found.macs / 1e9)
+    return replace(start, network=network.rewritten(network.weights())), found, scores
+
+
+def _best(trials: Sequence[Trial]) -> int:
+    """The one with the least work, of those that are as good as the best."""
+    highest = max(trial.iou for trial in trials)
+    good = [index for index, trial in enumerate(trials) if trial.iou >= highest - SAME]
+    return min(good, key=lambda index: trials[index].macs)
 
 
 def _schedule(recipe: Recipe) -> Schedule:

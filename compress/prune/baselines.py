@@ -93,7 +93,7 @@ def _step(width: float, group: ChannelGroup) -> int:
 
 def _largest_first(channels: Channels, worth: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """An order of the channels of every group, by what they are worth [width]."""
-    order = {name: tuple(range(group.width)) for name, group in channels.groups.items()}
+    order = channels.whole()
     for name, each in worth.items():
         ranked = each.argsort(descending=True, stable=True).tolist()
         order[name] = in_units(channels.groups[name], ranked, each.tolist())

@@ -75,6 +75,10 @@ class Workload:
                 sums[kind] += count
         return sums
 
+    def macs(self, widths: Mapping[str, int]) -> float:
+        """Multiply-accumulates of the network."""
+        return 1e6 * float(self.total(widths)[:MACS].sum())
+
     def of(self, node: Node, widths: Mapping[str, int]) -> list[tuple[int, float]]:
         """Index into WORK and millions, for each kind of which one operator has any."""
         match node.kind.work:
@@ -117,7 +121,7 @@ class Workload:
 def macs_of(net: Network) -> int:
     """Multiply-accumulates of one inference."""
     channels = find_groups(net)
-    return round(1e6 * float(Workload(net, channels).total(channels.widths())[:MACS].sum()))
+    return round(Workload(net, channels).macs(channels.widths()))
 
 
 def fit_latency(work: Sequence[np.ndarray], measured_ms: Sequence[float]) -> LatencyModel:

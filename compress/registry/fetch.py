@@ -3,7 +3,7 @@ was fetched is loaded or run."""
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from compress.files import (
     parsed_json,
     sha256_of,
     size_of,
+    to_disk,
     unwritten,
 )
 from compress.registry.index import Index, encoded, read_index
@@ -304,11 +305,11 @@ def _put(found: _Release, place: Place, out: Path, state: _State, held: Mapping[
         if found.signature is not None:
             (stage / SIGNATURE).write_bytes(found.signature)
         (stage / STATE).write_bytes(encoded(state.to_json()))
-        _to_disk([*stage.iterdir(), stage])
+        to_disk(*stage.iterdir(), stage)
         if out.exists():
             os.rename(out, replaced)
         os.rename(stage, out)
-        _to_disk([out.parent])
+        to_disk(out.parent)
     finally:
         if not out.exists() and replaced.exists():
             os.rename(replaced, out)
@@ -379,12 +380,3 @@ def _copy(source: Path, place: Path, entry: dict[str, Any]) -> None:
     shutil.copyfile(source, place)
     if sha256_of(place) != entry["sha256"]:
         raise RegistryError(f"{source}: was changed while it was copied; fetch again")
-
-
-def _to_disk(paths: Iterable[Path]) -> None:
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

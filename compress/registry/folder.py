@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from compress.errors import RegistryError
-from compress.files import sha256_of, size_of, write_whole
+from compress.files import sha256_of, size_of, to_disk, write_whole
 from compress.registry.place import CHUNK, Tag, Writable, keep, within
 
 _READ_ONLY = 0o444
@@ -85,9 +85,9 @@ class Folder(Writable):
                 write_whole(partial / last, data)
                 for each in partial.iterdir():
                     each.chmod(_READ_ONLY)
-                _to_disk(partial)
+                to_disk(partial)
                 os.rename(partial, place)
-                _to_disk(place.parent)
+                to_disk(place.parent)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
         return True
@@ -99,7 +99,7 @@ class Folder(Writable):
                 os.link(self.root / twin, place)
                 return
         shutil.copyfile(path, place)
-        _to_disk(place)
+        to_disk(place)
 
     def add(self, path: str, data: bytes) -> None:
         with _on_disk(f"{self}/{path}"):
@@ -123,11 +123,3 @@ def _on_disk(where: str) -> Iterator[None]:
         raise RegistryError(f"{where}: no such folder or file; name a registry") from None
     except OSError as error:
         raise RegistryError(f"{where}: {error.strerror or error}") from None
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

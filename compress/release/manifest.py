@@ -109,16 +109,18 @@ def encoded(manifest: dict[str, Any]) -> bytes:
     return (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
-def restate(path: Path) -> None:
-    """Let the manifest beside a file that was written anew say what it is now, where it names the file. Raises
-    ExportError."""
-    if not (path.parent / FILE).exists():
+def restate(*paths: Path) -> None:
+    """Let the manifest beside files of one folder that were written anew say what they are now, where it names them.
+    Raises ExportError."""
+    folder = paths[0].parent
+    if not (folder / FILE).exists():
         return
-    manifest = read_manifest(path.parent)
-    for entry in entries(manifest):
-        if entry["file"] == path.name:
-            entry |= stated(path)
-            write_manifest(manifest, path.parent)
+    manifest = read_manifest(folder)
+    written = {path.name for path in paths}
+    if named := [entry for entry in entries(manifest) if entry["file"] in written]:
+        for entry in named:
+            entry |= stated(folder / entry["file"])
+        write_manifest(manifest, folder)
 
 
 def tells_labels(path: Path) -> bool:

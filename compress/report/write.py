@@ -47,16 +47,13 @@ def rebuild(folder: Path, page: Path | None = None) -> Path:
     Raises DataError where the report cannot be read, ExportError where the page cannot be written.
     """
     record, pictures = read_record(folder), read_pictures(folder / PICTURES)
-    whole = page is None
-    if whole:
+    if page is None:
         write_whole(folder / CARD, _encoded(render_card(record, pictures)))
-    page = page or folder / PAGE
-    write_whole(page, _encoded(render(record, pictures)))
-    if page.name == PAGE:
-        restate(page)
-    if whole:
-        restate(folder / CARD)
-    return page
+    written = page or folder / PAGE
+    write_whole(written, _encoded(render(record, pictures)))
+    if written.name == PAGE:
+        restate(written, *([] if page else [folder / CARD]))
+    return written
 
 
 def write_comparison(folders: Sequence[Path], page: Path) -> list[str]:
