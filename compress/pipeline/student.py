@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -18,6 +18,7 @@ from compress.pipeline.plan import PlanSettings, plan_cut, planned
 from compress.pipeline.prepare import random_pixels, with_features
 from compress.prune.cost import Workload, predicted_bytes
 from compress.prune.cut import check_cut, cut
+from compress.prune.factorise import Factors, factorised, measure_factors
 from compress.prune.importance import GroupDamage, measure_damage
 from compress.prune.repair import repair
 from compress.prune.widths import PrunePlan
@@ -181,6 +182,7 @@ def prune(
         done = number / settings.plan.cuts
         tag = "" if done == 1 else f"-{number}"
         plan, inside = _next_cut(heavy, net, channels, plan, done, tag, settings, budget, examples, checkpoints)
+        net, channels = factorised(net, channels, plan.factors)
         narrower = cut(net, channels, inside)
         check_cut(net, narrower, channels, inside, _picture(net, settings, examples))
         channels = channels.narrowed(inside)
@@ -213,7 +215,7 @@ def _next_cut(
     def chosen() -> PrunePlan:
         inside = _next_plan(heavy, net, channels, done, settings, budget, examples)
         kept = {name: tuple(before.kept[name][i] for i in picked) for name, picked in inside.kept.items()}
-        return PrunePlan(kept, inside.predicted_bytes)
+        return replace(inside, kept=kept)
 
     plan = checkpoints.once(f"plan{tag}", chosen, asdict, _restored_plan)
     inside = {name: tuple(before.kept[name].index(channel) for channel in kept) for name, kept in plan.kept.items()}
@@ -278,7 +280,8 @@ def _next_plan(
     most = settings.plan.macs_share if budget.macs is None else min(settings.plan.macs_share, budget.macs / heavy_macs)
     share = min(1.0, most**done * heavy_macs / Workload(net, channels).macs(channels.widths()))
     if done == 1:
-        return plan_cut(net, channels, damage, how, budget, share)
+        factors = _factors(net, settings, examples) if settings.plan.factorise else {}
+        return plan_cut(net, channels, damage, how, budget, share, factors)
     whole_bytes = predicted_bytes(whole, heavy.channels, heavy.channels.widths())
     size_bytes = round(whole_bytes * (budget.size_bytes / whole_bytes) ** done)
     return planned(net, channels, damage, how, size_bytes, share)
@@ -324,12 +327,22 @@ def _damage(net: Network, channels: Channels, settings: StudentSettings, example
     plan = settings.plan
     if plan.method != "damage":
         return {}
-    pixels = random_pixels(examples, plan.images, plan.size, settings.seed + 1)
-    return measure_damage(net, channels, [net.real(one[None]) for one in pixels], examples.multilabel)
+    return measure_damage(net, channels, _images(net, settings, examples), examples.multilabel)
+
+
+def _factors(net: Network, settings: StudentSettings, examples: Examples) -> dict[str, Factors]:
+    return measure_factors(net, _images(net, settings, examples), examples.multilabel)
+
+
+def _images(net: Network, settings: StudentSettings, examples: Examples) -> list[Tensor]:
+    """Those that the plan is made with, one by one, as the network reads them."""
+    pixels = random_pixels(examples, settings.plan.images, settings.plan.size, settings.seed + 1)
+    return [net.real(one[None]) for one in pixels]
 
 
 def _restored_plan(state: dict[str, Any]) -> PrunePlan:
-    return PrunePlan({name: tuple(kept) for name, kept in state["kept"].items()}, state["predicted_bytes"])
+    kept = {name: tuple(kept) for name, kept in state["kept"].items()}
+    return PrunePlan(kept, state["predicted_bytes"], {name: Factors(**each) for name, each in state["factors"].items()})
 
 
 def _fit(
