@@ -13,7 +13,7 @@ from compress.formats.metadata import Card
 from compress.graph.channels import find_groups
 from compress.judge.verify import compare
 from compress.load.trace import fold_normalisation, trace
-from compress.pipeline.plan import PlanSettings, latency_model, plan_cut
+from compress.pipeline.plan import PlanSettings, plan_cut
 from compress.prune.cost import Workload
 from compress.prune.cut import check_cut, cut
 from compress.prune.factorise import factorised, measure_factors, nested
@@ -82,8 +82,7 @@ def test_filters_of_rank_1_lose_nothing_with_stride_and_dilation(net, images):
         wanted, given = (one.run(images[0], keep={"merge", "head"}) for one in (exact, narrow))
     for name in ("merge", "head"):
         torch.testing.assert_close(given[name], wanted[name], atol=1e-3 * float(wanted[name].abs().max()), rtol=0)
-    assert found["merge"].damage < 1e-6
-    assert found["stem"].damage > 1e-3
+    assert found["merge"].damage < 1e-3 * found["stem"].damage
 
 
 def test_groups_of_channels_stay_what_they_are(net, factors):
@@ -123,30 +122,31 @@ def planned(net, damage, factors, *budget):
 
 
 def test_the_planner_takes_it_only_where_a_limit_of_work_binds(net, damage, factors):
+    """Were it free, and were it dear."""
+    free, dear = ({name: replace(each, damage=cost) for name, each in factors.items()} for cost in (0.0, 1e9))
     whole = Workload(net, find_groups(net)).macs(find_groups(net).widths())
-    assert planned(net, damage, factors, "22KB").factors == {}
-    assert planned(net, damage, factors, "22KB", f"macs<={whole / 1e6:.1f}M").factors == {}
-    bound = planned(net, damage, factors, "40KB", f"macs<={whole / 5e6:.1f}M")
-    assert bound.factors
-    narrow, channels = factorised(net, find_groups(net), bound.factors)
-    assert Workload(narrow, channels).macs({name: len(kept) for name, kept in bound.kept.items()}) <= whole / 5
+    limit = f"macs<={whole / 5e6:.1f}M"
+    assert planned(net, damage, free, "22KB").factors == {}
+    assert planned(net, damage, free, "22KB", f"macs<={whole / 1e6:.1f}M").factors == {}
+    assert planned(net, damage, dear, "40KB", limit).factors == {}
+    bound = planned(net, damage, free, "40KB", limit)
+    assert set(bound.factors) == set(factors)
+    workload = Workload(*factorised(net, find_groups(net), bound.factors))
+    widths = {name: len(kept) for name, kept in bound.kept.items()}
+    assert 0.5 * whole / 5 < workload.macs(widths) <= whole / 5
 
-    dear = {name: replace(each, damage=1e9) for name, each in factors.items()}
-    assert planned(net, damage, dear, "40KB", f"macs<={whole / 5e6:.1f}M").factors == {}
 
+def test_a_limit_of_latency_is_met_by_factorising_too(net, damage, factors):
+    """On a device on which a file takes a millisecond for each kilobyte."""
 
-def test_a_model_of_latency_has_seen_depthwise_convolutions(net, factors):
     def timer(files):
         return {name: path.stat().st_size / 1000 for name, path in files.items()}
 
-    def kinds(factors):
-        sizes = []
-        latency_model(
-            net, find_groups(net), SETTINGS, 25_000, lambda files: sizes.append(len(files)) or timer(files), factors
-        )
-        return sizes
-
-    assert kinds(factors) == kinds({})
+    free = {name: replace(each, damage=0.0) for name, each in factors.items()}
+    budget = Budget.parse(["40KB", "14ms"])
+    plan = plan_cut(net, find_groups(net), damage, SETTINGS, budget, 1.0, free, fit_timer=timer, check_timer=timer)
+    assert plan.factors
+    assert plan.predicted_bytes < 17_000
 
 
 def test_the_exported_files_are_one_network(net, pixels, images, factors, tmp_path):
@@ -157,13 +157,12 @@ def test_the_exported_files_are_one_network(net, pixels, images, factors, tmp_pa
     assert set(paths) == {"onnx", "tflite"}
     parity = compare(graph, paths, np.asarray(pixels[:3]))
     assert parity.passed
-    assert any(layer.name == "merge.depthwise" for layer in parity.layers)
+    assert any(layer.layer == "merge.depthwise" for layer in parity.layers)
 
 
 def test_a_plan_that_knows_no_damage_cannot_weigh_it(tmp_path):
     path = tmp_path / "blind.toml"
-    path.write_text(
-        '[model]\narchitecture = "a.py:A"\nclasses = ["a", "b"]\n[plan]\nmethod = "uniform"\nfactorise = true\n'
-    )
+    plan = '[plan]\nmethod = "uniform"\nfactorise = true\n'
+    path.write_text('name = "n"\n[model]\narchitecture = "a.py:A"\nclasses = ["a", "b"]\n' + plan)
     with pytest.raises(RecipeError, match="factorise weighs the damage"):
         read_recipe(path)
