@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ POSITIONS = 1000
 """Of each image, at which a layer is looked at."""
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Of the convolutions that can be factorised: how many are, in the plans that are compared."""
+"""Of the multiply-accumulates that factorising could save: what is saved in the plans that are compared."""
 
 
 @dataclass(frozen=True)
@@ -86,16 +87,18 @@ def factorised(net: Network, channels: Channels, factors: Mapping[str, Factors])
 def nested(net: Network, factors: Mapping[str, Factors]) -> Iterator[dict[str, Factors]]:
     """Ever more of them, none at first: those that do the least damage for the multiply-accumulates that they save."""
     shapes = net.shapes()
-
-    def price(name: str) -> float:
-        outputs, inputs, height, width = net.weight(name).shape
-        taps, positions = height * width, shapes[name][2] * shapes[name][3]
-        saved = positions * inputs * (outputs * taps - taps - outputs)
-        return factors[name].damage / saved if saved > 0 else float("inf")
-
-    order = sorted((name for name in factors if price(name) < float("inf")), key=price)
+    saved = {name: _saved(net.weight(name), shapes[name]) for name in factors}
+    order = sorted((name for name in saved if saved[name] > 0), key=lambda name: factors[name].damage / saved[name])
+    sums = [0, *accumulate(saved[name] for name in order)]
     for share in SHARES:
-        yield {name: factors[name] for name in order[: round(share * len(order))]}
+        count = next(place for place, so_far in enumerate(sums) if so_far >= share * sums[-1])
+        yield {name: factors[name] for name in order[:count]}
+
+
+def _saved(weight: Tensor, made: tuple[int, ...]) -> int:
+    """Multiply-accumulates of a convolution that factorising saves; `made` is the shape of its result."""
+    outputs, inputs, height, width = weight.shape
+    return made[2] * made[3] * inputs * (outputs * height * width - height * width - outputs)
 
 
 def _divisible(node: Node, weight: Tensor) -> bool:

@@ -93,13 +93,20 @@ def test_groups_of_channels_stay_what_they_are(net, factors):
 
 
 def test_those_that_cost_least_for_what_they_save_come_first(net, factors):
-    """Of the multiply-accumulates of k taps, I inputs and O outputs, k I + I O are left of k I O."""
-    sets = list(nested(net, factors))
-    assert [len(each) for each in sets] == [0, 1, 2, 3, 4]
-    assert all(set(few) < set(more) for few, more in zip(sets, sets[1:]))
-    saved = {"down": 256 * 16 * (9 * 32 - 9 - 32), "deep": 64 * 32 * (9 * 48 - 9 - 48)}
-    first = min(saved, key=lambda name: factors[name].damage / saved[name])
-    assert next(iter(sets[-1])) == first or factors[next(iter(sets[1]))].damage == 0
+    """Of the multiply-accumulates of 9 taps, I inputs and O outputs, 9 I + I O are left of 9 I O."""
+    saved = {
+        "stem": 1024 * 3 * (9 * 16 - 9 - 16),
+        "down": 256 * 16 * (9 * 32 - 9 - 32),
+        "deep": 64 * 32 * (9 * 48 - 9 - 48),
+        "merge": 1024 * 40 * (9 * 32 - 9 - 32),
+    }
+    costs = {"deep": 1.0, "stem": 2.0, "down": 8.0, "merge": 1000.0}
+    sets = list(nested(net, {name: replace(factors[name], damage=cost) for name, cost in costs.items()}))
+    assert [saved["deep"], saved["stem"], saved["down"]] == [768_000, 365_568, 1_011_712]
+    assert list(map(list, sets)) == [[], *[["deep", "stem", "down", "merge"]] * 4]  # three save less than a quarter
+    dear = costs | {"merge": 1.0}
+    sets = list(nested(net, {name: replace(factors[name], damage=cost) for name, cost in dear.items()}))
+    assert list(map(list, sets)) == [[], *[["merge"]] * 3, ["merge", "deep", "stem", "down"]]
 
 
 def test_it_is_cut_and_repaired_towards_the_network_that_it_came_from(net, pixels, images, factors):
