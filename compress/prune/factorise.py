@@ -21,7 +21,7 @@ RIDGE = 0.01
 POSITIONS = 1000
 """Of each image, at which a layer is looked at."""
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SHARES = tuple(eighth / 8 for eighth in range(9))
 """Of the multiply-accumulates that factorising could save: what is saved in the plans that are compared."""
 
 
