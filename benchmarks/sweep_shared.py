@@ -1,9 +1,9 @@
-"""How much less work a sweep is than its runs one by one, each with a cache of its own, and that its files are the same.
+"""How much less work a sweep is than its runs one by one, with caches of their own, and that the files are the same.
 
     python benchmarks/sweep_shared.py [IMAGES]
 
-A tiny network, six trials of one thread each; IMAGES without masks besides 24 with. What is counted is processor time of
-all processes, with what starting Python and importing torch takes.
+A tiny network, six trials of one thread each; IMAGES without masks besides 24 with. What is counted is processor time
+of all processes, with what starting Python and importing torch takes.
 """
 
 import hashlib
