@@ -1,7 +1,9 @@
 """Many runs of one model: which are made, one after the other or at once, until all are there."""
 
 import logging
+import os
 import re
+import shlex
 import sys
 import time
 from collections import Counter
@@ -53,14 +55,16 @@ class Order:
     gpus: int = 0
 
     def described(self) -> dict[str, Any]:
-        """What makes it this sweep: how many trials are made, where and by whom, does not."""
+        """What makes it this sweep: how many trials are made, where and by whom, does not. A page travels: folders are
+        told by name alone, and where they lie by a sum."""
         contents = {"MODEL": self.model, "the recipe": self.recipe}
         return {
             "MODEL": self.model.name,
             **{f"content of {what}": sha256_of(path) for what, path in contents.items() if path and path.is_file()},
             **{axis.flag: str(axis) for axis in self.space.axes},
             "limits": ", ".join(limit.text for limit in self.limits),
-            "options": " ".join(self.given[1:]),
+            "options": shlex.join(Path(word).name if os.path.isabs(word) else word for word in self.given[1:]),
+            "sum of the options with all paths": identity("options", 1, given=self.given),
         }
 
 
@@ -207,7 +211,7 @@ class _Course:
     def _outlook(self) -> str:
         """What runs, each with its stage as its own log has it, and the time left."""
         names = list(self.running)
-        shown = [f"{name} {_stage(self.order.out / FOLDER / name)}".rstrip() for name in names[:_NAMED]]
+        shown = [name + _stage(self.order.out / FOLDER / name) for name in names[:_NAMED]]
         more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
         return ", ".join([*shown, *more]) + self._left()
 
@@ -238,12 +242,12 @@ class _Course:
 
 
 def _stage(folder: Path) -> str:
-    """For example "4 of 9"; nothing before the first."""
+    """For example " (stage 4 of 9)"; nothing before the first."""
     try:
         found = _STAGE.findall(log_of(folder).read_text(errors="replace"))
     except OSError:
         return ""
-    return found[-1] if found else ""
+    return f" (stage {found[-1]})" if found else ""
 
 
 def words(seconds: float) -> str:
