@@ -4,7 +4,7 @@ import errno
 import json
 
 import pytest
-from made import Here, grid, leave, record, written
+from pretend import Here, grid, leave, record, written
 
 from compress.budget import parse_limit
 from compress.errors import CompressError, SweepError, WriteError
