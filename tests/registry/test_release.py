@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import write_release
+from made import write_release
 
 from compress.cli import main
 from compress.registry.release import check_as_published, of_folder
