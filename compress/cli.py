@@ -32,8 +32,14 @@ _Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 def main(argv: list[str] | None = None) -> int:
     """0: within budget, one network, a drop-in. 1: not, or undecided, or files that differ. 2: could not run. 130:
-    Ctrl-C."""
+    Ctrl-C. Of several processes that torchrun started the first one speaks."""
+    from compress.terminal.quiet import is_first, silently
+
     arguments = sys.argv[1:] if argv is None else argv
+    return _main(arguments) if is_first() else silently(lambda: _main(arguments))
+
+
+def _main(arguments: list[str]) -> int:
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # the shell asks what can follow
         import argcomplete
