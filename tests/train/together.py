@@ -1,23 +1,32 @@
 """What test_processes.py runs, alone or under torchrun: `python together.py FOLDER WHAT` writes what came of it to
 FOLDER/WHAT-PROCESSES-RANK.pt."""
 
+import math
 import os
 import sys
+import time
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from tiny import TinyNet, picture
+from tiny import TinyNet, picture, ticking
 
 import compress.train.device
+from compress.data.images import RGB
+from compress.data.packed import Packed
+from compress.errors import TrainError
 from compress.files import Sealed
 from compress.graph.channels import find_groups
+from compress.load.model import Segmenter
 from compress.load.trace import fold_normalisation, trace
 from compress.recipe import Schedule, Training
 from compress.train import processes
 from compress.train.examples import Examples, references_of
 from compress.train.loop import Progress, fit
-from compress.train.teacher import LiveTeacher, StoredTeacher, teacher_features
+from compress.train.members import traced_member
+from compress.train.teacher import LiveTeacher, StoredTeacher, teacher_features, teacher_maps
 from compress.train.views import random_view
 
 FOLDER = Path(sys.argv[1])
@@ -59,28 +68,73 @@ def stepped(batch: int, live: bool) -> dict[str, object]:
     return {"losses": losses, "weights": progress.net.state_dict(), "features": compared}
 
 
-def fitted(steps: int) -> dict[str, object]:
-    """What `fit` keeps, going on where FOLDER has a training."""
+def fitted(steps: int, state: str = "state", **more: object) -> dict[str, object]:
+    """The weights after a training with checks, which goes on where FOLDER has one, and what `fit` said."""
     net, examples, teacher = given()
-    checks: list[float] = []
-    state = Sealed(FOLDER / "state", "test")
-    kept = fit(
-        fold_normalisation(net),
-        examples,
-        teacher,
-        training(steps=steps),
-        desc="test",
-        on_check=lambda minutes, iou, loss: checks.append(iou),
-        state=state,
-    )
-    return {"weights": kept.state_dict(), "checks": checks}
+    file, checks = FOLDER / state, []
+    settings = training(steps=steps)
+    if "minutes" in more:
+        settings = replace(settings, schedule=Schedule(more["minutes"]))
+    clock = more.get("clock", time.monotonic)
+    try:
+        fit(
+            fold_normalisation(net).rewritten(more["weights"]) if "weights" in more else fold_normalisation(net),
+            examples,
+            teacher,
+            settings,
+            desc="test",
+            on_check=lambda *check: checks.append(check),
+            state=Sealed(file, "test"),
+            clock=clock,
+        )
+    except TrainError as error:
+        return {"error": str(error)}
+    saved = torch.load(file, weights_only=True) if processes.first() else {}
+    return {"weights": saved.get("net"), "steps": saved.get("steps"), "checks": checks}
+
+
+def by_unlike_clocks() -> dict[str, object]:
+    """For a minute, as the first process has it: each reading of its clock is two seconds later, of another's ten."""
+    return fitted(0, "clocks", minutes=1.0, clock=ticking(2.0 if processes.first() else 10.0))
+
+
+def broken() -> dict[str, object]:
+    """Of weights that are not finite in one layer of the last process alone."""
+    net = fold_normalisation(given()[0])
+    weights = {name: (weight.detach(), bias.detach()) for name, (weight, bias) in net.weights().items()}
+    if os.environ.get("RANK", "0") != "0":
+        weights["merge"][1][0] = math.inf
+    return fitted(4, "broken", weights=weights)
+
+
+def maps() -> dict[str, object]:
+    """Of seven images; `seen` are those that this process looked at."""
+    net, examples, _ = given()
+    seen: list[int] = []
+    one = traced_member(Segmenter(net, ("a", "b", "c"), False), Path("tiny"), RGB)
+
+    @contextmanager
+    def looking(tta):
+        with one.looking(tta) as look:
+            yield lambda pixels: seen.append(int(pixels.sum())) or look(pixels)
+
+    packed = Packed(examples.pixels[:7], "seven")
+    cache = FOLDER / ("cache-" + os.environ.get("WORLD_SIZE", "1"))
+    cache.mkdir(exist_ok=True)
+    found = teacher_maps(replace(one, looking=looking), packed, (64, 64), cache)
+    again = teacher_maps(replace(one, looking=looking), packed, (64, 64), cache)
+    return {"maps": torch.from_numpy(np.array(found)), "again": torch.from_numpy(np.array(again)), "seen": seen}
 
 
 WHAT = {
     "five": lambda: stepped(5, live=False),
     "live": lambda: stepped(4, live=True),
+    "clocks": by_unlike_clocks,
+    "broken": broken,
+    "maps": maps,
     "half": lambda: fitted(10),
     "whole": lambda: fitted(20),
+    "anew": lambda: [fitted(steps, "another") for steps in (10, 20)][-1],
 }
 
 if __name__ == "__main__":
@@ -89,3 +143,4 @@ if __name__ == "__main__":
     name = f"{os.environ.get('WORLD_SIZE', '1')}-{os.environ.get('RANK', '0')}.pt"
     for what in sys.argv[2:]:
         torch.save(WHAT[what](), FOLDER / f"{what}-{name}")
+    processes.leave()
