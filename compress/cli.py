@@ -52,7 +52,7 @@ def _main(arguments: list[str]) -> int:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of a picture is said with its name
     try:
         _speak(options.level or logging.INFO)
-        return options.call(options, "compress " + shlex.join(map(_unplaced, arguments)))
+        return options.call(options, f"{_called()} {shlex.join(map(_unplaced, arguments))}")
     except CompressError as error:
         print(f"compress: {error}{_flag_for(error, options)}", file=sys.stderr)
         return 2
@@ -69,10 +69,10 @@ def _main(arguments: list[str]) -> int:
 def _speak(level: int) -> None:
     """Let the log of this command be read on stderr; other packages' only where all is to be told."""
 
-    from compress.terminal.quiet import Above
+    from compress.terminal.quiet import Above, is_first
 
     logging.basicConfig(format="%(message)s", handlers=[Above()])
-    logging.getLogger("compress").setLevel(level)
+    logging.getLogger("compress").setLevel(level if is_first() else logging.ERROR)
     if level > logging.DEBUG:
         logging.getLogger().setLevel(logging.ERROR)
         warnings.simplefilter("ignore")
@@ -82,6 +82,14 @@ def _flag_for(error: CompressError, options: argparse.Namespace) -> str:
     """What names another folder, where this command has such a flag."""
     follows = hasattr(options, "out") and not getattr(options, "resume", None)
     return " with --out" if follows and isinstance(error, WriteError) else ""
+
+
+def _called() -> str:
+    """How this program was started."""
+    from compress.terminal.quiet import are_several
+
+    each = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return f"torchrun --nproc-per-node {each} -m compress" if are_several() else "compress"
 
 
 def _unplaced(argument: str) -> str:

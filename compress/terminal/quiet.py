@@ -32,12 +32,16 @@ def quietly() -> Iterator[None]:
 
 def is_first() -> bool:
     """Whether this is the process that speaks, of those that torchrun started."""
-    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+    return not are_several() or os.environ.get("RANK", "0") == "0"
 
 
-def silently(command: Callable[[], int]) -> int:
-    """What `command` returns, with nothing of what it prints: the first process prints the same. Where it fails alone,
-    and is still there after GRACE, what it printed to stderr is said after all."""
+def are_several() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def silently(command: Callable[[], int], sleep: Callable[[float], None] = time.sleep) -> int:
+    """What `command` returns, with nothing of what it prints: the first process prints the same. Where it fails, and
+    the first one has not ended it within GRACE, what it printed to stderr is said after all. Raises what it does."""
     printed = io.StringIO()
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(printed):
@@ -45,10 +49,10 @@ def silently(command: Callable[[], int]) -> int:
     except SystemExit as ended:
         code = int(ended.code or 0)
     except Exception:
-        time.sleep(GRACE)
+        sleep(GRACE)
         raise
     if code == 2:
-        time.sleep(GRACE)
+        sleep(GRACE)
         print(printed.getvalue(), end="", file=sys.stderr)
     return code
 
