@@ -281,9 +281,10 @@ def resume(
 
     The folder says which code is run, as the model's architecture: so one that this user did not start here is refused
     unless `trust_code`. Raises RecipeError then, and where there is no run."""
-    start = started(out)
+    processes.join()
+    start = processes.from_first(lambda: started(out))
     recipe = restored_recipe(start.recipe, Path(start.recipe_folder), str(out / FOLDER / RUN))
-    if not trust_code and not start.own:
+    if not (trust_code or processes.from_first(lambda: start.own)):
         raise RecipeError(
             f"{out}: was not started here, and would run {', '.join(_code(start, recipe))}; "
             "add --trust-code if you trust that"
