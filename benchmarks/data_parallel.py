@@ -1,9 +1,9 @@
 """How much faster two processes train than one, at one thread each and at the same batches.
 
-    torchrun --nproc-per-node 2 benchmarks/data_parallel.py [--light] [--ddp] [--turns 8]
+    torchrun --nproc-per-node 2 benchmarks/data_parallel.py [--unet] [--ddp] [--turns 8]
 
-The student is a U²-Net with random weights that is cut to 4 MB, or with --light the light one; both read 8 images of
-256x256 in a step of `compress.train.loop`. The processes take turns: a step together, and the same by the
+The student is the light one, or with --unet a U²-Net that is cut to 4 MB, whose layers are wider and whose moments take
+minutes at first; both have random weights, and read 8 images of 256x256 in a step of `compress.train.loop`. The processes take turns: a step together, and the same by the
 first one alone while the others wait; with --ddp also the same together with the gradients summed by torch's
 DistributedDataParallel in place of `compress.train.processes`. Images and the teacher's maps are noise. Where other
 programs keep the cores busy the clock says little; what a step uses of a processor's time says what it could be.
@@ -90,10 +90,10 @@ def taken(step: Callable[[], float]) -> np.ndarray:
     return both.numpy()
 
 
-def student(light: bool) -> Network:
-    if light:
-        return fold_normalisation(trace(Light().eval(), SIZE, 0, 2, Light.MEAN, Light.STD)[0])
-    return student_of(None).resized(SIZE)
+def student(unet: bool) -> Network:
+    if unet:
+        return student_of(None).resized(SIZE)
+    return fold_normalisation(trace(Light().eval(), SIZE, 0, 2, Light.MEAN, Light.STD)[0])
 
 
 def main(options: argparse.Namespace) -> None:
@@ -101,11 +101,12 @@ def main(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     processes.join()
     torch.manual_seed(0)
-    net = student(options.light)
+    net = student(options.unet)
     with TemporaryDirectory(prefix="compress-") as folder:
         trained = [Progress(net, *noise(SIZE, 2, Path(folder)), TRAINING) for _ in range(2 + options.ddp)]
-        for progress in trained:
-            progress.begin()
+        trained[0].begin()
+        for progress in trained[1:]:  # from the same moments, which take longer than the steps
+            progress.optimizer.moments, progress.update = trained[0].optimizer.moments, progress._update
         steps = {"together": partial(trained[0].step, 0.5), "alone": partial(alone, trained[1])}
         if options.ddp:
             steps["with DDP"] = with_ddp(trained[2])
@@ -126,7 +127,7 @@ def main(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--light", action="store_true")
+    parser.add_argument("--unet", action="store_true")
     parser.add_argument("--ddp", action="store_true")
     parser.add_argument("--turns", type=int, default=8)
     main(parser.parse_args())

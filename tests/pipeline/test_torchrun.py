@@ -28,7 +28,7 @@ def own(text: str) -> list[str]:
 
 @pytest.mark.slow
 def test_a_mistake_is_one_line_and_not_one_of_each_process():
-    out, err = started("run", "no-such-file.pt", "--budget", "1MB").communicate(timeout=60)
+    out, err = started("run", "no-such-file.pt", "--budget", "1MB").communicate(timeout=120)
     assert own(err) == ["compress: no-such-file.pt: no such file; name the model's file of weights"]
     assert out == ""
 
@@ -43,7 +43,7 @@ def test_a_run_whose_second_process_is_killed_goes_on_in_one(tiny_model, tiny_da
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             os.kill(int(children[-1]), signal.SIGKILL)
             break
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert [line for line in own(err) if "another process" not in line] == []
     distilled = (out / "checkpoints" / "distil.pt").stat().st_mtime_ns
@@ -60,7 +60,7 @@ def test_two_processes_make_one_run_with_one_report(tiny_model, tiny_data, tmp_p
     (tmp_path / "tiny.py").write_text((tiny_model.parent / "tiny.py").read_text())
     arguments = ["run", tiny_model, "--recipe", tmp_path / "some.toml", "--budget", "20KB", "--data", tiny_data]
     process = started(*arguments, "--out", out, "--controls")
-    printed, err = process.communicate(timeout=200)
+    printed, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     for stage in ("load", "teacher", "export", "controls", "measure"):
         assert sum(line.startswith(f"{stage} ...") for line in err.splitlines()) == 1
