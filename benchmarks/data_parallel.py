@@ -1,12 +1,13 @@
 """How much faster two processes train than one, at one thread each and at the same batches.
 
-    torchrun --nproc-per-node 2 benchmarks/data_parallel.py [--unet] [--ddp] [--turns 8]
+    torchrun --standalone --nproc-per-node 2 benchmarks/data_parallel.py [--unet] [--ddp] [--turns 8]
 
 The student is the light one, or with --unet a U²-Net that is cut to 4 MB, whose layers are wider and whose moments take
-minutes at first; both have random weights, and read 8 images of 256x256 in a step of `compress.train.loop`. The processes take turns: a step together, and the same by the
-first one alone while the others wait; with --ddp also the same together with the gradients summed by torch's
-DistributedDataParallel in place of `compress.train.processes`. Images and the teacher's maps are noise. Where other
-programs keep the cores busy the clock says little; what a step uses of a processor's time says what it could be.
+minutes at first; both have random weights, and read 8 images of 256x256 in a step, which is that of
+`compress.train.loop`. The processes take turns: a step together, and the same by the first one alone while the others
+wait; with --ddp also the same together with the gradients summed by torch's DistributedDataParallel in place of
+`compress.train.processes`. Images and the teacher's maps are noise. Where other programs keep the cores busy the clock
+says little; what a step uses of a processor's time says what it could be.
 """
 
 import argparse
