@@ -34,8 +34,14 @@ _Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 def main(argv: list[str] | None = None) -> int:
     """0: within budget, one network, a drop-in. 1: not, or undecided, or files that differ. 2: could not run. 130:
-    Ctrl-C."""
+    Ctrl-C. Of several processes that torchrun started the first one speaks."""
+    from compress.terminal.quiet import is_first, silently
+
     arguments = sys.argv[1:] if argv is None else argv
+    return _main(arguments) if is_first() else silently(lambda: _main(arguments))
+
+
+def _main(arguments: list[str]) -> int:
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # the shell asks what can follow
         import argcomplete
@@ -48,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of a picture is said with its name
     try:
         _speak(options.level or logging.INFO)
-        return options.call(options, "compress " + shlex.join(map(_unplaced, arguments)))
+        return options.call(options, f"{_called()} {shlex.join(map(_unplaced, arguments))}")
     except CompressError as error:
         print(f"compress: {error}{_flag_for(error, options)}", file=sys.stderr)
         return 2
@@ -65,10 +71,10 @@ def main(argv: list[str] | None = None) -> int:
 def _speak(level: int) -> None:
     """Let the log of this command be read on stderr; other packages' only where all is to be told."""
 
-    from compress.terminal.quiet import Above
+    from compress.terminal.quiet import Above, is_first
 
     logging.basicConfig(format="%(message)s", handlers=[Above()])
-    logging.getLogger("compress").setLevel(level)
+    logging.getLogger("compress").setLevel(level if is_first() else logging.ERROR)
     if level > logging.DEBUG:
         logging.getLogger().setLevel(logging.ERROR)
         warnings.simplefilter("ignore")
@@ -78,6 +84,14 @@ def _flag_for(error: CompressError, options: argparse.Namespace) -> str:
     """What names another folder, where this command has such a flag."""
     follows = hasattr(options, "out") and not getattr(options, "resume", None)
     return " with --out" if follows and isinstance(error, WriteError) else ""
+
+
+def _called() -> str:
+    """How this program was started."""
+    from compress.terminal.quiet import are_several
+
+    each = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return f"torchrun --nproc-per-node {each} -m compress" if are_several() else "compress"
 
 
 def _unplaced(argument: str) -> str:

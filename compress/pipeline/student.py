@@ -109,6 +109,7 @@ def tune(
         lambda: _fit(heavy.network, examples, teacher, training, "tune", checkpoints),
         Network.to_state,
         Network.from_state,
+        together=True,
     )
     return Segmenter(network, heavy.classes, heavy.multilabel)
 
@@ -154,6 +155,7 @@ def tried(begun: Begun, settings: StudentSettings, examples: Examples, checkpoin
         lambda: _fit(begun.network, examples, begun.teacher(), settings.distil, "distil", checkpoints),
         Network.to_state,
         Network.from_state,
+        together=True,
     )
 
 
@@ -257,7 +259,7 @@ def _trained_between(
         full = _full(teacher, heavy, plan, examples, settings)
         return _fit(net, examples, full, settings.between, "between", checkpoints, tag)
 
-    return checkpoints.once(f"between{tag}", distilled, Network.to_state, Network.from_state)
+    return checkpoints.once(f"between{tag}", distilled, Network.to_state, Network.from_state, together=True)
 
 
 def _next_plan(
@@ -301,7 +303,7 @@ def train_student(
                 full = with_features()
             return _fit(network, examples, full, settings.distil, "distil", checkpoints)
 
-        student = checkpoints.once("distil", distilled, Network.to_state, Network.from_state)
+        student = checkpoints.once("distil", distilled, Network.to_state, Network.from_state, together=True)
 
     def int8() -> QuantizedNetwork:
         result, iou = calibrated(student, examples, settings.planning, settings.worst_float_within)
@@ -316,6 +318,7 @@ def train_student(
         lambda: _fit(quantized, examples, teacher, settings.qat, "qat", checkpoints),
         QuantizedNetwork.to_state,
         QuantizedNetwork.from_state,
+        together=True,
     )
 
 
