@@ -85,6 +85,13 @@ def _unplaced(argument: str) -> str:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
+    from compress.host import computing
+
+    with computing():  # importing torch is work too
+        return _run_here(options, command)
+
+
+def _run_here(options: argparse.Namespace, command: str) -> int:
     from compress.pipeline.run import resume, run
 
     if options.resume:

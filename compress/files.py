@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import DataError, WriteError
+from compress.host import aside
 
 log = logging.getLogger("compress")
 
@@ -216,7 +217,8 @@ def locked(path: Path) -> Iterator[None]:
     except Timeout:
         holder = Path(lock.lock_file).read_text(errors="replace")
         log.info("%s: process %s is making it; waiting", path.name, holder)
-        lock.acquire()
+        with aside():
+            lock.acquire()
     try:
         Path(lock.lock_file).write_text(str(os.getpid()))
         yield

@@ -22,6 +22,7 @@ from compress.data.packed import Packed, pack_maps
 from compress.files import cached, identity, unwritten, written
 from compress.graph.channels import Channels
 from compress.graph.network import Network
+from compress.host import give_way
 from compress.load.walk import NORMALISE
 from compress.prune.cut import kept_channels
 from compress.terminal.progress import tqdm
@@ -228,6 +229,7 @@ def _compute_maps(
             if hashes[index] in known:
                 file.write(known[hashes[index]].tobytes())
                 continue
+            give_way()
             views = at_size(look(torch.from_numpy(image[None].copy())), (shape[1], shape[2]))
             file.write(in_bytes(joined(views, multilabel)).tobytes())
     with written(target.with_suffix(".json")) as listed:
@@ -353,6 +355,7 @@ def teacher_features(
             for count, (i, view) in enumerate(tqdm(looked_at, desc="teacher's features", unit="image", delay=1)):
                 if count >= limit:
                     break
+                give_way()
                 pixels = view.of_pixels(torch.from_numpy(images[i : i + 1].copy()), size)
                 with autocast(device):
                     values = heavy.run(teacher.real(pixels, torch.channels_last).to(device), keep=names)
