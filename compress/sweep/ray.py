@@ -1,0 +1,200 @@
+"""Trials as tasks of a Ray cluster: each is a process of whichever node has the cores and GPUs that it needs.
+
+    python -m compress.sweep.ray ADDRESS PATH...
+
+says in JSON which nodes a cluster has, of which versions, and which of the paths each does not see. Where no cluster
+answers, Ray's native code says so late and at length: so a process of its own asks first, within a time limit.
+"""
+
+import json
+import logging
+import os
+import platform
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from compress.errors import ClusterError
+from compress.files import cache_folder
+from compress.runtime import deadline
+from compress.sweep.executor import Ended, Job
+from compress.sweep.local import LocalExecutor
+
+_TO_CONNECT = 25
+"""Seconds in which a cluster has to answer."""
+_TO_TELL = 60
+"""Seconds in which its nodes have to say what they are: each starts a process for that."""
+_REFUSED = re.compile(r"Version mismatch.*Ray: (\S+)\s+Python: (\S+).*Ray: (\S+)\s+Python: (\S+)", re.DOTALL)
+
+
+class RayExecutor:
+    """Jobs of so many cores and GPUs each, which write into the folder `out`. `address`: of a cluster, as Ray has it
+    ("auto", "head:6379", "ray://head:10001"); None: one of this host alone is started, and ends with this process.
+
+    A worker or a node that dies ends its job without a code; Ray itself starts none again. Raises ClusterError: Ray is
+    not installed, no cluster answers, its versions are others, a node does not see the folder, or none has the cores
+    and GPUs.
+    """
+
+    def __init__(self, address: str | None, out: Path, cpus: int = 1, gpus: int = 0):
+        self._cpus, self._gpus = cpus, gpus
+        self._running: dict[Any, str] = {}  # names of jobs by what Ray calls their results
+        if address is not None:
+            _check(address, out)
+        self._ray = _connected(address or "local")
+        if not self.slots():
+            self.close()
+            raise ClusterError(f"no node of the cluster has {cpus} cores and {gpus} GPUs: start one, or ask for less")
+
+    def slots(self) -> int:
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return sum(_fitting(node, self._cpus, self._gpus) for node in nodes)
+
+    def submit(self, job: Job) -> None:
+        task = self._ray.remote(num_cpus=job.cpus, num_gpus=job.gpus, max_retries=0)(_work)
+        self._running[task.options(name=job.name).remote(job, os.getcwd(), str(cache_folder()))] = job.name
+
+    def wait(self, seconds: float) -> list[Ended]:
+        if not self._running:
+            return []
+        self._ray.wait(list(self._running), timeout=seconds)
+        ended, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        return [self._ended(each, self._running.pop(each)) for each in ended]
+
+    def close(self) -> None:
+        for each in self._running:
+            self._ray.cancel(each, force=True)
+        self._running.clear()
+        self._ray.shutdown()
+
+    def _ended(self, result: Any, name: str) -> Ended:
+        try:
+            return self._ray.get(result)
+        except self._ray.exceptions.RayTaskError as error:  # not the worker, but what it was to do
+            return Ended(name, 2, str(error.cause))
+        except self._ray.exceptions.RayError as error:
+            return Ended(name, None, type(error).__name__)
+
+
+def _work(job: Job, folder: str, cache: str) -> Ended:
+    """In a worker on a node, which takes the job along when it dies."""
+    os.chdir(folder)
+    os.environ["COMPRESS_CACHE"] = cache
+    here = LocalExecutor(1)
+    here.submit(job)
+    while not (ended := here.wait(_TO_TELL)):
+        pass
+    return ended[0]
+
+
+def _connected(address: str) -> Any:
+    """The module `ray`. Raises ClusterError."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise ClusterError("Ray is not installed: pip install 'compress-mobile[ray]'") from None
+    own = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
+    except Exception as error:  # of many kinds
+        raise ClusterError(_why(address, str(error))) from None
+    return ray
+
+
+def _why(address: str, said: str) -> str:
+    if found := _REFUSED.search(said):
+        there, here = (f"Ray {ray} and Python {python}" for ray, python in (found.groups()[:2], found.groups()[2:]))
+        return f"the cluster at {address} has {there}, this process {here}: install the same"
+    return f"{address}: {said.strip().partition(chr(10))[0]}"
+
+
+def _fitting(resources: dict[str, float], cpus: int, gpus: int) -> int:
+    """How many jobs a node has room for."""
+    rooms = [resources.get(kind, 0) // each for kind, each in (("CPU", cpus), ("GPU", gpus)) if each]
+    return int(min(rooms, default=0))
+
+
+def _check(address: str, out: Path) -> None:
+    """Raises ClusterError with the first reason why a cluster cannot be used."""
+    with _marks(out, cache_folder()) as marks:
+        command = [sys.executable, "-P", "-m", "compress.sweep.ray", address, os.getcwd(), *map(str, marks)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    said: dict[str, Any] = {}
+    for line in done.stdout.splitlines():
+        said |= json.loads(line) if line.startswith("{") else {}
+    if "error" in said:
+        raise ClusterError(said["error"])
+    if "nodes" not in said:
+        late = f"nodes of the cluster at {address} gave no answer in {_TO_TELL} s; are they busy?"
+        raise ClusterError(late if "connected" in said else f"no Ray cluster answers at {address}; is one started there?")
+    for node in said["nodes"]:
+        _check_node(node)
+
+
+def _check_node(node: dict[str, Any]) -> None:
+    ours, theirs = _versions(), node["versions"]
+    wrong = [name for name in ours if theirs[name] != ours[name]]
+    if wrong:
+        there, here = (", ".join(f"{name} {of[name]}" for name in wrong) for of in (theirs, ours))
+        raise ClusterError(f"node {node['address']} of the cluster has {there}, this process {here}: install the same")
+    if node["unseen"]:
+        folder = Path(node["unseen"][0]).parent
+        raise ClusterError(f"node {node['address']} of the cluster does not see {folder}: all have to share its disk")
+
+
+@contextmanager
+def _marks(*folders: Path) -> Iterator[list[Path]]:
+    """A file in each of the folders, by which another host can tell whether it sees them."""
+    marks = [folder / f"seen-{secrets.token_hex(4)}.partial" for folder in folders]
+    try:
+        for mark in marks:
+            mark.touch()
+        yield marks
+    finally:
+        for mark in marks:
+            mark.unlink(missing_ok=True)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"Python": platform.python_version(), "Ray": "missing", "compress": "missing"}
+    for name, package in (("Ray", "ray"), ("compress", "compress-mobile")):
+        with suppress(PackageNotFoundError):
+            found[name] = version(package)
+    return found
+
+
+def main(address: str, *paths: str) -> None:
+    deadline.prepare_child()
+    deadline.start(_TO_CONNECT)
+    try:
+        ray = _connected(address)
+    except ClusterError as error:
+        print(json.dumps({"error": str(error)}))
+        return
+    print(json.dumps({"connected": address}), flush=True)
+    deadline.start(_TO_TELL)
+
+    def tell(node: str) -> dict[str, Any]:  # sent by value: a node may have no compress
+        return {"address": node, "versions": _versions(), "unseen": [path for path in paths if not os.path.exists(path)]}
+
+    at = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    asked = [
+        ray.remote(num_cpus=0)(tell)
+        .options(scheduling_strategy=at(node["NodeID"], soft=False))
+        .remote(node["NodeManagerAddress"])
+        for node in nodes
+    ]
+    print(json.dumps({"nodes": ray.get(asked)}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
