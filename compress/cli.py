@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from compress.errors import CompressError, RecipeError, UnknownOperators, WriteError
-from compress.flags import LIMITS, MODEL_FLAGS, RUN_FLAGS, Flag, height_and_width, numbers
+from compress.errors import CompressError, RecipeError, SweepError, UnknownOperators, WriteError
+from compress.flags import LIMITS, MODEL_FLAGS, RUN_FLAGS, SWEEP_GIVES, Flag, height_and_width, numbers
 from compress.terminal.parser import Parser, finish
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from compress.load.model import Trained
     from compress.recipe import Recipe
     from compress.report.record import RunRecord
+    from compress.sweep.executor import Executor
+    from compress.sweep.sweep import Order
 
 _NO_TORCH = "this command needs torch, which the light install leaves out: pip install 'compress-mobile[train]'"
 _MODEL = "ONNX, TorchScript, torch.export, safetensors, or what torch.save(model.state_dict()) wrote"
@@ -182,6 +184,73 @@ def _finished(record: "RunRecord", out: Path, as_json: bool) -> int:
     if as_json:
         print(json.dumps(record.to_json(), indent=2, ensure_ascii=False))
     return 0 if record.verdict.passed else 1
+
+
+def _sweep(options: argparse.Namespace, command: str) -> int:
+    order = _order(options)
+    executor = _executor(options, order.cpus, order.gpus)
+    from compress.sweep.page import summary
+    from compress.sweep.sweep import sweep
+
+    try:
+        trials = sweep(order, executor)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("; what is finished is kept: the same command goes on") from None
+    print(summary(trials, options.out))
+    return 0 if any(trial.passed for trial in trials) else 1
+
+
+def _order(options: argparse.Namespace) -> "Order":
+    """Raises a CompressError."""
+    from compress.machine import cores
+    from compress.recipe import beside, check_model
+    from compress.sweep.space import budgets, space
+    from compress.sweep.sweep import Order
+
+    _check_installed("optuna", "sweep", "compress sweep")
+    budget, limits = budgets(options.budget or [])
+    found = space(budget, options.input_size, options.macs_share, options.seeds, options.trials)
+    if not options.model.is_dir():
+        check_model(options.model)
+    recipe = options.recipe or beside(options.model)
+    trusted = ("--trust-pickle",) if options.trust_pickle else ()
+    given = (str(options.model.absolute()), *_given(options))
+    jobs, cpus = options.jobs or 1, options.cpus or 0
+    cpus = cpus or (1 if options.executor == "ray" else max(1, cores() // jobs))
+    out = options.out.absolute()
+    return Order(options.model, recipe, found, limits, given, trusted, out, options.storage, cpus, options.gpus)
+
+
+def _given(options: argparse.Namespace) -> list[str]:
+    """What a sweep gives every run, as it was given itself: paths from the root, since a run may begin elsewhere."""
+    words = ["--recipe", str(options.recipe.absolute())] if options.recipe else []
+    for flag in (*MODEL_FLAGS, *SWEEP_GIVES):
+        value = getattr(options, flag.key)
+        for one in (value or []) if flag.repeatable else [value]:
+            if one is not None:
+                words += [flag.name, flag.written(one)] if flag.metavar else [flag.name]
+    return words
+
+
+def _check_installed(package: str, extra: str, what: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise SweepError(f"{what} needs {package}: pip install 'compress-mobile[{extra}]'")
+
+
+def _executor(options: argparse.Namespace, cpus: int, gpus: int) -> "Executor":
+    """Raises SweepError."""
+    if options.executor == "local":
+        if options.ray_address:
+            raise SweepError("--ray-address goes with --executor ray")
+        from compress.sweep.local import LocalExecutor
+
+        return LocalExecutor(options.jobs or 1)
+    _check_installed("ray", "ray", "--executor ray")
+    from compress.sweep.ray import RayExecutor
+
+    return RayExecutor(options.ray_address, options.jobs, cpus, gpus)
 
 
 def _inspect(options: argparse.Namespace, command: str) -> int:
@@ -412,7 +481,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands_of_files = (_add_verify, _add_bench, _add_gate, _add_report, _add_mine)
     commands_of_releases = (_add_publish, _add_fetch, _add_list, _add_diff, _add_channel)
-    for add in (_add_init, _add_inspect, *commands_of_files, *commands_of_releases, _add_run):
+    for add in (_add_init, _add_inspect, *commands_of_files, *commands_of_releases, _add_sweep, _add_run):
         add(commands)
     finish(commands.choices)
     return parser
@@ -594,6 +663,44 @@ def _add_run(commands: _Commands) -> None:
     run.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=told)
     for flag in RUN_FLAGS:
         _add_flag(run, flag)
+
+
+def _add_sweep(commands: _Commands) -> None:
+    sweep = commands.add_parser(
+        "sweep", parents=[_reads_a_model()], help="compress a model many ways, and compare them"
+    )
+    sweep.set_defaults(call=_sweep)
+    told = f"{_MODEL}; with --student also TFLite, ORT, or a folder of maps"
+    sweep.add_argument("model", type=Path, metavar="MODEL", help=told)
+    sweep.add_argument(
+        "--budget",
+        action="append",
+        metavar="LIST",
+        help="sizes to try: 1MB,2MB,4MB; and limits of every trial: iou>=0.86, 20ms, ... (repeatable)",
+    )
+    sweep.add_argument("--input-size", metavar="LIST", help="of the images that the student reads: 256,320")
+    sweep.add_argument("--macs-share", metavar="LIST|LOW:HIGH", help="of the model's operations: 0.1,0.2 or 0.05:0.4")
+    sweep.add_argument("--seeds", type=int, metavar="N", help="try all with each seed from 0 to N - 1")
+    sweep.add_argument("--trials", type=int, metavar="N", help="how many (default: all combinations of the lists)")
+    sweep.add_argument("--out", type=Path, required=True, metavar="DIR", help="for trials/, sweep.json and sweep.html")
+    sweep.add_argument(
+        "--executor", choices=["local", "ray"], default="local", help="what runs trials (default: local)"
+    )
+    sweep.add_argument("--ray-address", metavar="HOST:PORT", help="of a Ray cluster (default: the one that runs here)")
+    sweep.add_argument("--jobs", type=_count, metavar="N", help="trials at once (default: 1; of Ray: all that fit)")
+    sweep.add_argument(
+        "--cpus", type=_count, metavar="N", help="cores of a trial (default: all here over --jobs; Ray: 1)"
+    )
+    sweep.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs of a trial, on Ray (default: 0)")
+    sweep.add_argument("--storage", metavar="URL", help="data base for Optuna (default: a journal in DIR)")
+    for flag in SWEEP_GIVES:
+        _add_flag(sweep, flag)
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
 
 
 if __name__ == "__main__":

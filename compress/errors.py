@@ -11,7 +11,7 @@ CompressError
 ├── TrainError    training that left the finite numbers
 ├── MeasureError  a runtime that refused a file or died on it
 ├── RegistryError a registry, or a name in it, that cannot be used
-└── ClusterError  a cluster that cannot be used, or has too little
+└── SweepError    a sweep of which every trial failed, or whose trials cannot be run
 
 Every message is one line that says what, where, and what to try; the command prints it on stderr
 and exits with 2.
@@ -77,5 +77,5 @@ class RegistryError(CompressError):
     pass
 
 
-class ClusterError(CompressError):
+class SweepError(CompressError):
     pass

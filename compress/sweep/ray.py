@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from compress.errors import ClusterError
+from compress.errors import SweepError
 from compress.files import cache_folder
 from compress.runtime import deadline
 from compress.sweep.executor import Ended, Job
@@ -36,7 +36,7 @@ class RayExecutor:
     """Jobs of so many cores and GPUs each, which write into the folder `out`. `address`: of a cluster, as Ray has it
     ("auto", "head:6379", "ray://head:10001"); None: one of this host alone is started, and ends with this process.
 
-    A worker or a node that dies ends its job without a code; Ray itself starts none again. Raises ClusterError: Ray is
+    A worker or a node that dies ends its job without a code; Ray itself starts none again. Raises SweepError: Ray is
     not installed, no cluster answers, its versions are others, a node does not see the folder, or none has the cores
     and GPUs.
     """
@@ -49,7 +49,7 @@ class RayExecutor:
         self._ray = _connected(address or "local")
         if not self.slots():
             self.close()
-            raise ClusterError(f"no node of the cluster has {cpus} cores and {gpus} GPUs: start one, or ask for less")
+            raise SweepError(f"no node of the cluster has {cpus} cores and {gpus} GPUs: start one, or ask for less")
 
     def slots(self) -> int:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
@@ -93,17 +93,17 @@ def _work(job: Job, folder: str, cache: str) -> Ended:
 
 
 def _connected(address: str) -> Any:
-    """The module `ray`. Raises ClusterError."""
+    """The module `ray`. Raises SweepError."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         import ray
     except ModuleNotFoundError:
-        raise ClusterError("Ray is not installed: pip install 'compress-mobile[ray]'") from None
+        raise SweepError("Ray is not installed: pip install 'compress-mobile[ray]'") from None
     own = {"include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except Exception as error:  # of many kinds
-        raise ClusterError(_why(address, str(error))) from None
+        raise SweepError(_why(address, str(error))) from None
     return ray
 
 
@@ -121,7 +121,7 @@ def _fitting(resources: dict[str, float], cpus: int, gpus: int) -> int:
 
 
 def _check(address: str, out: Path) -> None:
-    """Raises ClusterError with the first reason why a cluster cannot be used."""
+    """Raises SweepError with the first reason why a cluster cannot be used."""
     with _marks(out, cache_folder()) as marks:
         command = [sys.executable, "-P", "-m", "compress.sweep.ray", address, os.getcwd(), *map(str, marks)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
@@ -129,10 +129,10 @@ def _check(address: str, out: Path) -> None:
     for line in done.stdout.splitlines():
         said |= json.loads(line) if line.startswith("{") else {}
     if "error" in said:
-        raise ClusterError(said["error"])
+        raise SweepError(said["error"])
     if "nodes" not in said:
         late = f"nodes of the cluster at {address} gave no answer in {_TO_TELL} s; are they busy?"
-        raise ClusterError(late if "connected" in said else f"no Ray cluster answers at {address}; is one started there?")
+        raise SweepError(late if "connected" in said else f"no Ray cluster answers at {address}; is one started there?")
     for node in said["nodes"]:
         _check_node(node)
 
@@ -142,10 +142,10 @@ def _check_node(node: dict[str, Any]) -> None:
     wrong = [name for name in ours if theirs[name] != ours[name]]
     if wrong:
         there, here = (", ".join(f"{name} {of[name]}" for name in wrong) for of in (theirs, ours))
-        raise ClusterError(f"node {node['address']} of the cluster has {there}, this process {here}: install the same")
+        raise SweepError(f"node {node['address']} of the cluster has {there}, this process {here}: install the same")
     if node["unseen"]:
         folder = Path(node["unseen"][0]).parent
-        raise ClusterError(f"node {node['address']} of the cluster does not see {folder}: all have to share its disk")
+        raise SweepError(f"node {node['address']} of the cluster does not see {folder}: all have to share its disk")
 
 
 @contextmanager
@@ -176,7 +176,7 @@ def main(address: str, *paths: str) -> None:
     deadline.start(_TO_CONNECT)
     try:
         ray = _connected(address)
-    except ClusterError as error:
+    except SweepError as error:
         print(json.dumps({"error": str(error)}))
         return
     print(json.dumps({"connected": address}), flush=True)
