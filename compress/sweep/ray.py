@@ -14,7 +14,7 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,20 +29,23 @@ _TO_CONNECT = 25
 """Seconds in which a cluster has to answer."""
 _TO_TELL = 60
 """Seconds in which its nodes have to say what they are: each starts a process for that."""
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"}
+"""Nothing is told to Ray's makers, and what it says of nodes that die is not printed."""
 _REFUSED = re.compile(r"Version mismatch.*Ray: (\S+)\s+Python: (\S+).*Ray: (\S+)\s+Python: (\S+)", re.DOTALL)
 
 
 class RayExecutor:
-    """Jobs of so many cores and GPUs each, which write into the folder `out`. `address`: of a cluster, as Ray has it
-    ("auto", "head:6379", "ray://head:10001"); None: one of this host alone is started, and ends with this process.
+    """At most so many `jobs` at once (None: all that the nodes have room for) of so many cores and GPUs each, which
+    write into the folder `out`. `address`: of a cluster, as Ray has it ("auto", "head:6379", "ray://head:10001"); None:
+    one of this host alone is started, and ends with this process.
 
     A worker or a node that dies ends its job without a code; Ray itself starts none again. Raises SweepError: Ray is
     not installed, no cluster answers, its versions are others, a node does not see the folder, or none has the cores
     and GPUs.
     """
 
-    def __init__(self, address: str | None, out: Path, cpus: int = 1, gpus: int = 0):
-        self._cpus, self._gpus = cpus, gpus
+    def __init__(self, address: str | None, out: Path, jobs: int | None = None, cpus: int = 1, gpus: int = 0):
+        self._jobs, self._cpus, self._gpus = jobs, cpus, gpus
         self._running: dict[Any, str] = {}  # names of jobs by what Ray calls their results
         if address is not None:
             _check(address, out)
@@ -53,7 +56,8 @@ class RayExecutor:
 
     def slots(self) -> int:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        return sum(_fitting(node, self._cpus, self._gpus) for node in nodes)
+        room = sum(_fitting(node, self._cpus, self._gpus) for node in nodes)
+        return room if self._jobs is None else min(room, self._jobs)
 
     def submit(self, job: Job) -> None:
         task = self._ray.remote(num_cpus=job.cpus, num_gpus=job.gpus, max_retries=0)(_work)
@@ -94,7 +98,7 @@ def _work(job: Job, folder: str, cache: str) -> Ended:
 
 def _connected(address: str) -> Any:
     """The module `ray`. Raises SweepError."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= _QUIET
     try:
         import ray
     except ModuleNotFoundError:
@@ -150,8 +154,9 @@ def _check_node(node: dict[str, Any]) -> None:
 
 @contextmanager
 def _marks(*folders: Path) -> Iterator[list[Path]]:
-    """A file in each of the folders, by which another host can tell whether it sees them."""
-    marks = [folder / f"seen-{secrets.token_hex(4)}.partial" for folder in folders]
+    """A file in each of the folders, or where it is to be made, by which another host can tell whether it sees them."""
+    there = [next(each for each in (folder, *folder.parents) if each.is_dir()) for folder in folders]
+    marks = [folder / f"seen-{secrets.token_hex(4)}.partial" for folder in there]
     try:
         for mark in marks:
             mark.touch()
@@ -183,7 +188,11 @@ def main(address: str, *paths: str) -> None:
     deadline.start(_TO_TELL)
 
     def tell(node: str) -> dict[str, Any]:  # sent by value: a node may have no compress
-        return {"address": node, "versions": _versions(), "unseen": [path for path in paths if not os.path.exists(path)]}
+        return {
+            "address": node,
+            "versions": _versions(),
+            "unseen": [path for path in paths if not os.path.exists(path)],
+        }
 
     at = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     nodes = [node for node in ray.nodes() if node["Alive"]]
