@@ -689,7 +689,7 @@ def _add_sweep(commands: _Commands) -> None:
     sweep.add_argument(
         "--ray-address",
         metavar="HOST:PORT",
-        help="of a Ray cluster; auto: the one that runs here (default: starts one)",
+        help="of a Ray cluster; auto: one that runs here (default: starts one)",
     )
     sweep.add_argument("--jobs", type=_count, metavar="N", help="trials at once (default: 1; of Ray: all that fit)")
     sweep.add_argument(

@@ -7,6 +7,7 @@ variable is not set nobody waits.
 """
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +19,13 @@ LOCK = "COMPRESS_HOST_LOCK"
 
 
 def lock_folder() -> Path:
-    """This user's, of this host: what COMPRESS_HOST_LOCK is to name for runs that share it. Is made."""
-    import platformdirs
-
-    return platformdirs.user_runtime_path("compress-mobile", ensure_exists=True)
+    """This user's, of this host: what COMPRESS_HOST_LOCK is to name for runs that share it. Is made. Raises
+    CompressError where another user has made it."""
+    folder = Path(tempfile.gettempdir(), f"compress-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise CompressError(f"{folder}: is another user's; name a folder of your own in {LOCK}")
+    return folder
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class LocalExecutor:
 
 def environment(cpus: int) -> dict[str, str]:
     """Of a run that computes with so many threads, and takes turns with others of this host to measure."""
-    return {LOCK: str(lock_folder()), **os.environ, "OMP_NUM_THREADS": str(cpus)}
+    return {LOCK: os.environ.get(LOCK) or str(lock_folder()), **os.environ, "OMP_NUM_THREADS": str(cpus)}
 
 
 def log_of(folder: Path) -> Path:

@@ -103,9 +103,9 @@ def _connected(address: str) -> Any:
         import ray
     except ModuleNotFoundError:
         raise SweepError("Ray is not installed: pip install 'compress-mobile[ray]'") from None
-    own = {"include_dashboard": False} if address == "local" else {}
+    dashboard = False if address == "local" else None  # None: as the cluster has it
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
+        ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.CRITICAL)
     except Exception as error:  # of many kinds
         raise SweepError(_why(address, str(error))) from None
     return ray
@@ -188,11 +188,8 @@ def main(address: str, *paths: str) -> None:
     deadline.start(_TO_TELL)
 
     def tell(node: str) -> dict[str, Any]:  # sent by value: a node may have no compress
-        return {
-            "address": node,
-            "versions": _versions(),
-            "unseen": [path for path in paths if not os.path.exists(path)],
-        }
+        unseen = [path for path in paths if not os.path.exists(path)]
+        return {"address": node, "versions": _versions(), "unseen": unseen}
 
     at = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     nodes = [node for node in ray.nodes() if node["Alive"]]
