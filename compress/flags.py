@@ -62,7 +62,7 @@ def height_and_width(text: str) -> tuple[int, int]:
 
 def square_or_not(text: str) -> tuple[int, int]:
     """Of "320", or of "320x240". Raises ArgumentTypeError."""
-    return height_and_width(text if "x" in text else f"{text}x{text}")
+    return height_and_width(f"{text}x{text}" if text.isdigit() else text)
 
 
 def sizes(text: str) -> list[tuple[int, int]]:

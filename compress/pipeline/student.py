@@ -9,13 +9,15 @@ from torch import Tensor
 
 from compress.budget import Budget
 from compress.errors import DataError
-from compress.graph.channels import Channels, find_groups
+from compress.files import cache_folder
+from compress.graph.channels import Channels
 from compress.graph.network import Network
 from compress.load.model import Segmenter
 from compress.pipeline.checkpoints import Checkpoints
 from compress.pipeline.int8 import calibrated
 from compress.pipeline.plan import PlanSettings, plan_cut, planned
 from compress.pipeline.prepare import random_pixels, with_features
+from compress.pipeline.shared import known_damage
 from compress.prune.cost import Workload, predicted_bytes
 from compress.prune.cut import check_cut, cut
 from compress.prune.importance import GroupDamage, measure_damage
@@ -270,10 +272,7 @@ def _next_plan(
     """In channels of `net`. Of several cuts each saves the same share of the bytes, and of the work, that are left."""
     assert budget.size_bytes is not None
     whole, how = heavy.folded, settings.planning
-    if net is whole:
-        damage = _damage(heavy.network, find_groups(heavy.network), settings, examples)
-    else:
-        damage = _damage(net, channels, settings, examples)
+    damage = _damage(heavy, None if net is whole else net, channels, settings, examples)
     heavy_macs = Workload(whole, heavy.channels).macs(heavy.channels.widths())
     most = settings.plan.macs_share if budget.macs is None else min(settings.plan.macs_share, budget.macs / heavy_macs)
     share = min(1.0, most**done * heavy_macs / Workload(net, channels).macs(channels.widths()))
@@ -320,11 +319,16 @@ def train_student(
     )
 
 
-def _damage(net: Network, channels: Channels, settings: StudentSettings, examples: Examples) -> dict[str, GroupDamage]:
+def _damage(
+    heavy: Segmenter, net: Network | None, channels: Channels, settings: StudentSettings, examples: Examples
+) -> dict[str, GroupDamage]:
+    """Of `net`, whose `channels` these are, or where it is None of the heavy network."""
     plan = settings.plan
     if plan.method != "damage":
         return {}
     pixels = random_pixels(examples, plan.images, plan.size, settings.seed + 1)
+    if net is None:
+        return known_damage(heavy, pixels, examples.multilabel, cache_folder())
     return measure_damage(net, channels, [net.real(one[None]) for one in pixels], examples.multilabel)
 
 

@@ -1,6 +1,7 @@
 """What a sweep goes through: sizes, and whatever else of `compress run` is given as a list or a range."""
 
 import itertools
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ def space(budget: Axis, input_size: str | None, macs_share: str | None, seeds: i
     """What the flags of `compress sweep` say. Raises RecipeError."""
     axes = [budget]
     if input_size is not None:
-        axes.append(_listed(INPUT_SIZE, input_size, square_or_not, "256,320"))
+        axes.append(_listed(INPUT_SIZE, input_size, _size, "256,320"))
     if macs_share is not None:
         axes.append(_shares(macs_share))
     if seeds is not None:
@@ -88,6 +89,13 @@ def _short(value: str) -> str:
 
 def arguments_of(setting: Setting) -> tuple[str, ...]:
     return tuple(word for pair in setting.items() for word in pair)
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        return square_or_not(text)
+    except ArgumentTypeError as error:
+        raise RecipeError(f"{INPUT_SIZE}: {error}") from None
 
 
 def _shares(text: str) -> Axis:

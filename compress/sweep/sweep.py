@@ -191,7 +191,8 @@ class _Course:
         what = f"failed: {trial.message}"
         if trial.record and found.size_bytes and found.latency:
             verdict = "meets all limits" if trial.passed else "misses a limit"
-            what = f"{short_bytes(found.size_bytes)}, {short_ms(found.latency.p50_ms)}, IoU {interval(found.iou)}; {verdict}"
+            figures = f"{short_bytes(found.size_bytes)}, {short_ms(found.latency.p50_ms)}"
+            what = f"{figures}, IoU {interval(found.iou)}; {verdict}"
         count = f"{len(self._ended())} of {self.order.space.trials}"
         log.info("%s", ": ".join([count, trial.name, what]) + self._left())
 
