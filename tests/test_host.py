@@ -1,5 +1,6 @@
 """Processes that share a host's processor: many compute, one measures alone."""
 
+import os
 import subprocess
 import sys
 import time
@@ -103,7 +104,7 @@ def test_a_measurer_that_is_killed_holds_nobody_up(start, tmp_path):
 def test_a_pause_is_not_in_the_minutes(start, tmp_path):
     with host.computing():
         measurer = start(MEASURES)
-        while not host._share.gate_is_closed():
+        while not host._held.gate_is_closed():
             time.sleep(0.01)
         own, all_of_it = host.clock(), time.monotonic()
         with host.aside():
@@ -147,3 +148,12 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     says = r"none: No such file or directory; name another folder in COMPRESS_HOST_LOCK"
     with pytest.raises(CompressError, match=says), host.computing():
         pass
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    other = tmp_path / "other"
+    other.mkdir()
+    (tmp_path / f"compress-{os.getuid()}").symlink_to(other)
+    with pytest.raises(CompressError, match="is another user's; name a folder of your own in COMPRESS_HOST_LOCK"):
+        host.lock_folder()
