@@ -12,8 +12,10 @@ import os
 import platform
 import re
 import secrets
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +33,8 @@ _TO_TELL = 60
 """Seconds in which its nodes have to say what they are: each starts a process for that."""
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"}
 """Nothing is told to Ray's makers, and what it says of nodes that die is not printed."""
+_TO_COME_BACK = 10
+"""Times that a head which is gone is looked for, a second or two apart."""
 _REFUSED = re.compile(r"Version mismatch.*Ray: (\S+)\s+Python: (\S+).*Ray: (\S+)\s+Python: (\S+)", re.DOTALL)
 
 
@@ -50,11 +54,13 @@ class RayExecutor:
         if address is not None:
             _check(address, out)
         self._ray = _connected(address or "local")
+        self._head = self._ray.get_runtime_context().gcs_address
         if not self.slots():
             self.close()
             raise SweepError(f"no node of the cluster has {cpus} cores and {gpus} GPUs: start one, or ask for less")
 
     def slots(self) -> int:
+        self._check_head()
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         room = sum(_fitting(node, self._cpus, self._gpus) for node in nodes)
         return room if self._jobs is None else min(room, self._jobs)
@@ -66,6 +72,7 @@ class RayExecutor:
     def wait(self, seconds: float) -> list[Ended]:
         if not self._running:
             return []
+        self._check_head()
         self._ray.wait(list(self._running), timeout=seconds)
         ended, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         return [self._ended(each, self._running.pop(each)) for each in ended]
@@ -75,6 +82,17 @@ class RayExecutor:
             self._ray.cancel(each, force=True)
         self._running.clear()
         self._ray.shutdown()
+
+    def _check_head(self) -> None:
+        """Raises SweepError where it is gone: Ray itself would end this process, with words of its own."""
+        host, _, port = self._head.rpartition(":")
+        for _ in range(_TO_COME_BACK):
+            try:
+                socket.create_connection((host, int(port)), 1).close()
+                return
+            except OSError:
+                time.sleep(1)
+        raise SweepError(f"the head of the cluster at {self._head} is gone; the same command goes on with another")
 
     def _ended(self, result: Any, name: str) -> Ended:
         try:
@@ -129,14 +147,14 @@ def _check(address: str, out: Path) -> None:
     with _marks(out, cache_folder()) as marks:
         command = [sys.executable, "-P", "-m", "compress.sweep.ray", address, os.getcwd(), *map(str, marks)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
-    said: dict[str, Any] = {}
-    for line in done.stdout.splitlines():
-        said |= json.loads(line) if line.startswith("{") else {}
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    said: dict[str, Any] = answers[-1] if answers else {}
     if "error" in said:
         raise SweepError(said["error"])
     if "nodes" not in said:
-        late = f"nodes of the cluster at {address} gave no answer in {_TO_TELL} s; are they busy?"
-        raise SweepError(late if "connected" in said else f"no Ray cluster answers at {address}; is one started there?")
+        raise SweepError(f"no Ray cluster answers at {address}; is one started there?")
+    if said["silent"]:
+        raise SweepError(f"node {said['silent'][0]} of the cluster gave no answer in {_TO_TELL} s; is it busy?")
     for node in said["nodes"]:
         _check_node(node)
 
@@ -184,22 +202,26 @@ def main(address: str, *paths: str) -> None:
     except SweepError as error:
         print(json.dumps({"error": str(error)}))
         return
-    print(json.dumps({"connected": address}), flush=True)
-    deadline.start(_TO_TELL)
+    deadline.start(2 * _TO_TELL)
 
     def tell(node: str) -> dict[str, Any]:  # sent by value: a node may have no compress
         unseen = [path for path in paths if not os.path.exists(path)]
         return {"address": node, "versions": _versions(), "unseen": unseen}
 
     at = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    asked = [
+    asked = {
         ray.remote(num_cpus=0)(tell)
         .options(scheduling_strategy=at(node["NodeID"], soft=False))
-        .remote(node["NodeManagerAddress"])
-        for node in nodes
-    ]
-    print(json.dumps({"nodes": ray.get(asked)}))
+        .remote(node["NodeManagerAddress"]): node["NodeManagerAddress"]
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    answers, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_TO_TELL)
+    told = []
+    for each in answers:
+        with suppress(ray.exceptions.RayError):  # it has died since
+            told.append(ray.get(each))
+    print(json.dumps({"nodes": told, "silent": [asked[each] for each in silent]}))
 
 
 if __name__ == "__main__":
