@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from compress.errors import SweepError
+from compress.errors import SweepError, WriteError
 from compress.files import cache_folder
 from compress.runtime import deadline
 from compress.sweep.executor import Ended, Job
@@ -145,7 +145,15 @@ def _fitting(resources: dict[str, float], cpus: int, gpus: int) -> int:
 def _check(address: str, out: Path) -> None:
     """Raises SweepError with the first reason why a cluster cannot be used."""
     with _marks(out, cache_folder()) as marks:
-        command = [sys.executable, "-P", "-m", "compress.sweep.ray", address, os.getcwd(), *map(str, marks)]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "compress.sweep.ray",
+            address,
+            os.path.join(os.getcwd(), ""),
+            *map(str, marks),
+        ]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     said: dict[str, Any] = answers[-1] if answers else {}
@@ -166,7 +174,7 @@ def _check_node(node: dict[str, Any]) -> None:
         there, here = (", ".join(f"{name} {of[name]}" for name in wrong) for of in (theirs, ours))
         raise SweepError(f"node {node['address']} of the cluster has {there}, this process {here}: install the same")
     if node["unseen"]:
-        folder = Path(node["unseen"][0]).parent
+        folder = os.path.dirname(node["unseen"][0])
         raise SweepError(f"node {node['address']} of the cluster does not see {folder}: all have to share its disk")
 
 
@@ -178,6 +186,9 @@ def _marks(*folders: Path) -> Iterator[list[Path]]:
     try:
         for mark in marks:
             mark.touch()
+    except OSError as error:
+        raise WriteError(f"{mark.parent}: cannot be written: {error.strerror}; choose another folder") from None
+    try:
         yield marks
     finally:
         for mark in marks:
