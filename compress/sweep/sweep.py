@@ -1,6 +1,9 @@
 """Many runs of one model: which are made, one after the other or at once, until all are there."""
 
 import logging
+import os
+import re
+import shlex
 import sys
 import time
 from collections import Counter
@@ -14,6 +17,7 @@ from compress.files import alone_in, check_writable, identity, read_json, sha256
 from compress.report.summary import interval
 from compress.report.words import short_bytes, short_ms
 from compress.sweep.executor import Ended, Executor
+from compress.sweep.local import log_of
 from compress.sweep.page import FILE, write_page
 from compress.sweep.space import Space, name_of
 from compress.sweep.study import Asked, Study
@@ -28,6 +32,10 @@ _STARTS = 10
 _HOPELESS = 3
 """Trials that failed, after which a sweep stops where none has succeeded."""
 _PAGES_APART = 10.0  # seconds
+_BAR = "{n_fmt} of {total_fmt} trials |{bar:20}| {elapsed}{postfix}"
+_STAGE = re.compile(r"\(stage (\d+ of \d+)")
+_NAMED = 3
+"""Running trials whose stages there is room to tell."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +55,16 @@ class Order:
     gpus: int = 0
 
     def described(self) -> dict[str, Any]:
-        """What makes it this sweep: how many trials are made, where and by whom, does not."""
+        """What makes it this sweep: how many trials are made, where and by whom, does not. A page travels: folders are
+        told by name alone, and where they lie by a sum."""
         contents = {"MODEL": self.model, "the recipe": self.recipe}
         return {
             "MODEL": self.model.name,
             **{f"content of {what}": sha256_of(path) for what, path in contents.items() if path and path.is_file()},
             **{axis.flag: str(axis) for axis in self.space.axes},
             "limits": ", ".join(limit.text for limit in self.limits),
-            "options": " ".join(self.given[1:]),
+            "options": shlex.join(Path(word).name if os.path.isabs(word) else word for word in self.given[1:]),
+            "sum of the options with all paths": identity("options", 1, given=self.given),
         }
 
 
@@ -110,8 +120,7 @@ class _Course:
         again = self.study.unfinished()
         self._take_up()
         self._write()
-        bar = tqdm(total=self.order.space.trials, desc="trials", unit="trial", disable=not sys.stderr.isatty())
-        with bar:
+        with tqdm(total=self.order.space.trials, bar_format=_BAR, disable=not sys.stderr.isatty()) as bar:
             while True:
                 more = self._fill(again)
                 bar.n = len(self._ended())
@@ -200,7 +209,11 @@ class _Course:
         return [trial for trial in self.trials() if trial.state in ("done", "failed")]
 
     def _outlook(self) -> str:
-        return ", ".join(self.running) + self._left()
+        """What runs, each with its stage as its own log has it, and the time left."""
+        names = list(self.running)
+        shown = [name + _stage(self.order.out / FOLDER / name) for name in names[:_NAMED]]
+        more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+        return ", ".join([*shown, *more]) + self._left()
 
     def _left(self) -> str:
         """ "; about 12 min left", from the trials that were made so far."""
@@ -226,6 +239,15 @@ class _Course:
         if time.monotonic() - self.written >= apart or not self.written:
             write_page(self.trials(), self.described, self.order.space.trials, self.order.out)
             self.written = time.monotonic()
+
+
+def _stage(folder: Path) -> str:
+    """For example " (stage 4 of 9)"; nothing before the first."""
+    try:
+        found = _STAGE.findall(log_of(folder).read_text(errors="replace"))
+    except OSError:
+        return ""
+    return f" (stage {found[-1]})" if found else ""
 
 
 def words(seconds: float) -> str:

@@ -31,7 +31,7 @@ def test_a_command_ends_with_its_code_and_its_last_line(tmp_path):
     executor = LocalExecutor(2)
     executor.submit(job(tmp_path, "--version"))
     assert ended(executor).code == 0
-    executor.submit(job(tmp_path, "verify", str(tmp_path / "nothing")))
+    executor.submit(job(tmp_path, "gate", str(tmp_path / "nothing"), "--budget", "1MB"))
     failed = ended(executor)
     assert failed.code == 2
     assert failed.said.startswith("compress: ")
