@@ -145,15 +145,8 @@ def _fitting(resources: dict[str, float], cpus: int, gpus: int) -> int:
 def _check(address: str, out: Path) -> None:
     """Raises SweepError with the first reason why a cluster cannot be used."""
     with _marks(out, cache_folder()) as marks:
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "compress.sweep.ray",
-            address,
-            os.path.join(os.getcwd(), ""),
-            *map(str, marks),
-        ]
+        seen = (os.path.join(os.getcwd(), ""), *map(str, marks))
+        command = [sys.executable, "-P", "-m", "compress.sweep.ray", address, *seen]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     said: dict[str, Any] = answers[-1] if answers else {}
@@ -185,14 +178,18 @@ def _marks(*folders: Path) -> Iterator[list[Path]]:
     marks = [folder / f"seen-{secrets.token_hex(4)}.partial" for folder in there]
     try:
         for mark in marks:
-            mark.touch()
-    except OSError as error:
-        raise WriteError(f"{mark.parent}: cannot be written: {error.strerror}; choose another folder") from None
-    try:
+            _touch(mark)
         yield marks
     finally:
         for mark in marks:
             mark.unlink(missing_ok=True)
+
+
+def _touch(path: Path) -> None:
+    try:
+        path.touch()
+    except OSError as error:
+        raise WriteError(f"{path.parent}: cannot be written: {error.strerror}; choose another folder") from None
 
 
 def _versions() -> dict[str, str]:
