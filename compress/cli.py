@@ -87,7 +87,7 @@ def _unplaced(argument: str) -> str:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
-    from compress.host import computing
+    from compress.machine import computing
 
     with computing():  # importing torch is work too
         return _run_here(options, command)

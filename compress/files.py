@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import DataError, WriteError
-from compress.host import aside
+from compress.machine import aside
 
 log = logging.getLogger("compress")
 
@@ -255,7 +255,7 @@ def wait_for_others(folder: Path) -> None:
     from filelock import FileLock
 
     if (folder / _ALONE).exists():
-        with FileLock(folder / _ALONE):
+        with suppress(FileNotFoundError), FileLock(folder / _ALONE):  # it may have taken the folder away
             pass
 
 

@@ -12,8 +12,7 @@ from PIL import Image
 from compress.data.folders import Dataset
 from compress.data.images import Reading, Size, read_mask
 from compress.formats.artifact import LOGITS, Artifact
-from compress.host import give_way
-from compress.machine import THREADS
+from compress.machine import THREADS, give_way
 from compress.measure.latency import take_turns
 from compress.measure.masks import (
     boundary_image_iou,

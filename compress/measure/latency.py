@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.host import measuring
-from compress.machine import THREADS, busy
+from compress.machine import THREADS, busy, measuring
 from compress.measure.statistics import turn_medians_ms
 from compress.measure.values import Latency
 from compress.runtime.local import Child

@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 
 from compress.formats.artifact import LOGITS, Artifact
-from compress.host import give_way
-from compress.machine import THREADS
+from compress.machine import THREADS, give_way
 from compress.measure.masks import class_ids
 from compress.runtime.local import Child
 from compress.terminal.progress import tqdm

@@ -14,7 +14,7 @@ import torch
 
 from compress.errors import RecipeError
 from compress.files import Sealed, cache_folder, identity, write_whole
-from compress.host import clock, give_way
+from compress.machine import clock, give_way
 from compress.pipeline.forecast import Forecast
 from compress.pipeline.history import History
 from compress.report.record import HistoryPoint

@@ -24,11 +24,10 @@ from compress.formats.artifact import Artifact
 from compress.formats.npz import write_graph
 from compress.graph.network import Network
 from compress.graph.quantized import QuantizedGraph
-from compress.host import measuring
 from compress.judge.verify import GRAPH, compare, describe_parity
 from compress.load.class_map import tells_labels_apart
 from compress.load.model import Segmenter
-from compress.machine import busy, cores, load_now, prepare_process, processor, versions
+from compress.machine import busy, cores, load_now, measuring, prepare_process, processor, versions
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
 from compress.measure.known import Known
 from compress.measure.latency import advice

@@ -9,7 +9,7 @@ from torch import Tensor
 from compress.graph.channels import ChannelGroup, Channels
 from compress.graph.network import Network, Node
 from compress.graph.operators.operator import Channels as From
-from compress.host import give_way
+from compress.machine import give_way
 from compress.prune.units import in_units
 from compress.terminal.progress import tqdm
 

@@ -11,7 +11,7 @@ from compress.graph.channels import Channels
 from compress.graph.network import Network, Node
 from compress.graph.operators.operator import Rectifier
 from compress.graph.unfold import Taps, as_matrix, by_group, from_matrix
-from compress.host import give_way
+from compress.machine import give_way
 from compress.prune.cut import kept_channels
 from compress.terminal.progress import tqdm
 

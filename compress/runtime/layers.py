@@ -19,8 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from compress.errors import MeasureError
-from compress.host import measuring
-from compress.machine import THREADS
+from compress.machine import THREADS, measuring
 from compress.runtime import deadline
 
 SUFFIXES = (".onnx", ".ort")

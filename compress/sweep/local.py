@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from compress.files import wait_for_others
-from compress.host import LOCK, lock_folder
+from compress.machine import LOCK, lock_folder
 from compress.sweep.executor import Ended, Job
 
 _POLL = 0.1  # seconds

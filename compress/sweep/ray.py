@@ -57,7 +57,8 @@ class RayExecutor:
         self._head = self._ray.get_runtime_context().gcs_address
         if not self.slots():
             self.close()
-            raise SweepError(f"no node of the cluster has {cpus} cores and {gpus} GPUs: start one, or ask for less")
+            wanted = f"{cpus} cores" + (f" and {gpus} GPUs" if gpus else "")
+            raise SweepError(f"no node of the cluster has {wanted}: start one, or ask for less")
 
     def slots(self) -> int:
         self._check_head()

@@ -14,8 +14,8 @@ from torch import Tensor
 from compress.errors import TrainError
 from compress.files import Sealed
 from compress.graph.network import Network
-from compress.host import clock as own_clock
-from compress.host import give_way
+from compress.machine import clock as own_clock
+from compress.machine import give_way
 from compress.recipe import Training
 from compress.terminal.progress import tqdm
 from compress.train.batches import Batches, sizes_between

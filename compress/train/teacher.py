@@ -22,8 +22,8 @@ from compress.data.packed import Packed, pack_maps
 from compress.files import cached, identity, unwritten, written
 from compress.graph.channels import Channels
 from compress.graph.network import Network
-from compress.host import give_way
 from compress.load.walk import NORMALISE
+from compress.machine import give_way
 from compress.prune.cut import kept_channels
 from compress.terminal.progress import tqdm
 from compress.train.device import autocast, best_device, placed
