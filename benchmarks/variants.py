@@ -140,25 +140,32 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/, both with masks")
     parser.add_argument("--unlabelled", type=Path)
-    parser.add_argument("--budget", default="4MB")
+    parser.add_argument("--budget", action="append", help="repeatable; 4MB where there is none")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
 
 def recipe_of(options: argparse.Namespace) -> Recipe:
-    flags = {"data": options.data, "unlabelled": options.unlabelled, "budget": [options.budget], "seed": options.seed}
+    flags = {
+        "data": options.data,
+        "unlabelled": options.unlabelled,
+        "budget": options.budget or ["4MB"],
+        "seed": options.seed,
+    }
     return read_recipe(options.model.with_suffix(".toml")).with_flags(**flags)
 
 
 def main() -> None:
     parser = arguments("What each part of the compression brings, at equal training minutes.")
     parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--steps", type=int, help="in place of minutes: the same on a busy machine")
     parser.add_argument("--only", nargs="*", choices=VARIANTS, help="these variants, of which the first is the base")
     options = parser.parse_args()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     options.out.mkdir(parents=True, exist_ok=True)
-    on = ground(options.model, recipe_of(options).with_flags(minutes=options.minutes), options.out)
+    recipe = recipe_of(options).with_flags(minutes=options.minutes)
+    on = ground(options.model, varied(recipe, {"train": {"steps": options.steps}}), options.out)
     results = {}
     for name in options.only or VARIANTS:
         results[name] = kept(on, name, compressed(on), varied(on.recipe, VARIANTS[name]))

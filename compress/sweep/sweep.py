@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.budget import Limit
-from compress.errors import RecipeError, SweepError
-from compress.files import alone_in, check_writable, identity, read_json, sha256_of
+from compress.errors import RecipeError, SweepError, WriteError
+from compress.files import alone_in, check_writable, content_hash, identity, read_json
 from compress.report.summary import interval
 from compress.report.words import short_bytes, short_ms
 from compress.sweep.executor import Ended, Executor
@@ -60,7 +60,7 @@ class Order:
         contents = {"MODEL": self.model, "the recipe": self.recipe}
         return {
             "MODEL": self.model.name,
-            **{f"content of {what}": sha256_of(path) for what, path in contents.items() if path and path.is_file()},
+            **{f"content of {what}": content_hash(path) for what, path in contents.items() if path and path.is_file()},
             **{axis.flag: str(axis) for axis in self.space.axes},
             "limits": ", ".join(limit.text for limit in self.limits),
             "options": shlex.join(Path(word).name if os.path.isabs(word) else word for word in self.given[1:]),
@@ -74,16 +74,25 @@ def sweep(order: Order, executor: Executor) -> list[Trial]:
     Raises RecipeError where another sweep is in the folder, WriteError where it cannot be written or another process
     writes there, and SweepError, with what one of them said, where all trials fail.
     """
-    check_writable(order.out)
-    with alone_in(order.out / FOLDER, order.out):
-        described = order.described()
-        _check_same(order.out, described)
-        name = identity("sweep", 1, sweep=described, folder=str(order.out.resolve()))
-        course = _Course(order, executor, Study(order.space, order.out, f"compress {name}", order.storage), described)
-        try:
-            return course.run()
-        finally:
-            executor.close()
+    from optuna.exceptions import OptunaError
+
+    try:
+        check_writable(order.out)
+        with alone_in(order.out / FOLDER, order.out):
+            return _made(order, executor)
+    except (OSError, OptunaError) as error:  # a full disk, a data base that went away
+        reason = str(error).partition("\n")[0]
+        raise WriteError(f"{order.out}: {reason}; mend that, and the same command goes on") from None
+    finally:
+        executor.close()
+
+
+def _made(order: Order, executor: Executor) -> list[Trial]:
+    described = order.described()
+    _check_same(order.out, described)
+    name = identity("sweep", 1, sweep=described, folder=str(order.out.resolve()))
+    study = Study(order.space, order.out, f"compress {name}", order.storage)
+    return _Course(order, executor, study, described).run()
 
 
 def _check_same(out: Path, described: dict[str, Any]) -> None:

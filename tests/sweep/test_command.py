@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from made import Here
+from pretend import Here
 
 from compress import cli
 from compress.cli import main

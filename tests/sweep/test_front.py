@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from made import record
+from pretend import record
 
 from compress.report.record import Data, Machine
 from compress.sweep.front import cautions, differences, front, smallest

@@ -1,9 +1,10 @@
 """The course of a sweep: what is run, kept, told and gone on with."""
 
+import errno
 import json
 
 import pytest
-from made import Here, grid, leave, record, written
+from pretend import Here, grid, leave, record, written
 
 from compress.budget import parse_limit
 from compress.errors import CompressError, SweepError, WriteError
@@ -150,6 +151,7 @@ def test_a_folder_of_another_sweep_says_what_differs(tmp_path, change, says):
     assert says in str(error.value)
     assert "holds another sweep" in str(error.value)
     assert not here.jobs
+    assert here.closed
 
 
 def test_a_folder_with_something_else_of_that_name_is_left_alone(tmp_path):
@@ -163,6 +165,14 @@ def test_a_folder_with_something_else_of_that_name_is_left_alone(tmp_path):
 def test_a_second_driver_is_refused(tmp_path):
     with alone_in(tmp_path / "out" / "trials", tmp_path / "out"), pytest.raises(WriteError, match="another run writes"):
         sweep(order(tmp_path), Here())
+
+
+def test_a_disk_that_is_full_in_the_middle_is_one_line(tmp_path):
+    def does(job):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(WriteError, match="No space left on device; mend that, and the same command goes on"):
+        sweep(order(tmp_path), Here(does))
 
 
 def test_ctrl_c_closes_the_executor_and_leaves_a_page_to_go_on_from(tmp_path):
