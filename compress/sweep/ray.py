@@ -54,6 +54,7 @@ class RayExecutor:
         if address is not None:
             _check(address, out)
         self._ray = _connected(address or "local")
+        self._task = self._ray.remote(max_retries=0)(_work)
         self._head = self._ray.get_runtime_context().gcs_address
         if not self.slots():
             self.close()
@@ -67,8 +68,9 @@ class RayExecutor:
         return room if self._jobs is None else min(room, self._jobs)
 
     def submit(self, job: Job) -> None:
-        task = self._ray.remote(num_cpus=job.cpus, num_gpus=job.gpus, max_retries=0)(_work)
-        self._running[task.options(name=job.name).remote(job, os.getcwd(), str(cache_folder()))] = job.name
+        self._check_head()
+        task = self._task.options(name=job.name, num_cpus=job.cpus, num_gpus=job.gpus)
+        self._running[task.remote(job, os.getcwd(), str(cache_folder()))] = job.name
 
     def wait(self, seconds: float) -> list[Ended]:
         if not self._running:

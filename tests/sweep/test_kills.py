@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from processes import parent_of, processes_with, wait_until
+from processes import parent_of, processes_with
 
 from compress.files import sha256_of
 from compress.sweep.page import FILE
@@ -92,8 +92,10 @@ def nodes(executor: str) -> Iterator[tuple[tuple[str, ...], object]]:
         cluster.remove_node(there.pop(chance.randrange(2)), allow_graceful=False)
         there.append(cluster.add_node(num_cpus=1))
 
-    yield ("--executor", "ray", "--ray-address", cluster.address), kill_node
-    cluster.shutdown()
+    try:
+        yield ("--executor", "ray", "--ray-address", cluster.address), kill_node
+    finally:
+        cluster.shutdown()
 
 
 @pytest.mark.slow
@@ -119,7 +121,7 @@ def test_after_20_random_kills_no_trial_is_lost_none_is_done_twice_and_the_files
             else:
                 shaken.kill_worker(chance, its_parent=kind == "worker")
             count += 1
-        wait_until(lambda: shaken.driver.poll() is not None)
+        shaken.driver.wait(900)
     assert shaken.driver.returncode == calm.driver.returncode
     assert files_of(shaken.out) == files_of(calm.out)
     assert len(files_of(calm.out)) >= 6
