@@ -24,7 +24,7 @@ def parent_of(process: int) -> int:
 
 
 def wait_until(holds: Callable[[], object]) -> None:
-    for _ in range(1200):
+    for _ in range(6000):
         if holds():
             return
         time.sleep(0.1)

@@ -23,7 +23,7 @@ HEAD = {"num_cpus": 0, "include_dashboard": False}
 
 def all_ended(executor: RayExecutor, count: int) -> dict[str, Ended]:
     found: dict[str, Ended] = {}
-    for _ in range(120):
+    for _ in range(600):
         found |= {each.name: each for each in executor.wait(1.0)}
         if len(found) == count:
             break
