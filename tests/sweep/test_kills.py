@@ -99,6 +99,7 @@ def nodes(executor: str) -> Iterator[tuple[tuple[str, ...], object]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # minutes on a quiet machine
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_after_20_random_kills_no_trial_is_lost_none_is_done_twice_and_the_files_are_the_same(
     executor, tmp_path, tiny_model, tiny_data, monkeypatch
