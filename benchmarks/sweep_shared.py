@@ -4,8 +4,9 @@
 
 A tiny network, six trials of one thread each; IMAGES without masks, 16 unless given, besides 24 with. What is counted
 is processor time of all processes, with what starting Python and importing torch takes. A teacher as tiny as its
-student takes next to none of a run, and what it takes is most of what is shared: with `3000 --tta flip,scale` it is two
-fifths, as of an hour's run of U²-Net that has its 3,900 photographs looked at for the first time, on two cores.
+student takes next to none of a run, and what it takes is most of what is shared: with `3000 --tta flip,scale` it is
+half. Of an hour's run of U²-Net that has its 3,900 photographs looked at for the first time, 0.63 s each on two cores,
+it is two fifths.
 """
 
 import hashlib
