@@ -101,6 +101,13 @@ def _unplaced(argument: str) -> str:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
+    from compress.machine import computing
+
+    with computing():  # importing torch is work too
+        return _run_here(options, command)
+
+
+def _run_here(options: argparse.Namespace, command: str) -> int:
     from compress.pipeline.run import resume, run
 
     if options.resume:
@@ -195,7 +202,7 @@ def _finished(record: "RunRecord", out: Path, as_json: bool) -> int:
 
 def _sweep(options: argparse.Namespace, command: str) -> int:
     order = _order(options)
-    executor = _executor(options, order.cpus, order.gpus)
+    executor = _executor(options, order)
     from compress.sweep.page import summary
     from compress.sweep.sweep import sweep
 
@@ -246,7 +253,7 @@ def _check_installed(package: str, extra: str, what: str) -> None:
         raise SweepError(f"{what} needs {package}: pip install 'compress-mobile[{extra}]'")
 
 
-def _executor(options: argparse.Namespace, cpus: int, gpus: int) -> "Executor":
+def _executor(options: argparse.Namespace, order: "Order") -> "Executor":
     """Raises SweepError."""
     if options.executor == "local":
         if options.ray_address:
@@ -257,7 +264,7 @@ def _executor(options: argparse.Namespace, cpus: int, gpus: int) -> "Executor":
     _check_installed("ray", "ray", "--executor ray")
     from compress.sweep.ray import RayExecutor
 
-    return RayExecutor(options.ray_address, options.jobs, cpus, gpus)
+    return RayExecutor(options.ray_address, order.out, options.jobs, order.cpus, order.gpus)
 
 
 def _inspect(options: argparse.Namespace, command: str) -> int:
@@ -693,7 +700,11 @@ def _add_sweep(commands: _Commands) -> None:
     sweep.add_argument(
         "--executor", choices=["local", "ray"], default="local", help="what runs trials (default: local)"
     )
-    sweep.add_argument("--ray-address", metavar="HOST:PORT", help="of a Ray cluster (default: the one that runs here)")
+    sweep.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="of a Ray cluster; auto: one that runs here (default: starts one)",
+    )
     sweep.add_argument("--jobs", type=_count, metavar="N", help="trials at once (default: 1; of Ray: all that fit)")
     sweep.add_argument(
         "--cpus", type=_count, metavar="N", help="cores of a trial (default: all here over --jobs; Ray: 1)"

@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ import torch
 
 from compress.errors import RecipeError
 from compress.files import Sealed, cache_folder, identity, write_whole
+from compress.machine import clock, give_way
 from compress.pipeline.forecast import Forecast
 from compress.pipeline.history import History
 from compress.report.record import HistoryPoint
@@ -183,9 +183,10 @@ class Checkpoints:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         log.info("%s ...%s", name, self.forecast.place(name, self.minutes) if self.forecast else "")
-        start = time.monotonic()
+        give_way()
+        start = clock()
         yield
-        self.minutes[name] = (time.monotonic() - start) / 60
+        self.minutes[name] = (clock() - start) / 60
 
 
 def started(folder: Path) -> Start:

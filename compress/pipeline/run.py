@@ -28,7 +28,7 @@ from compress.graph.quantized import QuantizedGraph
 from compress.judge.verify import GRAPH, compare, describe_parity
 from compress.load.class_map import tells_labels_apart
 from compress.load.model import Segmenter
-from compress.machine import busy, cores, load_now, prepare_process, processor, versions
+from compress.machine import busy, cores, load_now, measuring, prepare_process, processor, versions
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
 from compress.measure.known import Known
 from compress.measure.latency import advice
@@ -419,7 +419,8 @@ def _measure(
 ) -> tuple[dict[str, Measurement], dict[str, Evaluation], Machine, tuple[str, ...]]:
     """Bytes, latency and IoU of the files, the teacher first, from the files alone; where that was, and what makes the
     times less certain. What heavy files answer is kept in the cache."""
-    machine = Machine(processor(), cores(), load_now())
+    with measuring():
+        machine = Machine(processor(), cores(), load_now())
     files = {**compared.files, **controls, **{artifact.format: artifact for artifact in artifacts}}
     images = [sample.image for sample in dataset.val]
     labelled = LabelledImages.of(dataset, lambda size, reading: pack_images(images, size, cache, reading).array)
@@ -427,7 +428,8 @@ def _measure(
     found = measure(files, labelled, against=TEACHER, seconds=recipe.measure.seconds, known=known, told=compared.told)
     measurements = {name: each.measurement for name, each in found.items()}
     times = {name: each.latency for name, each in measurements.items() if each.latency}
-    loads = (machine.load or 0.0, load_now())
+    with measuring():
+        loads = (machine.load or 0.0, load_now())
     cautions = advice(times, max(loads), cores(), "with measure.seconds in the recipe")
     for caution in cautions:
         log.warning("%s", caution)

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from compress.files import wait_for_others
+from compress.machine import LOCK, lock_folder
 from compress.sweep.executor import Ended, Job
 
 _POLL = 0.1  # seconds
@@ -29,6 +31,7 @@ class LocalExecutor:
     def submit(self, job: Job) -> None:
         log = log_of(job.folder)
         log.parent.mkdir(parents=True, exist_ok=True)
+        wait_for_others(job.folder / "checkpoints")
         parent = os.getpid()
         with log.open("ab") as said:
             process = subprocess.Popen(
@@ -72,8 +75,8 @@ class LocalExecutor:
 
 
 def environment(cpus: int) -> dict[str, str]:
-    """Of a run that computes with so many threads."""
-    return {**os.environ, "OMP_NUM_THREADS": str(cpus)}
+    """Of a run that computes with so many threads, and takes turns with others of this host to measure."""
+    return {LOCK: os.environ.get(LOCK) or str(lock_folder()), **os.environ, "OMP_NUM_THREADS": str(cpus)}
 
 
 def log_of(folder: Path) -> Path:

@@ -189,15 +189,15 @@ class _Course:
         return True
 
     def _end(self, ended: Ended) -> None:
-        asked = self.running[ended.name]
+        asked = self.running.pop(ended.name)
+        if ended.code != 2 and self._tell(asked):
+            if self.starts[ended.name] == 1:
+                self.took.append(time.monotonic() - self.began[ended.name])
+            return
         if ended.code is None and self.starts[ended.name] < _STARTS:
             log.info("%s: was killed; it goes on", ended.name)
+            self.running[ended.name] = asked
             self._start(asked)
-            return
-        del self.running[ended.name]
-        if self.starts[ended.name] == 1:
-            self.took.append(time.monotonic() - self.began[ended.name])
-        if ended.code in (0, 1) and self._tell(asked):
             return
         killed = f"was killed {_STARTS} times; is there enough memory?"
         said = killed if ended.code is None else ended.said.removeprefix("compress: ") or "it said nothing"

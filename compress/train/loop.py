@@ -4,7 +4,6 @@ import copy
 import io
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -16,6 +15,8 @@ from torch import Tensor
 from compress.errors import TrainError
 from compress.files import Sealed
 from compress.graph.network import Network
+from compress.machine import clock as own_clock
+from compress.machine import give_way
 from compress.recipe import Training
 from compress.terminal.progress import tqdm
 from compress.train import processes
@@ -55,7 +56,7 @@ def fit(
     desc: str,
     on_check: Callable[[float, float, float], None],
     state: Sealed | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = own_clock,
 ) -> Net:
     """Train a copy of `net` -> the last copy that the held-out images do not speak against, of those that are averaged
     over steps and of the start: its IoU there is at most TOLERANCE below that of the best, and by no more than the
@@ -86,6 +87,7 @@ def fit(
     began, looked, saved = clock() - progress.minutes * 60, progress.minutes, progress.minutes
     with tqdm(total=100, initial=0, desc=desc, unit="%", bar_format=_BAR) as bar:
         while (done := schedule.done(progress.minutes, progress.steps)) < 1:
+            give_way()
             loss = progress.step(done)
             if not math.isfinite(loss):
                 where = f"; the last good checkpoint is {state.path}" if state and state.path.exists() else ""

@@ -24,6 +24,7 @@ from compress.files import cached, identity, unwritten, written
 from compress.graph.channels import Channels
 from compress.graph.network import Network
 from compress.load.walk import NORMALISE
+from compress.machine import give_way
 from compress.prune.cut import kept_channels
 from compress.terminal.progress import tqdm
 from compress.train import processes
@@ -221,6 +222,7 @@ def _compute_maps(
     with member.looking(tta) as look:
 
         def answer(index: int) -> np.ndarray:
+            give_way()
             views = at_size(look(torch.from_numpy(images[index : index + 1].copy())), (shape[1], shape[2]))
             return in_bytes(joined(views, multilabel))
 
@@ -360,6 +362,7 @@ def teacher_features(
 
     def look(at: tuple[int, View]) -> np.ndarray:
         """float32 values of all tensors, as bytes."""
+        give_way()
         i, view = at
         pixels = view.of_pixels(torch.from_numpy(images[i : i + 1].copy()), size)
         with autocast(device):
