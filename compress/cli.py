@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from compress.errors import CompressError, RecipeError, UnknownOperators, WriteError
-from compress.flags import LIMITS, MODEL_FLAGS, RUN_FLAGS, Flag, height_and_width, numbers
+from compress.errors import CompressError, RecipeError, SweepError, UnknownOperators, WriteError
+from compress.flags import LIMITS, MODEL_FLAGS, RUN_FLAGS, SWEEP_GIVES, Flag, height_and_width, numbers
 from compress.terminal.parser import Parser, finish
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from compress.load.model import Trained
     from compress.recipe import Recipe
     from compress.report.record import RunRecord
+    from compress.sweep.executor import Executor
+    from compress.sweep.sweep import Order
 
 _NO_TORCH = "this command needs torch, which the light install leaves out: pip install 'compress-mobile[train]'"
 _MODEL = "ONNX, TorchScript, torch.export, safetensors, or what torch.save(model.state_dict()) wrote"
@@ -32,8 +34,14 @@ _Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 def main(argv: list[str] | None = None) -> int:
     """0: within budget, one network, a drop-in. 1: not, or undecided, or files that differ. 2: could not run. 130:
-    Ctrl-C."""
+    Ctrl-C. Of several processes that torchrun started the first one speaks."""
+    from compress.terminal.quiet import is_first, silently
+
     arguments = sys.argv[1:] if argv is None else argv
+    return _main(arguments) if is_first() else silently(lambda: _main(arguments))
+
+
+def _main(arguments: list[str]) -> int:
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # the shell asks what can follow
         import argcomplete
@@ -46,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of a picture is said with its name
     try:
         _speak(options.level or logging.INFO)
-        return options.call(options, "compress " + shlex.join(map(_unplaced, arguments)))
+        return options.call(options, f"{_called()} {shlex.join(map(_unplaced, arguments))}")
     except CompressError as error:
         print(f"compress: {error}{_flag_for(error, options)}", file=sys.stderr)
         return 2
@@ -63,10 +71,10 @@ def main(argv: list[str] | None = None) -> int:
 def _speak(level: int) -> None:
     """Let the log of this command be read on stderr; other packages' only where all is to be told."""
 
-    from compress.terminal.quiet import Above
+    from compress.terminal.quiet import Above, is_first
 
     logging.basicConfig(format="%(message)s", handlers=[Above()])
-    logging.getLogger("compress").setLevel(level)
+    logging.getLogger("compress").setLevel(level if is_first() else logging.ERROR)
     if level > logging.DEBUG:
         logging.getLogger().setLevel(logging.ERROR)
         warnings.simplefilter("ignore")
@@ -78,6 +86,14 @@ def _flag_for(error: CompressError, options: argparse.Namespace) -> str:
     return " with --out" if follows and isinstance(error, WriteError) else ""
 
 
+def _called() -> str:
+    """How this program was started."""
+    from compress.terminal.quiet import are_several
+
+    each = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return f"torchrun --nproc-per-node {each} -m compress" if are_several() else "compress"
+
+
 def _unplaced(argument: str) -> str:
     """An argument as a report may show it: of an absolute path, which tells of the machine, the name."""
     flag, sign, value = argument.rpartition("=")
@@ -85,6 +101,13 @@ def _unplaced(argument: str) -> str:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
+    from compress.machine import computing
+
+    with computing():  # importing torch is work too
+        return _run_here(options, command)
+
+
+def _run_here(options: argparse.Namespace, command: str) -> int:
     from compress.pipeline.run import resume, run
 
     if options.resume:
@@ -175,6 +198,73 @@ def _finished(record: "RunRecord", out: Path, as_json: bool) -> int:
     if as_json:
         print(json.dumps(record.to_json(), indent=2, ensure_ascii=False))
     return 0 if record.verdict.passed else 1
+
+
+def _sweep(options: argparse.Namespace, command: str) -> int:
+    order = _order(options)
+    executor = _executor(options, order)
+    from compress.sweep.page import summary
+    from compress.sweep.sweep import sweep
+
+    try:
+        trials = sweep(order, executor)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("; what is finished is kept: the same command goes on") from None
+    print(summary(trials, options.out))
+    return 0 if any(trial.passed for trial in trials) else 1
+
+
+def _order(options: argparse.Namespace) -> "Order":
+    """Raises a CompressError."""
+    from compress.machine import cores
+    from compress.recipe import beside, check_model
+    from compress.sweep.space import budgets, space
+    from compress.sweep.sweep import Order
+
+    _check_installed("optuna", "sweep", "compress sweep")
+    budget, limits = budgets(options.budget or [])
+    found = space(budget, options.input_size, options.macs_share, options.seeds, options.trials)
+    if not options.model.is_dir():
+        check_model(options.model)
+    recipe = options.recipe or beside(options.model)
+    trusted = ("--trust-pickle",) if options.trust_pickle else ()
+    given = (str(options.model.absolute()), *_given(options))
+    jobs, cpus = options.jobs or 1, options.cpus or 0
+    cpus = cpus or (1 if options.executor == "ray" else max(1, cores() // jobs))
+    out = options.out.absolute()
+    return Order(options.model, recipe, found, limits, given, trusted, out, options.storage, cpus, options.gpus)
+
+
+def _given(options: argparse.Namespace) -> list[str]:
+    """What a sweep gives every run, as it was given itself: paths from the root, since a run may begin elsewhere."""
+    words = ["--recipe", str(options.recipe.absolute())] if options.recipe else []
+    for flag in (*MODEL_FLAGS, *SWEEP_GIVES):
+        value = getattr(options, flag.key)
+        for one in (value or []) if flag.repeatable else [value]:
+            if one is not None:
+                words += [flag.name, flag.written(one)] if flag.metavar else [flag.name]
+    return words
+
+
+def _check_installed(package: str, extra: str, what: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise SweepError(f"{what} needs {package}: pip install 'compress-mobile[{extra}]'")
+
+
+def _executor(options: argparse.Namespace, order: "Order") -> "Executor":
+    """Raises SweepError."""
+    if options.executor == "local":
+        if options.ray_address:
+            raise SweepError("--ray-address goes with --executor ray")
+        from compress.sweep.local import LocalExecutor
+
+        return LocalExecutor(options.jobs or 1)
+    _check_installed("ray", "ray", "--executor ray")
+    from compress.sweep.ray import RayExecutor
+
+    return RayExecutor(options.ray_address, order.out, options.jobs, order.cpus, order.gpus)
 
 
 def _inspect(options: argparse.Namespace, command: str) -> int:
@@ -405,7 +495,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands_of_files = (_add_verify, _add_bench, _add_gate, _add_report, _add_mine)
     commands_of_releases = (_add_publish, _add_fetch, _add_list, _add_diff, _add_channel)
-    for add in (_add_init, _add_inspect, *commands_of_files, *commands_of_releases, _add_run):
+    for add in (_add_init, _add_inspect, *commands_of_files, *commands_of_releases, _add_sweep, _add_run):
         add(commands)
     finish(commands.choices)
     return parser
@@ -587,6 +677,48 @@ def _add_run(commands: _Commands) -> None:
     run.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=told)
     for flag in RUN_FLAGS:
         _add_flag(run, flag)
+
+
+def _add_sweep(commands: _Commands) -> None:
+    sweep = commands.add_parser(
+        "sweep", parents=[_reads_a_model()], help="compress a model many ways, and compare them"
+    )
+    sweep.set_defaults(call=_sweep)
+    told = f"{_MODEL}; with --student also TFLite, ORT, or a folder of maps"
+    sweep.add_argument("model", type=Path, metavar="MODEL", help=told)
+    sweep.add_argument(
+        "--budget",
+        action="append",
+        metavar="LIST",
+        help="sizes to try: 1MB,2MB,4MB; and limits of every trial: iou>=0.86, 20ms, ... (repeatable)",
+    )
+    sweep.add_argument("--input-size", metavar="LIST", help="of the images that the student reads: 256,320")
+    sweep.add_argument("--macs-share", metavar="LIST|LOW:HIGH", help="of the model's operations: 0.1,0.2 or 0.05:0.4")
+    sweep.add_argument("--seeds", type=int, metavar="N", help="try all with each seed from 0 to N - 1")
+    sweep.add_argument("--trials", type=int, metavar="N", help="how many (default: all combinations of the lists)")
+    sweep.add_argument("--out", type=Path, required=True, metavar="DIR", help="for trials/, sweep.json and sweep.html")
+    sweep.add_argument(
+        "--executor", choices=["local", "ray"], default="local", help="what runs trials (default: local)"
+    )
+    sweep.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="of a Ray cluster; auto: one that runs here (default: starts one)",
+    )
+    sweep.add_argument("--jobs", type=_count, metavar="N", help="trials at once (default: 1; of Ray: all that fit)")
+    sweep.add_argument(
+        "--cpus", type=_count, metavar="N", help="cores of a trial (default: all here over --jobs; Ray: 1)"
+    )
+    sweep.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs of a trial, on Ray (default: 0)")
+    sweep.add_argument("--storage", metavar="URL", help="data base for Optuna (default: a journal in DIR)")
+    for flag in SWEEP_GIVES:
+        _add_flag(sweep, flag)
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
 
 
 if __name__ == "__main__":

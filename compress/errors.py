@@ -10,7 +10,8 @@ CompressError
 │   └── WriteError    a file that cannot be written where it is to lie
 ├── TrainError    training that left the finite numbers
 ├── MeasureError  a runtime that refused a file or died on it
-└── RegistryError a registry, or a name in it, that cannot be used
+├── RegistryError a registry, or a name in it, that cannot be used
+└── SweepError    a sweep of which every trial failed, or whose trials cannot be run
 
 Every message is one line that says what, where, and what to try; the command prints it on stderr
 and exits with 2.
@@ -73,4 +74,8 @@ class MeasureError(CompressError):
 
 
 class RegistryError(CompressError):
+    pass
+
+
+class SweepError(CompressError):
     pass

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import DataError, WriteError
+from compress.machine import aside
 
 log = logging.getLogger("compress")
 
 _LARGEST_JSON = 1 << 28  # bytes
 _LONGEST_NUMBER = 40  # digits of a whole number
+_ALONE = "run.lock"
 _NO_FILES = {
     stat.S_ISDIR: "a folder",
     stat.S_ISFIFO: "a FIFO",
@@ -216,7 +218,8 @@ def locked(path: Path) -> Iterator[None]:
     except Timeout:
         holder = Path(lock.lock_file).read_text(errors="replace")
         log.info("%s: process %s is making it; waiting", path.name, holder)
-        lock.acquire()
+        with aside():
+            lock.acquire()
     try:
         Path(lock.lock_file).write_text(str(os.getpid()))
         yield
@@ -232,7 +235,7 @@ def alone_in(folder: Path, owner: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     made = [each for each in (folder, *folder.parents) if not each.exists()]
-    lock = FileLock(folder / "run.lock")
+    lock = FileLock(folder / _ALONE)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -245,6 +248,15 @@ def alone_in(folder: Path, owner: Path) -> Iterator[None]:
     finally:
         _leave(made, Path(lock.lock_file))
         lock.release()
+
+
+def wait_for_others(folder: Path) -> None:
+    """Wait until no other process is in `alone_in` for the same `folder`, such as one that is being killed."""
+    from filelock import FileLock
+
+    if (folder / _ALONE).exists():
+        with suppress(FileNotFoundError), FileLock(folder / _ALONE):  # it may have taken the folder away
+            pass
 
 
 def _leave(made: Sequence[Path], lock: Path) -> None:

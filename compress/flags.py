@@ -31,6 +31,16 @@ class Flag:
         """Its name in Python: "keep_float" of --keep-float."""
         return self.name.removeprefix("--").replace("-", "_")
 
+    def written(self, value: Any) -> str:
+        """A value as the command line takes it, a path from the root."""
+        if self.type is height_and_width:
+            return "x".join(map(str, value))
+        if isinstance(value, list | tuple):
+            return ",".join(map(str, value))
+        if self.name == "--arch" and ".py:" in value:
+            return str(Path(value).absolute())
+        return str(value.absolute() if isinstance(value, Path) else value)
+
 
 def listed(text: str) -> list[str]:
     return text.split(",")
@@ -48,6 +58,15 @@ def height_and_width(text: str) -> tuple[int, int]:
     if not 1 <= int(height) <= LARGEST_SIDE or not 1 <= int(width) <= LARGEST_SIDE:
         raise ArgumentTypeError(f"{text}: from 1 to {LARGEST_SIDE} pixels")
     return int(height), int(width)
+
+
+def square_or_not(text: str) -> tuple[int, int]:
+    """Of "320", or of "320x240". Raises ArgumentTypeError."""
+    return height_and_width(f"{text}x{text}" if text.isdigit() else text)
+
+
+def sizes(text: str) -> list[tuple[int, int]]:
+    return [square_or_not(part) for part in text.split(",")]
 
 
 def key(text: str) -> int | str:
@@ -100,6 +119,20 @@ RUN_FLAGS = (
     Flag("--student-weights", "what the student starts with, all of it or a part", "student.weights", "FILE", Path),
     Flag("--tta", "of flip, scale: views that each teacher averages (default: none)", "teacher.tta", "LIST", listed),
     Flag("--plan", "damage; to compare: uniform, magnitude, random (default: damage)", "plan.method", "HOW"),
+    Flag(
+        "--input-size",
+        "of the images that the student reads; of several a short trial decides (default: the model's)",
+        "plan.input_sizes",
+        "LIST",
+        sizes,
+    ),
+    Flag(
+        "--macs-share",
+        "multiply-accumulates of the student as a share of the model's, at most (default: the recipe's, 0.115)",
+        "plan.macs_share",
+        "X",
+        float,
+    ),
     Flag("--controls", "also train, to compare: random pruning, a small network", "controls.run"),
     Flag("--quantize", "qat trains with int8, ptq calibrates only (default: qat)", "quantize", "HOW"),
     Flag("--keep-float", "computes in float (repeatable)", "keep_float", "LAYER", repeatable=True),
@@ -108,3 +141,17 @@ RUN_FLAGS = (
     Flag("--json", "print the record of the run as JSON; the text for people goes to stderr then"),
     Flag("--formats", "of onnx, tflite, ort (default: the recipe's)", "formats", "LIST", listed),
 )
+
+_ONCE = (
+    "--resume",
+    "--trust-code",
+    "--budget",
+    "--input-size",
+    "--macs-share",
+    "--seed",
+    "--out",
+    "--dry-run",
+    "--json",
+)
+SWEEP_GIVES = tuple(flag for flag in RUN_FLAGS if flag.name not in _ONCE)
+"""Those that a sweep gives each of its runs as they are; of the others it has its own."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from compress.errors import DataError, ExportError
-from compress.files import cached, identity, locked, read_json, write_whole
+from compress.files import alone_in, cached, identity, locked, read_json, wait_for_others, write_whole
 
 
 def python(code: str, *arguments: object) -> subprocess.Popen:
@@ -118,6 +118,25 @@ def test_a_lock_file_that_something_else_left_is_no_lock(tmp_path):
     (tmp_path / "result.lock").write_bytes(b"\xff garbage")
     with locked(tmp_path / "result"):
         assert (tmp_path / "result.lock").read_text() == str(os.getpid())
+
+
+WAITER = """
+import sys
+from pathlib import Path
+from compress.files import wait_for_others
+wait_for_others(Path(sys.argv[1]))
+print("free", flush=True)
+"""
+
+
+def test_one_that_waits_for_a_folder_goes_on_when_the_other_has_left_it(tmp_path):
+    wait_for_others(tmp_path / "nobody")
+    assert not (tmp_path / "nobody").exists()
+    with alone_in(tmp_path / "run", tmp_path):
+        waiter = subprocess.Popen([sys.executable, "-c", WAITER, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiter.wait(0.5)
+    assert waiter.communicate()[0] == "free\n"
 
 
 def test_only_a_resumable_result_is_gone_on_with(tmp_path):

@@ -57,6 +57,8 @@ def test_every_flag_of_the_command_reaches_the_setting_that_it_names(path):
         "student": "net.py:Net",
         "student_weights": Path("w.pt"),
         "plan": "uniform",
+        "input_size": [(16, 32)],
+        "macs_share": 0.25,
         "controls": True,
         "quantize": "ptq",
         "keep_float": ["head"],
@@ -71,6 +73,7 @@ def test_every_flag_of_the_command_reaches_the_setting_that_it_names(path):
     assert (recipe.seed, recipe.teacher.models, recipe.teacher.tta) == (7, [Path("t.pt")], ["flip"])
     assert (recipe.plan.method, recipe.controls.run, recipe.quantize) == ("uniform", True, "ptq")
     assert (recipe.keep_float, recipe.sensitivity, recipe.formats) == (["head"], True, ["ort"])
+    assert (recipe.plan.input_sizes, recipe.plan.macs_share) == ([(16, 32)], 0.25)
 
 
 def test_an_unknown_flag_is_named(path):

@@ -9,6 +9,7 @@ from typing import Any
 from compress.errors import MeasureError
 from compress.files import sha256_of, size_of
 from compress.formats.whole import FORMATS, check_whole
+from compress.registry.fetch import fetched_files
 from compress.release.manifest import FILE as MANIFEST
 from compress.release.manifest import REPORT, change, entries, range_of, read_manifest, report_sum
 
@@ -56,7 +57,7 @@ def shipped(target: Path, references: Collection[Path] = ()) -> list[ShippedFile
 
 
 def _of_folder(folder: Path, references: Collection[Path]) -> list[ShippedFile]:
-    manifest = read_manifest(folder)
+    manifest = _as_fetched(folder, read_manifest(folder))
     _check_unchanged([change(folder, entry) for entry in entries(manifest) if entry["file"] != REPORT])
     _check_all_named(folder, manifest, references)
     paths = [folder / entry["file"] for entry in manifest["files"]]
@@ -64,6 +65,17 @@ def _of_folder(folder: Path, references: Collection[Path]) -> list[ShippedFile]:
         _shipped(path, entry["sha256"], check_whole(path), manifest, entry)
         for path, entry in zip(paths, manifest["files"], strict=True)
     ]
+
+
+def _as_fetched(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Without what was left in the registry, where one format alone was fetched."""
+    there = fetched_files(folder)
+    if there is None:
+        return manifest
+    named = {key: [each for each in manifest.get(key, []) if each["file"] in there] for key in ("files", "beside")}
+    if not named["files"]:
+        raise MeasureError(f"{folder}: no model was fetched into it; fetch it again")
+    return manifest | named
 
 
 def _alone(path: Path) -> ShippedFile:

@@ -1,6 +1,6 @@
 """These files on these images -> measurements: the one way, from the files alone."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from PIL import Image
 from compress.data.folders import Dataset
 from compress.data.images import Reading, Size, read_mask
 from compress.formats.artifact import LOGITS, Artifact
-from compress.machine import THREADS
+from compress.machine import THREADS, give_way
 from compress.measure.latency import take_turns
 from compress.measure.masks import (
     boundary_image_iou,
@@ -201,10 +201,15 @@ def evaluate(
     """
     references = [None] * len(images) if masks is None else masks
     with open_child(artifact.path, threads) as child:
-        progress = tqdm(images, desc=f"IoU of {artifact.path.name}", unit="image", delay=1)
-        answers = (child.probabilities(image, artifact.input.mean, artifact.input.std) for image in progress)
+        answers = _probabilities(child, artifact, images)
         logits = artifact.output.activation == LOGITS
         return judged(answers, references, classes, logits=logits, multilabel=multilabel)
+
+
+def _probabilities(child: Child, artifact: Artifact, images: np.ndarray) -> Iterator[np.ndarray]:
+    for image in tqdm(images, desc=f"IoU of {artifact.path.name}", unit="image", delay=1):
+        give_way()
+        yield child.probabilities(image, artifact.input.mean, artifact.input.std)
 
 
 def judged(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.machine import THREADS, busy
+from compress.machine import THREADS, busy, measuring
 from compress.measure.statistics import turn_medians_ms
 from compress.measure.values import Latency
 from compress.runtime.local import Child
@@ -32,12 +32,13 @@ def take_turns(
     The order is reversed from turn to turn (A B, B A, ...), so that a machine that slows down or
     heats up does so for all; `seconds` is the time that each file's counted inferences take in all,
     by its warm-up. `rest_seconds` pass before a turn: onnxruntime's threads spin on for about 30 ms
-    after an inference, as they would in an app, and then sleep. `speedup` compares two of the
-    results. Raises MeasureError.
+    after an inference, as they would in an app, and then sleep. Runs that share this host pause
+    meanwhile. `speedup` compares two of the results. Raises MeasureError.
     """
     names = list(files)
     samples: dict[str, list[float]] = {name: [] for name in names}
     with ExitStack() as stack, tqdm(total=(turns + 1) * len(names), desc="measuring latency", unit="turn") as bar:
+        stack.enter_context(measuring())
         children, runs = {}, {}
         for name in names:
             children[name] = stack.enter_context(open_child(files[name], threads))

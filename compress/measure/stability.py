@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from compress.formats.artifact import LOGITS, Artifact
-from compress.machine import THREADS
+from compress.machine import THREADS, give_way
 from compress.measure.masks import class_ids
 from compress.runtime.local import Child
 from compress.terminal.progress import tqdm
@@ -48,6 +48,7 @@ def stability(
             return class_ids(probabilities, image.shape[:2], logits, multilabel=multilabel)
 
         for index in tqdm(picked, desc=f"stability of {artifact.path.name}", unit="image", delay=1):
+            give_way()
             image = images[index]
             still = mask(image)
             shift.append(float(np.mean(mask(shifted(image))[1:, 1:] != still[:-1, :-1])))

@@ -166,10 +166,20 @@ def speedup(base: Latency, other: Latency) -> Interval:
     """
     if base.turns != other.turns:
         raise ValueError("latencies of different runs cannot be paired")
-    logs = np.log(turn_medians_ms(base) / turn_medians_ms(other))
-    pairs = np.sort((logs[:, None] + logs)[np.triu_indices(len(logs))] / 2)
-    beyond = _signed_rank_limit(len(logs))
-    return Interval(*(float(np.exp(log)) for log in (np.median(pairs), pairs[beyond], pairs[-1 - beyond])))
+    found = _typical(np.log(turn_medians_ms(base) / turn_medians_ms(other)))
+    return Interval(*(float(np.exp(log)) for log in (found.mean, found.low, found.high)))
+
+
+def median_interval(latency: Latency) -> Interval:
+    """The median latency, with what the medians of its turns say of it, as `speedup` has it of their ratios."""
+    found = _typical(turn_medians_ms(latency))
+    return Interval(latency.p50_ms, min(found.low, latency.p50_ms), max(found.high, latency.p50_ms))
+
+
+def _typical(values: np.ndarray) -> Interval:
+    pairs = np.sort((values[:, None] + values)[np.triu_indices(len(values))] / 2)
+    beyond = _signed_rank_limit(len(values))
+    return Interval(float(np.median(pairs)), float(pairs[beyond]), float(pairs[-1 - beyond]))
 
 
 def turn_medians_ms(latency: Latency) -> np.ndarray:

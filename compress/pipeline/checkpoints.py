@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,9 +14,11 @@ import torch
 
 from compress.errors import RecipeError
 from compress.files import Sealed, cache_folder, identity, write_whole
+from compress.machine import clock, give_way
 from compress.pipeline.forecast import Forecast
 from compress.pipeline.history import History
 from compress.report.record import HistoryPoint
+from compress.train import processes
 
 log = logging.getLogger("compress")
 T = TypeVar("T")
@@ -100,10 +101,19 @@ class Checkpoints:
         """The stages that a run goes on from, by the files that there are."""
         return [path.stem for path in self.folder.glob("*.pt")] if self.resume else []
 
-    def once(self, name: str, make: Callable[[], T], state: Callable[[T], Any], restore: Callable[[Any], T]) -> T:
-        """The result of the stage `name`: from its checkpoint, or made now and kept as the plain values of `state`."""
+    def once(
+        self,
+        name: str,
+        make: Callable[[], T],
+        state: Callable[[T], Any],
+        restore: Callable[[Any], T],
+        *,
+        together: bool = False,
+    ) -> T:
+        """The result of the stage `name`: from its checkpoint, or made now and kept as the plain values of `state`. Of
+        several processes the first one makes it, or with `together` all; what the first one has is every one's."""
         file = self._sealed(f"{name}.pt", name in TRAINED)
-        if (content := file.read()) is not None:
+        if (content := processes.from_first(file.read)) is not None:
             try:
                 result = self._restored(content, restore)
                 log.info("%s: from %s", name, file.path)
@@ -112,9 +122,20 @@ class Checkpoints:
             except Exception as error:  # whatever a file may hold that was made to do harm, or by another version
                 log.warning("%s: cannot be used (%s): it is made anew", file.path, type(error).__name__)
         self._forget("*.pt", "*.state", but=[*self._finished, name])
-        result = self._made(name, make, state, file)
+        if processes.first():
+            result = self._made(name, make, state, file)
+        else:
+            result = self._restored(self._told(make if together else None), restore)
         self._finished.append(name)
         return result
+
+    def _told(self, make: Callable[[], object] | None) -> bytes:
+        """What the first process has made, and kept; `make`: this one's part of it."""
+        points, trained = list(self.history.points), self.history.minutes
+        if make:
+            make()
+            self.history.restore(points, trained)
+        return processes.from_first(bytes)
 
     def _restored(self, content: bytes, restore: Callable[[Any], T]) -> T:
         kept = torch.load(io.BytesIO(content), weights_only=True)
@@ -139,6 +160,7 @@ class Checkpoints:
             buffer = io.BytesIO()
             torch.save(kept, buffer)
             file.write(buffer.getvalue())
+            processes.from_first(buffer.getvalue)
         except BaseException:
             self.history.restore(points, trained)
             raise
@@ -161,9 +183,10 @@ class Checkpoints:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         log.info("%s ...%s", name, self.forecast.place(name, self.minutes) if self.forecast else "")
-        start = time.monotonic()
+        give_way()
+        start = clock()
         yield
-        self.minutes[name] = (time.monotonic() - start) / 60
+        self.minutes[name] = (clock() - start) / 60
 
 
 def started(folder: Path) -> Start:

@@ -21,6 +21,7 @@ from compress.load.model import Segmenter
 from compress.prune.widths import PrunePlan
 from compress.recipe import DataSection, Recipe, TeacherSection
 from compress.settings import ClassWeights
+from compress.train import processes
 from compress.train.examples import Examples, balanced, hopeless, references_of
 from compress.train.members import FLIP, SCALE, Member, in_classes, member, traced_member
 from compress.train.teacher import (
@@ -131,10 +132,11 @@ def prepare(
     """Images, labels and the teachers' maps, at `size`, from the cache where they are there. `live`: whether the
     teachers look at every view themselves. Raises DataError."""
     samples = [*dataset.train, *dataset.unlabelled]
-    packed = pack_images([sample.image for sample in samples], size, cache, dataset.reading)
     masks = [sample.mask for sample in dataset.train if sample.mask]
-    labels = pack_masks(masks, size, cache, dataset.coding)
-    val = pack_images([sample.image for sample in dataset.val], size, cache, dataset.reading)
+    with processes.in_turn():
+        packed = pack_images([sample.image for sample in samples], size, cache, dataset.reading)
+        labels = pack_masks(masks, size, cache, dataset.coding)
+        val = pack_images([sample.image for sample in dataset.val], size, cache, dataset.reading)
     names = [teacher.identity for teacher in teachers]
     stored = stored_maps(teachers, dataset, packed, cache, tta)
     candidates = range(len(masks) or len(samples))
@@ -176,14 +178,17 @@ def stored_maps(
     paths = [sample.image for sample in (*dataset.train, *dataset.unlabelled)]
 
     def of(teacher: Teaching) -> np.ndarray:
-        if isinstance(teacher, MapFolder):
-            return maps_in_folder(maps_of(teacher, dataset), size, cache)
-        same = teacher.size == size
-        images = packed if same else pack_images(paths, teacher.size, cache, dataset.reading)
+        with processes.in_turn():
+            if isinstance(teacher, MapFolder):
+                return maps_in_folder(maps_of(teacher, dataset), size, cache)
+            same = teacher.size == size
+            images = packed if same else pack_images(paths, teacher.size, cache, dataset.reading)
         return teacher_maps(teacher, images, size, cache, tta, multilabel)
 
     names = [f"{teacher.identity} {','.join(sorted(tta))}" for teacher in teachers]
-    whole = joined_maps([of(teacher) for teacher in teachers], names, packed.key, cache, multilabel)
+    each = [of(teacher) for teacher in teachers]
+    with processes.in_turn():
+        whole = joined_maps(each, names, packed.key, cache, multilabel)
     return StoredTeacher(whole[:, :-1], whole[:, -1], multilabel=multilabel)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from compress.graph.quantized import QuantizedGraph
 from compress.judge.verify import GRAPH, compare, describe_parity
 from compress.load.class_map import tells_labels_apart
 from compress.load.model import Segmenter
-from compress.machine import busy, cores, load_now, prepare_process, processor, versions
+from compress.machine import busy, cores, load_now, measuring, prepare_process, processor, versions
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
 from compress.measure.known import Known
 from compress.measure.latency import advice
@@ -68,6 +69,7 @@ from compress.report.write import write_report
 from compress.runtime.kernels import Kernels
 from compress.runtime.layers import SUFFIXES, LayerTime, layer_times
 from compress.runtime.local import Child
+from compress.train import processes
 from compress.train.examples import teacher_iou
 
 log = logging.getLogger("compress")
@@ -89,16 +91,24 @@ def run(
 ) -> RunRecord:
     """Compress the model in `model` as the recipe says and write files and report to the folder `out`.
 
+    Of several processes that torchrun started (`compress.train.processes`) the first one does so, and the others help:
+    with the teachers' maps and with training, after which they end (SystemExit).
+
     Every finished stage is kept in `out`/checkpoints, training at each check; with `resume` the run there goes on from
     what it has. Raises a CompressError, and writes nothing, when the model, the data, the budget or the folder cannot
     be used, or another run writes there.
     """
     prepare_process()
     budget = budget_of(recipe)
+    processes.join()
+    start = Start(str(model.resolve()), recipe.model_dump(mode="json"), str(recipe.folder.resolve()), command)
+    if not processes.first():
+        with TemporaryDirectory(prefix="compress-") as folder:  # of what a helper writes nothing is kept
+            out = Path(folder)
+            return _run(recipe, budget, model, out, Checkpoints(out / FOLDER, start, resume=False), trust_pickle)
     check_writable(out)
     if (others := busy()) is not None:
         log.warning("%s", others)
-    start = Start(str(model.resolve()), recipe.model_dump(mode="json"), str(recipe.folder.resolve()), command)
     with alone_in(out / FOLDER, out):
         checkpoints = Checkpoints(out / FOLDER, start, resume, out / HISTORY)
         return _run(recipe, budget, model, out, checkpoints, trust_pickle)
@@ -175,14 +185,17 @@ def _run(
     trust_pickle: bool,
 ) -> RunRecord:
     start, cache = checkpoints.start, cache_folder()
-    with checkpoints.stage("load"):
-        given = loaded(recipe, budget, model, trust_pickle)
-        source, teachers, small, dataset, shown = given.source, given.teachers, given.small, given.dataset, given.shown
-        tuning = given.candidates[0].fitting.training("tune")
-        warnings = _said_of_data(dataset, shown)
-        torch.manual_seed(recipe.seed)
-    checkpoints.forecast = given.foretold().without(checkpoints.kept())
-    log.info("%s", checkpoints.forecast.describe())
+    with processes.in_turn():
+        with checkpoints.stage("load"):
+            given = loaded(recipe, budget, model, trust_pickle)
+            dataset, shown = given.dataset, given.shown
+            warnings = _said_of_data(dataset, shown)
+            torch.manual_seed(recipe.seed)
+        if processes.first():
+            checkpoints.forecast = given.foretold().without(checkpoints.kept())
+            log.info("%s", checkpoints.forecast.describe())
+    source, teachers, small = given.source, given.teachers, given.small
+    tuning = given.candidates[0].fitting.training("tune")
 
     with checkpoints.stage("teacher"):
         tta, live, weights = recipe.teacher.tta, recipe.train.live_teacher, recipe.train.class_weights
@@ -200,6 +213,8 @@ def _run(
     candidate, begun, trials = chosen(given.candidates, heavy, budget, prepared, checkpoints)
     settings, size = candidate.settings, candidate.size
     student = trained(begun, settings, prepared.examples, prepared.teacher, checkpoints)
+    if not recipe.controls.run:
+        processes.leave()
 
     with checkpoints.stage("export"):
         graph = quantized_graph(student.quantized, recipe.name)
@@ -220,6 +235,7 @@ def _run(
             size_bytes, copied = begun.plan.predicted_bytes, heavy.resized(size)
             controls = control_files(copied, small, settings, random, size_bytes, prepared, checkpoints)
 
+    processes.leave()
     with checkpoints.stage("measure"):
         compared = references(source, teachers, dataset, recipe.model.input_size, recipe.name, cache)
         _warn(*compared.warnings)
@@ -265,9 +281,10 @@ def resume(
 
     The folder says which code is run, as the model's architecture: so one that this user did not start here is refused
     unless `trust_code`. Raises RecipeError then, and where there is no run."""
-    start = started(out)
+    processes.join()
+    start = processes.from_first(lambda: started(out))
     recipe = restored_recipe(start.recipe, Path(start.recipe_folder), str(out / FOLDER / RUN))
-    if not trust_code and not start.own:
+    if not (trust_code or processes.from_first(lambda: start.own)):
         raise RecipeError(
             f"{out}: was not started here, and would run {', '.join(_code(start, recipe))}; "
             "add --trust-code if you trust that"
@@ -402,7 +419,8 @@ def _measure(
 ) -> tuple[dict[str, Measurement], dict[str, Evaluation], Machine, tuple[str, ...]]:
     """Bytes, latency and IoU of the files, the teacher first, from the files alone; where that was, and what makes the
     times less certain. What heavy files answer is kept in the cache."""
-    machine = Machine(processor(), cores(), load_now())
+    with measuring():
+        machine = Machine(processor(), cores(), load_now())
     files = {**compared.files, **controls, **{artifact.format: artifact for artifact in artifacts}}
     images = [sample.image for sample in dataset.val]
     labelled = LabelledImages.of(dataset, lambda size, reading: pack_images(images, size, cache, reading).array)
@@ -410,7 +428,8 @@ def _measure(
     found = measure(files, labelled, against=TEACHER, seconds=recipe.measure.seconds, known=known, told=compared.told)
     measurements = {name: each.measurement for name, each in found.items()}
     times = {name: each.latency for name, each in measurements.items() if each.latency}
-    loads = (machine.load or 0.0, load_now())
+    with measuring():
+        loads = (machine.load or 0.0, load_now())
     cautions = advice(times, max(loads), cores(), "with measure.seconds in the recipe")
     for caution in cautions:
         log.warning("%s", caution)

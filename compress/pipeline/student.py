@@ -9,13 +9,15 @@ from torch import Tensor
 
 from compress.budget import Budget
 from compress.errors import DataError
-from compress.graph.channels import Channels, find_groups
+from compress.files import cache_folder
+from compress.graph.channels import Channels
 from compress.graph.network import Network
 from compress.load.model import Segmenter
 from compress.pipeline.checkpoints import Checkpoints
 from compress.pipeline.int8 import calibrated
 from compress.pipeline.plan import PlanSettings, plan_cut, planned
 from compress.pipeline.prepare import random_pixels, with_features
+from compress.pipeline.shared import known_damage
 from compress.prune.cost import Workload, predicted_bytes
 from compress.prune.cut import check_cut, cut
 from compress.prune.factorise import Factors, factorised, measure_factors
@@ -108,6 +110,7 @@ def tune(
         lambda: _fit(heavy.network, examples, teacher, training, "tune", checkpoints),
         Network.to_state,
         Network.from_state,
+        together=True,
     )
     return Segmenter(network, heavy.classes, heavy.multilabel)
 
@@ -153,6 +156,7 @@ def tried(begun: Begun, settings: StudentSettings, examples: Examples, checkpoin
         lambda: _fit(begun.network, examples, begun.teacher(), settings.distil, "distil", checkpoints),
         Network.to_state,
         Network.from_state,
+        together=True,
     )
 
 
@@ -257,7 +261,7 @@ def _trained_between(
         full = _full(teacher, heavy, plan, examples, settings)
         return _fit(net, examples, full, settings.between, "between", checkpoints, tag)
 
-    return checkpoints.once(f"between{tag}", distilled, Network.to_state, Network.from_state)
+    return checkpoints.once(f"between{tag}", distilled, Network.to_state, Network.from_state, together=True)
 
 
 def _next_plan(
@@ -272,10 +276,7 @@ def _next_plan(
     """In channels of `net`. Of several cuts each saves the same share of the bytes, and of the work, that are left."""
     assert budget.size_bytes is not None
     whole, how = heavy.folded, settings.planning
-    if net is whole:
-        damage = _damage(heavy.network, find_groups(heavy.network), settings, examples)
-    else:
-        damage = _damage(net, channels, settings, examples)
+    damage = _damage(heavy, None if net is whole else net, channels, settings, examples)
     heavy_macs = Workload(whole, heavy.channels).macs(heavy.channels.widths())
     most = settings.plan.macs_share if budget.macs is None else min(settings.plan.macs_share, budget.macs / heavy_macs)
     share = min(1.0, most**done * heavy_macs / Workload(net, channels).macs(channels.widths()))
@@ -305,7 +306,7 @@ def train_student(
                 full = with_features()
             return _fit(network, examples, full, settings.distil, "distil", checkpoints)
 
-        student = checkpoints.once("distil", distilled, Network.to_state, Network.from_state)
+        student = checkpoints.once("distil", distilled, Network.to_state, Network.from_state, together=True)
 
     def int8() -> QuantizedNetwork:
         result, iou = calibrated(student, examples, settings.planning, settings.worst_float_within)
@@ -320,24 +321,30 @@ def train_student(
         lambda: _fit(quantized, examples, teacher, settings.qat, "qat", checkpoints),
         QuantizedNetwork.to_state,
         QuantizedNetwork.from_state,
+        together=True,
     )
 
 
-def _damage(net: Network, channels: Channels, settings: StudentSettings, examples: Examples) -> dict[str, GroupDamage]:
+def _damage(
+    heavy: Segmenter, net: Network | None, channels: Channels, settings: StudentSettings, examples: Examples
+) -> dict[str, GroupDamage]:
+    """Of `net`, whose `channels` these are, or where it is None of the heavy network."""
     plan = settings.plan
     if plan.method != "damage":
         return {}
-    return measure_damage(net, channels, _images(net, settings, examples), examples.multilabel)
+    pixels = _planned_on(settings, examples)
+    if net is None:
+        return known_damage(heavy, pixels, examples.multilabel, cache_folder())
+    return measure_damage(net, channels, [net.real(one[None]) for one in pixels], examples.multilabel)
 
 
 def _factors(net: Network, settings: StudentSettings, examples: Examples) -> dict[str, Factors]:
-    return measure_factors(net, _images(net, settings, examples), examples.multilabel)
+    images = [net.real(one[None]) for one in _planned_on(settings, examples)]
+    return measure_factors(net, images, examples.multilabel)
 
 
-def _images(net: Network, settings: StudentSettings, examples: Examples) -> list[Tensor]:
-    """Those that the plan is made with, one by one, as the network reads them."""
-    pixels = random_pixels(examples, settings.plan.images, settings.plan.size, settings.seed + 1)
-    return [net.real(one[None]) for one in pixels]
+def _planned_on(settings: StudentSettings, examples: Examples) -> Tensor:
+    return random_pixels(examples, settings.plan.images, settings.plan.size, settings.seed + 1)
 
 
 def _restored_plan(state: dict[str, Any]) -> PrunePlan:

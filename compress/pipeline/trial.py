@@ -22,6 +22,7 @@ from compress.prune.widths import check_budget
 from compress.quantize.placement import check_keep_float
 from compress.recipe import Recipe, Schedule
 from compress.report.record import Trial
+from compress.train import processes
 from compress.train.examples import held_out_ious
 
 log = logging.getLogger("compress")
@@ -122,7 +123,7 @@ def _tried(
     start = one.begin(heavy, budget, prepared, checkpoints)
     settings = replace(one.settings, distil=replace(one.settings.distil, schedule=_schedule(one.fitting)))
     network = tried(start, settings, prepared.examples, checkpoints)
-    scores = held_out_ious(network, prepared.examples)
+    scores = processes.from_first(lambda: held_out_ious(network, prepared.examples))
     found = Trial(one.name, float(np.mean(scores)), start.plan.predicted_bytes, macs_of(network))
     log.info("trial: %s: IoU %.4f, %.3g billion multiply-accumulates", found.name, found.iou, found.macs / 1e9)
     return replace(start, network=network.rewritten(network.weights())), found, scores

@@ -12,6 +12,7 @@ from compress.graph.channels import Channels
 from compress.graph.network import Network, Node, is_depthwise
 from compress.graph.operators.conv import POINTWISE
 from compress.graph.unfold import Taps
+from compress.machine import give_way
 from compress.prune.importance import likelihood_gradients
 from compress.terminal.progress import tqdm
 
@@ -115,6 +116,7 @@ def _look(
     products: dict[str, Tensor] = {}
     squares: dict[str, Tensor] = {}
     for image in tqdm(images, desc="factorising", unit="image", delay=1):
+        give_way()
         values, gradients = likelihood_gradients(net, image, _seen(layers), multilabel, generator)
         for node in layers:
             read, _ = _samples(net, node, values, generator)
@@ -131,6 +133,7 @@ def _products(
     generator = torch.Generator().manual_seed(1)
     products: dict[str, Tensor] = {}
     for image in tqdm(images, desc="refitting", unit="image", delay=1):
+        give_way()
         with torch.no_grad():
             values = net.run(image, keep=_seen(layers))
         for node in layers:

@@ -9,6 +9,7 @@ from torch import Tensor
 from compress.graph.channels import ChannelGroup, Channels
 from compress.graph.network import Network, Node
 from compress.graph.operators.operator import Channels as From
+from compress.machine import give_way
 from compress.prune.units import in_units
 from compress.terminal.progress import tqdm
 
@@ -45,6 +46,7 @@ def measure_damage(
     generator = torch.Generator().manual_seed(0)
     statistics = _Statistics(net, channels, multilabel)
     for image in tqdm(images, desc="importance", unit="image", delay=1):
+        give_way()
         statistics.add(image, generator)
     groups = tqdm(channels.prunable(), desc="ranking channels", unit="group", delay=1)
     return {group.name: _in_units(group, *statistics.of(group.name)) for group in groups}

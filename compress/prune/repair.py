@@ -11,6 +11,7 @@ from compress.graph.channels import Channels
 from compress.graph.network import Network, Node
 from compress.graph.operators.operator import Rectifier
 from compress.graph.unfold import Taps, as_matrix, by_group, from_matrix
+from compress.machine import give_way
 from compress.prune.cut import kept_channels
 from compress.terminal.progress import tqdm
 
@@ -51,6 +52,7 @@ def repair(
     heavy, light = _Activations(teacher, pixels), _Activations(repaired, pixels)
     with torch.no_grad(), tqdm(total=len(repaired.weighted()), desc="repair", unit="layer") as progress:
         for node in teacher.nodes[1:]:
+            give_way()
             heavy.advance(node)
             if node.name not in repaired.by_name:
                 continue

@@ -174,6 +174,13 @@ def _mend(out: Path) -> None:
         shutil.rmtree(each, ignore_errors=True)
 
 
+def fetched_files(folder: Path) -> tuple[str, ...] | None:
+    """Of a release those files that were fetched into this folder; None where it was not fetched. Raises
+    RegistryError."""
+    state = _read_state(folder) if os.path.lexists(folder / STATE) else None
+    return state.files if state else None
+
+
 def _read_state(out: Path) -> _State | None:
     """None: nothing lies there. Raises RegistryError for a folder that no fetch made."""
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):

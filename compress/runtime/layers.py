@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from compress.errors import MeasureError
-from compress.machine import THREADS
+from compress.machine import THREADS, measuring
 from compress.runtime import deadline
 
 SUFFIXES = (".onnx", ".ort")
@@ -42,7 +42,8 @@ def layer_times(path: Path, *, threads: int = THREADS, runs: int = 20) -> tuple[
     seconds = deadline.limit_seconds(path)
     command = [sys.executable, "-P", "-m", "compress.runtime.layers", str(path)]
     command += map(str, (threads, runs + _WARM_UP, seconds))
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    with measuring():
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if deadline.ran_out(done.returncode):
         raise MeasureError(deadline.says(path, seconds))
     if done.returncode:

@@ -12,6 +12,11 @@ EXAMPLES = {
         "compress run models/u2net.pt --budget 4MB --budget 20ms --data data/demo --minutes 60 --out export/mine",
         "compress run --resume export/mine --minutes 120",
     ),
+    "sweep": (
+        "compress sweep models/u2net.pt --budget 1MB,2MB,4MB --data data/demo --out export/sweep",
+        "compress sweep mine.onnx --budget 2MB,4MB --budget 'iou>=0.85' --input-size 256,320 --seeds 3 --out sweep",
+        "compress sweep mine.onnx --budget 2MB --macs-share 0.05:0.4 --trials 40 --executor ray --out sweep",
+    ),
     "init": ("compress init models/u2net.onnx --data data/demo", "compress init mine.pt --arch mine.py:Segmenter"),
     "inspect": ("compress inspect models/u2net.pt",),
     "verify": ("compress verify export/mine", "compress verify export/mine --images data/demo/val/images"),
@@ -45,7 +50,16 @@ GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "images": ("--data", "--unlabelled", "--pictures"),
         "going on": ("--resume", "--trust-code"),
         "how": (
-            *("--teacher", "--tta", "--plan", "--controls", "--quantize", "--keep-float", "--sensitivity", "--seed"),
+            *("--teacher", "--tta", "--plan", "--input-size", "--macs-share", "--controls", "--quantize"),
+            *("--keep-float", "--sensitivity", "--seed", "--recipe", "--trust-pickle"),
+        ),
+    },
+    "sweep": {
+        "what to try": ("--budget", "--input-size", "--macs-share", "--seeds", "--trials", "--out"),
+        "where": ("--executor", "--ray-address", "--jobs", "--cpus", "--gpus", "--storage"),
+        "of every run": (
+            *("--minutes", "--formats", "--data", "--unlabelled", "--pictures", "--teacher", "--student"),
+            *("--student-weights", "--tta", "--plan", "--controls", "--quantize", "--keep-float", "--sensitivity"),
             *("--recipe", "--trust-pickle"),
         ),
     },

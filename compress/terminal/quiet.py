@@ -2,12 +2,17 @@
 
 import io
 import logging
+import os
 import sys
+import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 log = logging.getLogger("compress")
+
+GRACE = 10.0
+"""Seconds in which the first of several processes says what is wrong, and ends; then torchrun ends the others."""
 
 
 @contextmanager
@@ -23,6 +28,33 @@ def quietly() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks, of those that torchrun started."""
+    return not are_several() or os.environ.get("RANK", "0") == "0"
+
+
+def are_several() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def silently(command: Callable[[], int], sleep: Callable[[float], None] = time.sleep) -> int:
+    """What `command` returns, with nothing of what it prints: the first process prints the same. Where it fails, and
+    the first one has not ended it within GRACE, what it printed to stderr is said after all. Raises what it does."""
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(printed):
+            code = command()
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except Exception:
+        sleep(GRACE)
+        raise
+    if code == 2:
+        sleep(GRACE)
+        print(printed.getvalue(), end="", file=sys.stderr)
+    return code
 
 
 class Above(logging.Handler):

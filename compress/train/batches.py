@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.graph.network import Network
+from compress.train import processes
 from compress.train.examples import Examples
 from compress.train.teacher import Teacher
 from compress.train.views import View, random_view
@@ -21,7 +22,8 @@ class Batches:
     """`sizes`: heights and widths from the smaller one on, `own` that of the network; `images`: indices of the images
     of one round, some of them several times.
 
-    `state` and `restore` carry all that decides the batches to come.
+    Of several processes each draws the same batches, and reads its part of each; `share`: how much the mean of that
+    part weighs in the mean of the batch. `state` and `restore` carry all that decides the batches to come.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class Batches:
         labelled = [i for i in used if i < len(examples.labels)]
         self.images = torch.tensor(used + labelled * (LABELLED - 1))
         self.queues: dict[str, list[int]] = {"images": [], "features": []}
-        self.count = 0
+        self.count, self.share = 0, 1.0
 
     def state(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state(), "queues": self.queues, "count": self.count}
@@ -80,7 +82,9 @@ class Batches:
         self, indices: Tensor, size: tuple[int, int], views: Sequence[View], rows: Tensor | None, device: torch.device
     ) -> list[Tensor]:
         """Of each image the part in its view, uint8 [n, H, W, 3], and the same part of its label; then what the teacher
-        has stored of it."""
+        has stored of it; for this process's part of them."""
+        mine, self.share = processes.part(len(views))
+        indices, views, rows = indices[mine], views[mine], None if rows is None else rows[mine]
         examples = self.examples
         pixels = torch.from_numpy(examples.pixels[indices.numpy()]).to(device).split(1)
         found = [examples.label(index, device) for index in indices.tolist()]

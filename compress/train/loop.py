@@ -4,8 +4,8 @@ import copy
 import io
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -15,12 +15,15 @@ from torch import Tensor
 from compress.errors import TrainError
 from compress.files import Sealed
 from compress.graph.network import Network
+from compress.machine import clock as own_clock
+from compress.machine import give_way
 from compress.recipe import Training
 from compress.terminal.progress import tqdm
+from compress.train import processes
 from compress.train.batches import Batches, sizes_between
 from compress.train.device import Replayed, best_device, placed
 from compress.train.examples import Examples, held_out_ious
-from compress.train.loss import batch_loss
+from compress.train.loss import batch_aims, batch_loss
 from compress.train.optimizer import Natural
 from compress.train.teacher import Teacher
 from compress.train.views import shrink
@@ -53,7 +56,7 @@ def fit(
     desc: str,
     on_check: Callable[[float, float, float], None],
     state: Sealed | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = own_clock,
 ) -> Net:
     """Train a copy of `net` -> the last copy that the held-out images do not speak against, of those that are averaged
     over steps and of the start: its IoU there is at most TOLERANCE below that of the best, and by no more than the
@@ -67,9 +70,12 @@ def fit(
     the file `state`; training goes on from it when it is there and whole, to the same result where the schedule counts
     steps. Runs on the GPU where there is one, in bfloat16 where the device has it.
 
+    Several processes (`compress.train.processes`) take the steps that one would, each with its part of every batch; the
+    first one's clock and its look at the held-out images count, and it alone reads and writes `state`.
+
     Raises TrainError, naming the last good checkpoint, when the loss leaves the finite numbers.
     """
-    schedule = training.schedule
+    schedule, clock = training.schedule, partial(processes.from_first, clock)
     cost = 0.0  # of a check, in minutes
     progress = _begun(state, lambda: Progress(net, examples, teacher, training))
     if progress is None:
@@ -81,6 +87,7 @@ def fit(
     began, looked, saved = clock() - progress.minutes * 60, progress.minutes, progress.minutes
     with tqdm(total=100, initial=0, desc=desc, unit="%", bar_format=_BAR) as bar:
         while (done := schedule.done(progress.minutes, progress.steps)) < 1:
+            give_way()
             loss = progress.step(done)
             if not math.isfinite(loss):
                 where = f"; the last good checkpoint is {state.path}" if state and state.path.exists() else ""
@@ -106,7 +113,7 @@ def fit(
 
 def _begun(state: Sealed | None, make: Callable[[], "Progress"]) -> "Progress | None":
     """The training that `state` holds; None where there is none that can be gone on with."""
-    content = None if state is None else state.read()
+    content = processes.from_first(lambda: None if state is None else state.read())
     if state is None or content is None:
         return None
     progress = make()
@@ -137,7 +144,8 @@ class Progress:
         self.optimizer = Natural(self.net, training.learning_rate)
         self.parameters = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         self.class_weights = _by_class(examples.weights, self.parameters[0].device)
-        self.gradients = Replayed(self._gradients)
+        self.share = torch.ones((), device=self.parameters[0].device)  # of a batch, that this process looks at
+        self.aims, self.gradients = Replayed(self._aims), Replayed(self._gradients)
         self.steps, self.minutes, self.loss = 0, 0.0, 0.0
         self.checks: list[tuple[float, float, float]] = []  # minutes, IoU of `kept`, loss
 
@@ -159,7 +167,11 @@ class Progress:
         warm = min(1.0, (self.steps + 1) / WARM_UP)
         rate = self.training.learning_rate * warm * max(FLOOR, 0.5 + 0.5 * math.cos(math.pi * min(1.0, done)))
         self.optimizer.param_groups[0]["lr"].fill_(rate)
-        loss, *gradients = self.gradients(*self.batches.next(self.parameters[0].device))
+        batch = self.batches.next(self.parameters[0].device)
+        self.share.fill_(self.batches.share)
+        target, weights, total, *features = self.aims(*batch)
+        made = self.gradients(batch[0], target, weights, *processes.summed(total), *features)
+        loss, *gradients = processes.summed(*made)
         value = loss.item()
         if not math.isfinite(value):
             return value
@@ -174,15 +186,20 @@ class Progress:
             self.measure()
         return value
 
-    def _gradients(self, *batch: Tensor) -> list[Tensor]:
-        """The loss, and its gradients, which are clipped."""
-        loss = batch_loss(self.net, self.teacher, self.training.label_weight, self.class_weights, *batch)
-        gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-        short = (1 / (torch.nn.utils.get_total_norm(gradients) + 1e-6)).clamp_max(1)
-        torch._foreach_mul_(gradients, short)
-        return [loss.detach(), *gradients]
+    def _aims(self, *batch: Tensor) -> list[Tensor]:
+        """An image that is not of this process's share weighs nothing."""
+        aims = batch_aims(self.teacher, self.training.label_weight, self.class_weights, *batch)
+        return [aims[0], *(each * self.share.sign() for each in aims[1:3]), *aims[3:]]
+
+    def _gradients(self, pixels: Tensor, *aims: Tensor) -> list[Tensor]:
+        """The loss, and its gradients: this process's part of both."""
+        loss = batch_loss(self.net, self.teacher, self.share, pixels, *aims)
+        return [loss.detach(), *torch.autograd.grad(loss, self.parameters, materialize_grads=True)]
 
     def _update(self, *gradients: Tensor) -> list[Tensor]:
+        """A step along the gradients, which are clipped."""
+        short = (1 / (torch.nn.utils.get_total_norm(gradients) + 1e-6)).clamp_max(1)
+        torch._foreach_mul_(gradients, short)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
@@ -196,7 +213,7 @@ class Progress:
 
     def judge(self, net: Network) -> bool:
         """Whether the held-out images let it be kept."""
-        scores = held_out_ious(net, self.examples)
+        scores = processes.from_first(lambda: held_out_ious(net, self.examples))
         apart = np.array(scores) - np.array(self.best or scores)
         error = float(apart.std(ddof=1)) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
         if good := float(apart.mean()) >= -min(error, TOLERANCE):
@@ -206,6 +223,9 @@ class Progress:
         return good
 
     def save(self, file: Sealed) -> None:
+        """Of several processes the first one's is every other one's too."""
+        if not processes.first():
+            return
         buffer = io.BytesIO()
         parts = {name: getattr(self, name).state_dict() for name in (*_NETWORKS, "optimizer")}
         torch.save(

@@ -21,25 +21,45 @@ SURE = 1e-4
 """As near to certain as probabilities are taken to be that no logits are known of."""
 
 
-def batch_loss(
-    net: Network,
+@torch.no_grad()
+def batch_aims(
     teacher: Teacher,
     label_weight: float,
     class_weights: Tensor | None,
     pixels: Tensor,
     labels: Tensor,
     *stored: Tensor,
-) -> Tensor:
-    """Of a batch as `Batches.next` gives it, on its device; so are the weights of the classes, as in `map_loss`."""
+) -> list[Tensor]:
+    """What is to be learned of a batch as `Batches.next` gives it, on its device: probabilities of the classes,
+    [n, classes, H, W]; how much each pixel weighs, [n, 1, H, W]; the sum of that, []; then the teacher's features, in
+    the order of `Teacher.std`, where it gives any."""
     predicted, wanted = teacher.targets(pixels, *stored)
     target = blended(predicted, labels, label_weight)
+    weight = pixel_weights(target[:, :-1], target[:, -1:], class_weights, teacher.multilabel)
+    return [target[:, :-1], weight, weight.sum(), *wanted.values()]
+
+
+def batch_loss(
+    net: Network,
+    teacher: Teacher,
+    share: Tensor,
+    pixels: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    total: Tensor,
+    *features: Tensor,
+) -> Tensor:
+    """Of a batch, or a part of one, as its pixels and `batch_aims` are. The losses of all parts add up to the batch's:
+    `share` of its images are here, and `total` is the sum of the whole batch's weights; both are []."""
+    wanted = dict(zip(teacher.std, features, strict=True)) if features else {}
     last = net.by_name[net.output]
     with autocast(pixels.device):
         made = net.run(net.real(pixels, torch.channels_last), keep={last.inputs[0], *wanted})
     before, probabilities = made[last.inputs[0]].float(), made[net.output].float()
-    loss = map_loss(before, probabilities, target[:, :-1], target[:, -1:], last.op, class_weights, teacher.multilabel)
+    entropy, overlap = map_losses(before, probabilities, target, weight, last.op, teacher.multilabel)
+    loss = entropy / total + share * OVERLAP_WEIGHT * overlap
     if wanted:
-        loss = loss + FEATURE_WEIGHT * feature_loss(made, wanted, teacher.std)
+        loss = loss + share * FEATURE_WEIGHT * feature_loss(made, wanted, teacher.std)
     return loss
 
 
@@ -52,22 +72,12 @@ def feature_loss(values: Mapping[str, Tensor], wanted: Mapping[str, Tensor], std
     return torch.stack(losses).mean()
 
 
-def map_loss(
-    before: Tensor,
-    probabilities: Tensor,
-    target: Tensor,
-    certainty: Tensor,
-    last: str,
-    class_weights: Tensor | None = None,
-    multilabel: bool = False,
-) -> Tensor:
-    """Cross entropy against soft targets [N, classes, H, W], and one minus the soft IoU of the foreground classes: all
-    but the first, or with `multilabel` all.
+def map_losses(
+    before: Tensor, probabilities: Tensor, target: Tensor, weight: Tensor, last: str, multilabel: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Cross entropy against soft targets [N, classes, H, W], summed over pixels as each weighs, [N, 1, H, W]; and one
+    minus the soft IoU of the foreground classes: all but the first, or with `multilabel` all.
     `last`: the operator that gave the probabilities, and `before` what that read: logits of a softmax or a sigmoid.
-
-    Each pixel of the cross entropy weighs as much as its target is certain, [N, 1, H, W], and more near an edge of the
-    target, which is where a small network loses most and where few pixels are. `class_weights`, [classes, 1, 1], weigh
-    each pixel by what its target is; the overlap counts every class alike anyway.
     """
     if last == "softmax":
         entropy = -(target * F.log_softmax(before, 1)).sum(1, keepdim=True)
@@ -78,12 +88,20 @@ def map_loss(
         entropy = -(target * inside.log() + (1 - target) * (1 - inside).log()).mean(1, keepdim=True)
     first = 0 if multilabel else 1
     ours, theirs = probabilities[:, first:], target[:, first:]
-    weight = certainty + EDGE_WEIGHT * edges(theirs)
-    if class_weights is not None:
-        weight = weight * (target * class_weights).sum(1, keepdim=True)
     overlap = (ours * theirs).sum((2, 3)) + 1.0
     union = (ours + theirs - ours * theirs).sum((2, 3)) + 1.0
-    return (weight * entropy).sum() / weight.sum() + OVERLAP_WEIGHT * (1 - overlap / union).mean()
+    return (weight * entropy).sum(), (1 - overlap / union).mean()
+
+
+def pixel_weights(
+    target: Tensor, certainty: Tensor, class_weights: Tensor | None = None, multilabel: bool = False
+) -> Tensor:
+    """What each pixel weighs in the cross entropy, [N, 1, H, W]: as much as its target is certain, [N, 1, H, W], and
+    more near an edge of the target, which is where a small network loses most and where few pixels are.
+    `class_weights`, [classes, 1, 1], weigh each pixel by what its target is; the overlap counts every class alike
+    anyway."""
+    weight = certainty + EDGE_WEIGHT * edges(target[:, 0 if multilabel else 1 :])
+    return weight if class_weights is None else weight * (target * class_weights).sum(1, keepdim=True)
 
 
 def edges(target: Tensor) -> Tensor:

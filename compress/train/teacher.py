@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -23,8 +24,10 @@ from compress.files import cached, identity, unwritten, written
 from compress.graph.channels import Channels
 from compress.graph.network import Network
 from compress.load.walk import NORMALISE
+from compress.machine import give_way
 from compress.prune.cut import kept_channels
 from compress.terminal.progress import tqdm
+from compress.train import processes
 from compress.train.device import autocast, best_device, placed
 from compress.train.members import Member
 from compress.train.views import View
@@ -191,17 +194,16 @@ def teacher_maps(
     as `joined` has it, 255 being 1. `images` are of the size that it reads.
 
     Kept in the cache under what they were made from. An interrupted computation goes on where it stopped, a second
-    process waits for the first, and an image that the same teacher had in another set costs nothing. Raises DataError
-    on a full disk, and what the teacher does.
+    process waits for the first, and an image that the same teacher had in another set costs nothing. Processes that
+    train together (`compress.train.processes`) look at a part of the images each. Raises DataError on a full disk, and
+    what the teacher does.
     """
     shape = (len(images.array), member.classes + multilabel, *size)
     kind = "label maps" if multilabel else "maps"
     of_teacher = identity(kind, _VERSION, teachers=member.identity, tta=sorted(tta), shape=shape[1:])
     target = cache / f"maps-{of_teacher}-{images.key}.u8"
-    cached(
-        target,
-        lambda partial: _compute_maps(member, tta, images.array, target, partial, shape[1:], multilabel),
-        resumable=True,
+    processes.cached_in_shares(
+        target, lambda partial: _compute_maps(member, tta, images.array, target, partial, shape[1:], multilabel)
     )
     return np.memmap(target, np.uint8, mode="r", shape=shape)
 
@@ -211,25 +213,33 @@ def _compute_maps(
     tta: Sequence[str],
     images: np.ndarray,
     target: Path,
-    partial: Path,
+    partial: Path | None,
     shape: tuple[int, ...],
     multilabel: bool,
 ) -> None:
-    """Adds to `partial` what is missing; the images' hashes lie beside `target`, for `_known`."""
-    map_bytes = int(np.prod(shape))
-    with partial.open("ab") as file, member.looking(tta) as look:
-        done = os.path.getsize(partial) // map_bytes
-        file.truncate(done * map_bytes)
-        known, hashes = _known(target, map_bytes), []
-        for index, image in enumerate(tqdm(images, desc="teacher's maps", unit="image", delay=1)):
-            hashes.append(hashlib.sha256(image.tobytes()).hexdigest())
-            if index < done:
-                continue
-            if hashes[index] in known:
-                file.write(known[hashes[index]].tobytes())
-                continue
-            views = at_size(look(torch.from_numpy(image[None].copy())), (shape[1], shape[2]))
-            file.write(in_bytes(joined(views, multilabel)).tobytes())
+    """Adds to `partial` what is missing; the images' hashes lie beside `target`, for `_known`. Without a `partial` it
+    helps another process, which has one."""
+    with member.looking(tta) as look:
+
+        def answer(index: int) -> np.ndarray:
+            give_way()
+            views = at_size(look(torch.from_numpy(images[index : index + 1].copy())), (shape[1], shape[2]))
+            return in_bytes(joined(views, multilabel))
+
+        if partial is None:
+            deque(processes.in_shares(processes.from_first(list), answer), maxlen=0)
+            return
+        map_bytes = int(np.prod(shape))
+        hashes = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+        known = _known(target, map_bytes)
+        with partial.open("ab") as file:
+            done = os.path.getsize(partial) // map_bytes
+            file.truncate(done * map_bytes)
+            missing = [index for index in range(done, len(images)) if hashes[index] not in known]
+            made = processes.in_shares(processes.from_first(lambda: missing), answer)
+            for index in tqdm(range(len(images)), desc="teacher's maps", unit="image", delay=1):
+                if index >= done:
+                    file.write((known[hashes[index]] if hashes[index] in known else next(made)).tobytes())
     with written(target.with_suffix(".json")) as listed:
         listed.write_text(json.dumps(hashes))
 
@@ -339,33 +349,46 @@ def teacher_features(
     folder: Path,
 ) -> Features:
     """Features of views of the images of these indices, at `size`; as many as `FEATURE_BYTES` hold. They lie in files
-    of `folder` that have no name, and are gone with them. Raises DataError on a full disk."""
+    of `folder` that have no name, and are gone with them. Processes that train together look at a part of the views
+    each, and keep all. Raises DataError on a full disk."""
     names = feature_tensors(teacher)
     heavy, device = placed(teacher), best_device()
     index = {name: kept_channels(name, channels, kept) for name in names}
-    limit, shapes = len(looked_at), {}
+    limit = len(looked_at)
+    shapes: dict[str, torch.Size] = {}
     scales: dict[str, float] = {}
     sums = {name: torch.zeros(()) for name in names}
     squares = {name: torch.zeros(()) for name in names}
+
+    def look(at: tuple[int, View]) -> np.ndarray:
+        """float32 values of all tensors, as bytes."""
+        give_way()
+        i, view = at
+        pixels = view.of_pixels(torch.from_numpy(images[i : i + 1].copy()), size)
+        with autocast(device):
+            values = heavy.run(teacher.real(pixels, torch.channels_last).to(device), keep=names)
+        kept = [pooled(values[name].float()[:, index[name]]).cpu() for name in names]
+        shapes.update({name: value.shape for name, value in zip(names, kept, strict=True)})
+        return torch.cat([value.flatten() for value in kept]).numpy().view(np.uint8)
+
     try:
         with torch.no_grad(), ExitStack() as stack:
             files = {name: stack.enter_context(TemporaryFile(dir=folder)) for name in names}
-            for count, (i, view) in enumerate(tqdm(looked_at, desc="teacher's features", unit="image", delay=1)):
+            bar = {"desc": "teacher's features", "total": len(looked_at), "unit": "image", "delay": 1}
+            for count, made in enumerate(tqdm(processes.in_shares(looked_at, look), **bar)):
                 if count >= limit:
                     break
-                pixels = view.of_pixels(torch.from_numpy(images[i : i + 1].copy()), size)
-                with autocast(device):
-                    values = heavy.run(teacher.real(pixels, torch.channels_last).to(device), keep=names)
-                for name in names:
-                    value = pooled(values[name].float()[:, index[name]]).cpu()
+                parts = torch.from_numpy(made.view(np.float32)).split([shapes[name].numel() for name in names])
+                for name, part in zip(names, parts, strict=True):
+                    value = part.reshape(shapes[name])
                     sums[name] = sums[name] + value.double().mean((2, 3), keepdim=True)
                     squares[name] = squares[name] + value.double().square().mean((2, 3), keepdim=True)
-                    shapes[name] = value.shape[1:]
                     scales.setdefault(name, _scale(value))
                     files[name].write((value / scales[name]).clamp(-HALF, HALF).half().contiguous().numpy().tobytes())
                 limit = min(limit, FEATURE_BYTES // sum(2 * shape.numel() for shape in shapes.values()))
             count = min(limit, len(looked_at))
-            stored = {name: np.memmap(files[name], np.float16, "r", shape=(count, *shapes[name])) for name in names}
+            kept = {name: (count, *shapes[name][1:]) for name in names}
+            stored = {name: np.memmap(files[name], np.float16, "r", shape=kept[name]) for name in names}
     except OSError as error:
         raise unwritten(folder, error) from None
     std = {n: (squares[n] / count - (sums[n] / count).square()).clamp_min(1e-6).sqrt().float() for n in names}

@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from made import Server
+
 PROCESSES = get_context("forkserver")
 PROCESSES.set_forkserver_preload(["compress.registry.publish", "compress.registry.fetch", "s3fs", "botocore.parsers"])
 _OUTSIDE = {"posix", "_io", "_socket", "fcntl", "select"}
@@ -92,6 +94,7 @@ def serving(serve: Callable[..., None], *arguments: object) -> Iterator[int]:
     here, there = PROCESSES.Pipe()
     process = PROCESSES.Process(target=serve, args=(there, *arguments))
     process.start()
+    there.close()  # so that a server which dies before it tells is an EOFError
     try:
         yield here.recv()
     finally:
@@ -100,8 +103,6 @@ def serving(serve: Callable[..., None], *arguments: object) -> Iterator[int]:
 
 
 def folder_server(told: Connection, root: Path) -> None:
-    from conftest import Server
-
     server = Server(root)
     told.send(server.server_port)
     server.serve_forever()

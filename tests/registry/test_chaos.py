@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import urllib3
 from chaos import Command, cutter, folder_server, serving, store_server
-from conftest import sum_of, write_release
+from made import sum_of, write_release
 
 from compress.registry.folder import Folder
 from compress.registry.index import encoded, made_of, read_events

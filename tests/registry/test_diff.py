@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import write_release
+from made import write_release
 
 from compress.cli import main
 from compress.registry.diff import compare

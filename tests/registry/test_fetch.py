@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import sum_of, write_release
+from made import sum_of, write_release
 
 from compress.cli import main
 from compress.registry import place

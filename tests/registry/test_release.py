@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import write_release
+from made import write_release
 
 from compress.cli import main
 from compress.registry.release import check_as_published, of_folder
@@ -73,3 +73,19 @@ def test_a_gate_asks_the_registry_that_its_rules_name(old, registry, refused):
 def test_a_folder_without_a_report_keeps_its_manifest(tmp_path):
     bare = write_release(tmp_path / "bare")
     assert of_folder(bare)["schema"] == 2
+
+
+def test_a_gate_judges_what_was_fetched_of_a_release_and_misses_nothing_else(tmp_path, refused, capsys):
+    source, out = RELEASE.parent / "registry", tmp_path / "app"
+    assert main(["fetch", "u2net-1mb", "--from", str(source), "--format", "tflite", "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["gate", str(out), "--budget", "1200KB"]) == 0
+    said = capsys.readouterr().out
+    assert "tflite size" in said
+    assert "onnx" not in said
+    assert main(["gate", str(out), "--budget", "1MB"]) == 1
+    shutil.copy(RELEASE / "model.onnx", out)
+    assert "model.onnx: ships" in refused("gate", out, "--budget", "1200KB")
+    (out / "model.onnx").unlink()
+    (out / "model.tflite").unlink()
+    assert "model.tflite: is missing" in refused("gate", out, "--budget", "1200KB")

@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import sum_of, write_release
+from made import sum_of, write_release
 
 from compress.cli import main
 

@@ -46,7 +46,7 @@ def test_a_mistake_is_one_line_that_says_what_was_meant(arguments, line, capsys)
 
 def test_a_command_like_no_other_is_answered_with_all(capsys):
     assert (
-        "there are init, inspect, verify, bench, gate, report, mine, publish, fetch, list, diff, channel, run;"
+        "there are init, inspect, verify, bench, gate, report, mine, publish, fetch, list, diff, channel, sweep, run;"
         in refused(["zzz"], capsys)
     )
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from compress.terminal.progress import Lines, tqdm
-from compress.terminal.quiet import Above, quietly
+from compress.terminal.quiet import GRACE, Above, is_first, quietly, silently
 
 
 class Terminal(io.StringIO):
@@ -86,3 +86,52 @@ def test_libraries_are_heard_only_where_all_is_to_be_told(log, capsys):
         talk()
     other.removeHandler(handler)
     assert capsys.readouterr().err.splitlines() == ["heard again", "forty-six lines", "def forward(self)"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [
+        ({}, True),
+        ({"WORLD_SIZE": "1", "RANK": "0"}, True),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, True),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, False),
+    ],
+)
+def test_the_first_of_several_processes_speaks(environment, first, monkeypatch):
+    for name in ("WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_first() is first
+
+
+def fails() -> int:
+    print("compress: no such file", file=sys.stderr)
+    return 2
+
+
+def stops() -> int:
+    print("compress: stopped", file=sys.stderr)
+    return 130
+
+
+def ends() -> int:
+    print("verdict")
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "waited", "said"),
+    [(fails, 2, [GRACE], "compress: no such file\n"), (stops, 130, [], ""), (ends, 0, [], "")],
+)
+def test_another_process_says_only_what_it_fails_of_while_the_first_goes_on(command, code, waited, said, capsys):
+    waits, before = [], []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        before.append(capsys.readouterr())
+
+    assert silently(command, sleep) == code
+    assert waits == waited
+    assert all(each.out == each.err == "" for each in before)
+    assert capsys.readouterr() == ("", said)

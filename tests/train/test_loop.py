@@ -18,7 +18,7 @@ from compress.train.batches import Batches, sizes_between
 from compress.train.device import best_device, placed
 from compress.train.examples import Examples, balanced, blended, held_out_iou, hopeless, references_of
 from compress.train.loop import TOLERANCE, WARM_UP, Progress, fit
-from compress.train.loss import batch_loss, edges, feature_loss, map_loss
+from compress.train.loss import batch_aims, batch_loss, edges, feature_loss, map_losses, pixel_weights
 from compress.train.teacher import LiveTeacher, StoredTeacher
 
 CPU = torch.device("cpu")
@@ -63,7 +63,15 @@ def losses_of(net, examples, teacher, times, device=CPU, **settings):
     batches = Batches(
         examples, teacher, settings.batch, sizes_between(net, settings.size), net.traced_size, settings.seed
     )
-    return [batch_loss(net, teacher, settings.label_weight, None, *batches.next(device)) for _ in range(times)]
+    drawn = [batches.next(device) for _ in range(times)]
+    aims = [batch_aims(teacher, settings.label_weight, None, *batch) for batch in drawn]
+    return [batch_loss(net, teacher, torch.ones(()), one[0], *each) for one, each in zip(drawn, aims, strict=True)]
+
+
+def map_loss(before, probabilities, target, certainty, last, class_weights=None, multilabel=False):
+    weight = pixel_weights(target, certainty, class_weights, multilabel)
+    entropy, overlap = map_losses(before, probabilities, target, weight, last, multilabel)
+    return entropy / weight.sum() + overlap
 
 
 def ticking(step_seconds=1.0):
@@ -231,7 +239,7 @@ def test_a_random_part_of_an_image_is_learned_with_the_same_part_of_its_map(net,
     images, targets = [], []
     run = type(net).run
     monkeypatch.setattr(type(net), "run", lambda self, *a, **k: images.append(a[0][:, 0] + 0.5) or run(self, *a, **k))
-    monkeypatch.setattr("compress.train.loss.map_loss", lambda *a: targets.append(a[2][:, 1]) or map_loss(*a))
+    monkeypatch.setattr("compress.train.loss.map_losses", lambda *a: targets.append(a[2][:, 1]) or map_losses(*a))
     losses_of(net, examples, StoredTeacher(maps, np.zeros((12, 32, 32), np.uint8)), 8, size=(16, 16))
     for image, target in zip(images, targets, strict=True):
         assert (image - target).abs().max() < 0.01
@@ -277,13 +285,14 @@ def test_a_live_teacher_answers_for_the_part_of_the_image_that_is_in_view(exampl
         channels = find_groups(net)
         kept = {group.name: tuple(range(group.width)) for group in channels.groups.values()}
         live = live.with_features(teacher, channels, kept, torch.from_numpy(examples.pixels))
-    losses, features = [], []
-    monkeypatch.setattr("compress.train.loss.map_loss", lambda *a: losses.append(a) or map_loss(*a))
+    losses, certain, features = [], [], []
+    monkeypatch.setattr("compress.train.loss.map_losses", lambda *a: losses.append(a) or map_losses(*a))
+    monkeypatch.setattr("compress.train.loss.pixel_weights", lambda *a: certain.append(a[1]) or pixel_weights(*a))
     monkeypatch.setattr(
         "compress.train.loss.feature_loss", lambda *a: features.append(feature_loss(*a)) or features[-1]
     )
     losses_of(placed(net), unlabelled, live, 3, best_device())
-    for _, probabilities, target, sure, *_ in losses:
+    for (_, probabilities, target, *_), sure in zip(losses, certain, strict=True):
         torch.testing.assert_close(target, probabilities, atol=0.02, rtol=0.0)
         torch.testing.assert_close(sure, 1 - 1.5 * (1 - target.amax(1, keepdim=True)), atol=0.02, rtol=0.0)
     assert len(features) == (3 if with_features else 0)
@@ -298,7 +307,7 @@ def test_a_label_counts_beside_a_live_teacher(net, examples, monkeypatch):
     with torch.no_grad():
         unsure.weight(unsure.by_name[unsure.output].inputs[0]).zero_()
     targets = []
-    monkeypatch.setattr("compress.train.loss.map_loss", lambda *a: targets.append(a[2:4]) or map_loss(*a))
+    monkeypatch.setattr("compress.train.loss.pixel_weights", lambda *a: targets.append(a[:2]) or pixel_weights(*a))
     losses_of(placed(net), replace(examples, labels=labels), LiveTeacher.of([unsure]), 3, best_device())
     for target, sure in targets:
         third = torch.tensor([1 / 3, 1 / 3, 1 / 3])
