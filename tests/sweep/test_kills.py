@@ -18,7 +18,7 @@ from compress.files import sha256_of
 from compress.sweep.page import FILE
 
 KILLS = 20
-BUDGETS = "12kB,15kB,24kB"
+BUDGETS = "12kB,15kB,18kB,21kB,24kB"
 
 
 class Sweep:
