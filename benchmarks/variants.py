@@ -45,7 +45,6 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "2 cuts": {"plan": {"cuts": 2}},
     "3 cuts": {"plan": {"cuts": 3}},
     "5 cuts": {"plan": {"cuts": 5}},
-    "factorised": {"plan": {"factorise": True}},
 }
 
 

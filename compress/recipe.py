@@ -206,8 +206,7 @@ class PlanSection(Section):
     with. `macs_share`: multiply-accumulates of the student, as a share of the heavy model's. `cuts`: how many steps
     lead to the budget, each repaired; `between`: share of the distillation that is spent between two of them.
     `input_sizes`: of the images that a student may read, at most as large as the model's, which it reads where none is
-    given; of several a trial decides. `factorise`: convolutions may become a depthwise and a pointwise one, where a
-    limit of work or latency asks for more than bytes do."""
+    given; of several a trial decides."""
 
     method: Literal["damage", "uniform", "magnitude", "random"] = "damage"
     images: Images = Field(32, ge=1)
@@ -216,13 +215,6 @@ class PlanSection(Section):
     cuts: Whole = Field(1, ge=1, le=20)
     between: Real = Field(0.1, ge=0, lt=1)
     input_sizes: list[Size] = Field([], max_length=8)
-    factorise: Switch = False
-
-    @model_validator(mode="after")
-    def _knows_the_damage(self) -> "PlanSection":
-        if self.factorise and self.method != "damage":
-            raise ValueError(f'factorise weighs the damage, of which method = "{self.method}" knows nothing')
-        return self
 
     @model_validator(mode="after")
     def _leaves_some(self) -> "PlanSection":

@@ -1,13 +1,11 @@
 """What the student keeps: a plan within the budget, checked on real files."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -20,7 +18,6 @@ from compress.measure.latency import take_turns
 from compress.prune.baselines import Fits, choose_magnitude, choose_random, choose_uniform, random_widths
 from compress.prune.cost import LatencyModel, Workload, fit_latency, predicted_bytes
 from compress.prune.cut import cut
-from compress.prune.factorise import Factors, factorised, nested
 from compress.prune.importance import GroupDamage
 from compress.prune.widths import LatencyLimit, PrunePlan, choose, plan_of
 from compress.quantize.convert import quantized_graph
@@ -77,44 +74,21 @@ def plan_cut(
     settings: PlanSettings,
     budget: Budget,
     macs_share: float,
-    factors: Mapping[str, Factors] = MappingProxyType({}),
     *,
     fit_timer: Timer = FIT_TIMER,
     check_timer: Timer = CHECK_TIMER,
 ) -> PrunePlan:
-    """The plan of `settings.method` within the budget; its `predicted_bytes` are those of the largest real file. Of
-    the convolutions that `factors` says how to factorise, those are whose plan does the least damage in all.
+    """The plan of `settings.method` within the budget; its `predicted_bytes` are those of the largest real file.
 
     Made again where the real files have other bytes, or more work, than predicted, and once more where one is slower
     than the limit on this machine. Raises BudgetError where no student fits.
     """
     assert budget.size_bytes is not None
-    limit = None
-    if budget.latency_ms is not None:
-        model = latency_model(net, channels, settings, budget.size_bytes, fit_timer, factors)
-        limit = LatencyLimit(AIM * budget.latency_ms, model)
-    taken = _least_damage(net, channels, damage, settings, budget, macs_share, limit, factors) if factors else {}
-    macs_share = _share(net, channels, taken, macs_share)
-    net, channels = factorised(net, channels, taken)
-    if limit is None:
-        plan = _on_files(net, channels, damage, settings, budget, macs_share, None)
-    else:
-        plan = _timed(net, channels, damage, settings, budget, macs_share, limit, check_timer)
-    return replace(plan, factors=taken)
-
-
-def _timed(
-    net: Network,
-    channels: Channels,
-    damage: Mapping[str, GroupDamage],
-    settings: PlanSettings,
-    budget: Budget,
-    macs_share: float,
-    limit: LatencyLimit,
-    check_timer: Timer,
-) -> PrunePlan:
-    assert budget.latency_ms is not None
-    model, workload = limit.model, Workload(net, channels)
+    if budget.latency_ms is None:
+        return _on_files(net, channels, damage, settings, budget, macs_share, None)
+    model = latency_model(net, channels, settings, budget.size_bytes, fit_timer)
+    workload = Workload(net, channels)
+    limit = LatencyLimit(AIM * budget.latency_ms, model)
     for last in (False, True):
         plan = _on_files(net, channels, damage, settings, budget, macs_share, limit)
         predicted = model.predict(workload.total({name: len(kept) for name, kept in plan.kept.items()}))
@@ -126,48 +100,6 @@ def _timed(
             break
         limit = replace(limit, limit_ms=AIM * budget.latency_ms * predicted / measured)
     return plan
-
-
-def _share(net: Network, channels: Channels, taken: Mapping[str, Factors], macs_share: float) -> float:
-    """The same multiply-accumulates as a share of those of the network that is factorised."""
-    narrow, widths = factorised(net, channels, taken), channels.widths()
-    return min(1.0, macs_share * Workload(net, channels).macs(widths) / Workload(*narrow).macs(widths))
-
-
-def _least_damage(
-    net: Network,
-    channels: Channels,
-    damage: Mapping[str, GroupDamage],
-    settings: PlanSettings,
-    budget: Budget,
-    macs_share: float,
-    limit: LatencyLimit | None,
-    factors: Mapping[str, Factors],
-) -> dict[str, Factors]:
-    """Which of the convolutions to factorise: none where bytes alone ask for as narrow a network as the work does."""
-    size_bytes = budget.size_bytes
-    assert size_bytes is not None
-
-    def expected(taken: Mapping[str, Factors], plan: PrunePlan) -> float:
-        widths = sum(each.damage[len(plan.kept[name])] for name, each in damage.items())
-        return widths + sum(each.damage for each in taken.values())
-
-    free = expected({}, planned(net, channels, damage, settings, size_bytes, 1.0))
-    best: dict[str, Factors] = {}
-    least = math.inf
-    for taken in nested(net, factors):
-        narrow, share = factorised(net, channels, taken), _share(net, channels, taken, macs_share)
-        try:
-            plan = planned(*narrow, damage, settings, size_bytes, share, limit, budget.macs)
-        except BudgetError:
-            continue
-        total = expected(taken, plan)
-        log.info("plan: %d of %d convolutions factorised: expected damage %.4g", len(taken), len(factors), total)
-        if total < least:
-            best, least = taken, total
-        if least <= free:
-            break
-    return best
 
 
 def _on_files(
@@ -251,40 +183,31 @@ def planned(
 
 
 def latency_model(
-    net: Network,
-    channels: Channels,
-    settings: PlanSettings,
-    budget_bytes: int,
-    timer: Timer = FIT_TIMER,
-    factors: Mapping[str, Factors] = MappingProxyType({}),
+    net: Network, channels: Channels, settings: PlanSettings, budget_bytes: int, timer: Timer = FIT_TIMER
 ) -> LatencyModel:
-    """Fitted to the real timings, here, of students with random widths and about the budget's size; every other one
-    has all of the `factors`."""
+    """Fitted to the real timings, here, of students with random widths and about the budget's size."""
     rng = np.random.default_rng(settings.seed)
-    structures = [(net, channels), factorised(net, channels, factors)] if factors else [(net, channels)]
-    workloads = [Workload(*each) for each in structures]
+    workload = Workload(net, channels)
+    every = channels.whole()
     work, files = [], {}
     with TemporaryDirectory(prefix="compress-") as folder:
         for index in tqdm(range(CANDIDATES), desc="candidates to time", unit="file", delay=1):
-            workload = workloads[index % len(workloads)]
-            widths = _drawn(workload, rng, budget_bytes * rng.uniform(*SIZES))
-            plan = plan_of(workload.net, workload.channels, channels.whole(), widths)
+            size = budget_bytes * rng.uniform(*SIZES)
+            widths = random_widths(
+                channels,
+                workload.pixels,
+                rng,
+                lambda widths, size=size: predicted_bytes(net, channels, widths) <= size,  # type: ignore[misc]
+            )
+            student = cut(net, channels, plan_of(net, channels, every, widths).kept)
             place_ = Path(folder) / str(index)
             place_.mkdir()
-            student = cut(workload.net, workload.channels, plan.kept)
             files[str(index)] = untrained(student, settings.timed(), place_)[0]
             work.append(workload.total(widths))
         times = timer(files)
     model = fit_latency(work, [times[name] for name in files])
     log.info("latency: predicted with a median error of %.0f %% on students left out", 100 * model.error)
     return model
-
-
-def _drawn(workload: Workload, rng: np.random.Generator, most_bytes: float) -> dict[str, int]:
-    def fits(widths: Mapping[str, int]) -> bool:
-        return predicted_bytes(workload.net, workload.channels, widths) <= most_bytes
-
-    return random_widths(workload.channels, workload.pixels, rng, fits)
 
 
 def untrained(student: Network, settings: PlanSettings, folder: Path) -> list[Path]:

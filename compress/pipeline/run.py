@@ -462,13 +462,11 @@ def _profiled(artifacts: list[Artifact]) -> dict[str, tuple[LayerTime, ...]]:
 def _layers(heavy: Network, student: Network) -> tuple[LayerSize, ...]:
     layers = []
     for node in student.weighted():
-        weight = student.weight(node.name)
-        narrow = wide = node.out_channels(weight)
-        before = 0  # of the depthwise half of a convolution that was factorised
-        if whole := heavy.by_name.get(node.name):
-            wide = whole.out_channels(heavy.weight(node.name))
-            before = 4 * (heavy.weight(node.name).numel() + wide)
-        layers.append(LayerSize(node.name, before, weight.numel() + CHANNEL_BYTES * narrow, wide, narrow))
+        before, after = heavy.weight(node.name), student.weight(node.name)
+        wide, narrow = heavy.by_name[node.name].out_channels(before), node.out_channels(after)
+        layers.append(
+            LayerSize(node.name, 4 * (before.numel() + wide), after.numel() + CHANNEL_BYTES * narrow, wide, narrow)
+        )
     return tuple(layers)
 
 

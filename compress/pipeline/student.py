@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -20,7 +20,6 @@ from compress.pipeline.prepare import random_pixels, with_features
 from compress.pipeline.shared import known_damage
 from compress.prune.cost import Workload, predicted_bytes
 from compress.prune.cut import check_cut, cut
-from compress.prune.factorise import Factors, factorised, measure_factors
 from compress.prune.importance import GroupDamage, measure_damage
 from compress.prune.repair import repair
 from compress.prune.widths import PrunePlan
@@ -186,7 +185,6 @@ def prune(
         done = number / settings.plan.cuts
         tag = "" if done == 1 else f"-{number}"
         plan, inside = _next_cut(heavy, net, channels, plan, done, tag, settings, budget, examples, checkpoints)
-        net, channels = factorised(net, channels, plan.factors)
         narrower = cut(net, channels, inside)
         check_cut(net, narrower, channels, inside, _picture(net, settings, examples))
         channels = channels.narrowed(inside)
@@ -219,7 +217,7 @@ def _next_cut(
     def chosen() -> PrunePlan:
         inside = _next_plan(heavy, net, channels, done, settings, budget, examples)
         kept = {name: tuple(before.kept[name][i] for i in picked) for name, picked in inside.kept.items()}
-        return replace(inside, kept=kept)
+        return PrunePlan(kept, inside.predicted_bytes)
 
     plan = checkpoints.once(f"plan{tag}", chosen, asdict, _restored_plan)
     inside = {name: tuple(before.kept[name].index(channel) for channel in kept) for name, kept in plan.kept.items()}
@@ -281,8 +279,7 @@ def _next_plan(
     most = settings.plan.macs_share if budget.macs is None else min(settings.plan.macs_share, budget.macs / heavy_macs)
     share = min(1.0, most**done * heavy_macs / Workload(net, channels).macs(channels.widths()))
     if done == 1:
-        factors = _factors(net, settings, examples) if settings.plan.factorise else {}
-        return plan_cut(net, channels, damage, how, budget, share, factors)
+        return plan_cut(net, channels, damage, how, budget, share)
     whole_bytes = predicted_bytes(whole, heavy.channels, heavy.channels.widths())
     size_bytes = round(whole_bytes * (budget.size_bytes / whole_bytes) ** done)
     return planned(net, channels, damage, how, size_bytes, share)
@@ -332,24 +329,14 @@ def _damage(
     plan = settings.plan
     if plan.method != "damage":
         return {}
-    pixels = _planned_on(settings, examples)
+    pixels = random_pixels(examples, plan.images, plan.size, settings.seed + 1)
     if net is None:
         return known_damage(heavy, pixels, examples.multilabel, cache_folder())
     return measure_damage(net, channels, [net.real(one[None]) for one in pixels], examples.multilabel)
 
 
-def _factors(net: Network, settings: StudentSettings, examples: Examples) -> dict[str, Factors]:
-    images = [net.real(one[None]) for one in _planned_on(settings, examples)]
-    return measure_factors(net, images, examples.multilabel)
-
-
-def _planned_on(settings: StudentSettings, examples: Examples) -> Tensor:
-    return random_pixels(examples, settings.plan.images, settings.plan.size, settings.seed + 1)
-
-
 def _restored_plan(state: dict[str, Any]) -> PrunePlan:
-    kept = {name: tuple(kept) for name, kept in state["kept"].items()}
-    return PrunePlan(kept, state["predicted_bytes"], {name: Factors(**each) for name, each in state["factors"].items()})
+    return PrunePlan({name: tuple(kept) for name, kept in state["kept"].items()}, state["predicted_bytes"])
 
 
 def _fit(

@@ -57,10 +57,6 @@ def repair(
             if node.name not in repaired.by_name:
                 continue
             own = repaired.by_name[node.name]
-            for name in own.inputs:
-                if name not in teacher.by_name:  # the depthwise half of a convolution that was factorised
-                    light.advance(repaired.by_name[name])
-                    progress.update()
             if node.kind.weights:
                 outputs = kept_channels(node.name, channels, kept)
                 samples = _collect(own, repaired, heavy, light, outputs, generator)

@@ -4,26 +4,23 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from compress.errors import BudgetError
 from compress.graph.channels import Channels
 from compress.graph.network import Network, Node
 from compress.prune.cost import MACS, WORK, LatencyModel, Workload, predicted_bytes, weight_bytes
-from compress.prune.factorise import Factors
 from compress.prune.importance import GroupDamage
 from compress.prune.units import next_width, step_of
 
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """The indices that each group keeps, ascending, the predicted bytes of the exported file, and the convolutions that
-    are factorised before they are cut."""
+    """The indices that each group keeps, ascending, and the predicted bytes of the exported file."""
 
     kept: Mapping[str, tuple[int, ...]]
     predicted_bytes: int
-    factors: Mapping[str, Factors] = field(default_factory=dict, compare=False)
 
 
 def check_budget(net: Network, channels: Channels, budget_bytes: int, most_macs: float | None = None) -> None:

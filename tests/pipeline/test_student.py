@@ -121,21 +121,6 @@ def test_without_images_to_repair_with_the_cut_network_stays_as_it_is(prepared, 
     assert [point.stage for point in checkpoints.history.points] == ["cut"]
 
 
-def test_a_run_goes_on_with_the_convolutions_that_its_plan_factorised(prepared, tmp_path):
-    recipe, heavy, data = prepared
-    budget = Budget.parse(["20KB", "macs<=8M"])
-    settings = StudentSettings.of(with_plan(recipe, cuts=1, factorise=True), budget)
-    given = heavy, settings, budget, data.examples, data.teacher
-    plan, net = prune(*given, opened(tmp_path))
-    assert plan.factors
-    assert all(net.weight(f"{name}.depthwise").shape[1] == 1 for name in plan.factors)
-    (tmp_path / "repair.pt").unlink()
-    again_plan, again = prune(*given, opened(tmp_path, resume=True))
-    assert set(again_plan.factors) == set(plan.factors)
-    assert all(torch.equal(again.weight(node.name), net.weight(node.name)) for node in net.weighted())
-    assert held_out_iou(net, data.examples) > 0.6 * held_out_iou(heavy.network, data.examples)
-
-
 @pytest.fixture(scope="module")
 def relabelled(prepared, tmp_path_factory):
     """Labels that call what the model sees as class 2 class 1, and the model tuned on them."""
