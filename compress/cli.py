@@ -88,7 +88,7 @@ def _flag_for(error: CompressError, options: argparse.Namespace) -> str:
 
 def _called() -> str:
     """How this program was started."""
-    from compress.terminal.quiet import are_several
+    from compress.machine import are_several
 
     each = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return f"torchrun --nproc-per-node {each} -m compress" if are_several() else "compress"

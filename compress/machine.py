@@ -125,6 +125,11 @@ _held: _Held | None = None
 _waited = 0.0  # seconds
 
 
+def are_several() -> bool:
+    """Whether torchrun started this process beside others."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def lock_folder() -> Path:
     """This user's, of this host: what COMPRESS_HOST_LOCK is to name for runs that share it. Is made. Raises
     CompressError where another user has made it."""
@@ -142,7 +147,7 @@ def computing() -> Iterator[None]:
     written."""
     global _held
     folder = os.environ.get(LOCK)
-    if not folder or _held or os.environ.get("WORLD_SIZE", "1") != "1":
+    if not folder or _held or are_several():
         yield
         return
     with ExitStack() as stack:

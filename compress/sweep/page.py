@@ -96,7 +96,7 @@ def _plain(one: Trial) -> dict[str, Any]:
 
 
 def _apart(each: Difference) -> dict[str, Any]:
-    gain = {"mean": each.gain.mean, "low": each.gain.low, "high": each.gain.high}
+    gain = vars(each.gain)
     return {"of": each.larger, "against": each.smaller, "iou": gain, "paired": each.paired, "shown": each.words}
 
 

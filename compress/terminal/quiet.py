@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
+from compress.machine import are_several
+
 log = logging.getLogger("compress")
 
 GRACE = 10.0
@@ -33,10 +35,6 @@ def quietly() -> Iterator[None]:
 def is_first() -> bool:
     """Whether this is the process that speaks, of those that torchrun started."""
     return not are_several() or os.environ.get("RANK", "0") == "0"
-
-
-def are_several() -> bool:
-    return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def silently(command: Callable[[], int], sleep: Callable[[float], None] = time.sleep) -> int:

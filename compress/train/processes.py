@@ -22,6 +22,7 @@ from torch import Tensor
 
 from compress.errors import DataError, RecipeError, TrainError
 from compress.files import cached
+from compress.machine import are_several
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ def join() -> None:
     """Meet the other processes that torchrun started: over NCCL where each has a GPU, which is its own from then on,
     else over gloo; what is told, and no gradient, always goes over gloo. Raises RecipeError for more processes than
     GPUs, and TrainError where they do not find one another."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or several():
+    if not are_several() or several():
         return
     backend = "gloo"
     if torch.cuda.is_available():
