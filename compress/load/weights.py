@@ -181,8 +181,6 @@ def fit_part(content: Any, module: nn.Module, path: Path) -> frozenset[str]:
     if not weights:
         raise ModelError(f"{path}: holds no tensor with a name and a shape of the student's; {WANTED}")
     module.load_state_dict(weights, strict=False)
-    needed = _needed(own)
-    log.info("%s: %d of the student's %d tensors", path.name, len(weights.keys() & set(needed)), len(needed))
     return frozenset(weights)
 
 

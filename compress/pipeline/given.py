@@ -1,8 +1,9 @@
 """A student of another make than the model: loaded as a model is, and trained without a cut."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,7 +24,7 @@ from compress.prune.cost import macs_of
 from compress.prune.widths import PrunePlan
 from compress.recipe import Recipe
 from compress.train.examples import Examples
-from compress.train.light import Light
+from compress.train.light import SIZES, Light
 from compress.train.teacher import Teacher
 
 log = logging.getLogger("compress")
@@ -34,22 +35,30 @@ STANDARDISED = 16
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """A network that is trained as it is. `new`: its layers that begin from random weights."""
+    """A network that is trained as it is, and what to call it. `new`: its layers that begin from random weights."""
 
+    name: str
     model: Segmenter
     new: frozenset[str]
 
     def describe(self) -> str:
-        return f"{len(self.new)} of {len(self.model.folded.weighted())} layers begin from random weights"
+        layers = len(self.model.folded.weighted())
+        return f"{self.name}: {len(self.new)} of {layers} layers begin from random weights"
 
 
-def given_student(recipe: Recipe, size: Size, trust_pickle: bool = False, *, multilabel: bool = False) -> Given | None:
+def given_students(
+    recipe: Recipe, size: Size, trust_pickle: bool = False, *, multilabel: bool = False
+) -> Iterator[Given]:
     """The recipe's student, for images of that size, which tells as many classes as the model, and several at once
-    where that does; None where it names none. Raises ModelError where it cannot be made, or has other outputs."""
-    if recipe.student.network is None:
-        return None
-    torch.manual_seed(recipe.seed)
-    module = _module(recipe)
+    where that does; of our own all, the largest first. Raises ModelError where it cannot be made, or has other
+    outputs."""
+    assert recipe.student.network
+    for name, make in _modules(recipe):
+        torch.manual_seed(recipe.seed)
+        yield _given(name, make(), recipe, size, trust_pickle, multilabel)
+
+
+def _given(name: str, module: nn.Module, recipe: Recipe, size: Size, trust_pickle: bool, multilabel: bool) -> Given:
     brought = not _begins_anew(module)
     covered: Collection[str] = ()
     if recipe.student.weights:
@@ -58,23 +67,24 @@ def given_student(recipe: Recipe, size: Size, trust_pickle: bool = False, *, mul
     try:
         net, _ = traced(module, _read_as(recipe, size, multilabel))
     except ModelError as error:
-        raise ModelError(f"student {recipe.student.network}: {error}") from None
+        raise ModelError(f"student {name}: {error}") from None
     model = Segmenter(net, tuple(recipe.model.classes), multilabel)
     layers = [node.name for node in model.folded.weighted()]
     new = frozenset(name for name in layers if f"{name}.weight" not in covered and not (brought and not covered))
-    given = Given(model, new)
-    log.info("student: %s", given.describe())
-    return given
+    return Given(name, model, new)
 
 
-def _module(recipe: Recipe) -> nn.Module:
+def _modules(recipe: Recipe) -> list[tuple[str, Callable[[], nn.Module]]]:
+    """By name, and made when they are asked for."""
     student = recipe.student
     assert student.network
-    if student.network == "light":
-        if recipe.model.channels != 3:
-            raise ModelError(f"student light: reads RGB, and the model {recipe.model.channels} channels; name your own")
-        return Light(len(recipe.model.classes)).eval()
-    return made(student.folder or recipe.folder, student.network).float().eval()
+    if student.network != "light":
+        folder, named = student.folder or recipe.folder, student.network
+        return [(named, lambda: made(folder, named).float().eval())]
+    if recipe.model.channels != 3:
+        raise ModelError(f"student light: reads RGB, and the model {recipe.model.channels} channels; name your own")
+    classes = len(recipe.model.classes)
+    return [(f"light, {name}", partial(Light, classes, *of)) for name, of in SIZES.items()]
 
 
 def _begins_anew(module: nn.Module) -> bool:
@@ -96,18 +106,18 @@ def _read_as(recipe: Recipe, size: Size, multilabel: bool) -> Recipe:
 def check_fits(given: Given, settings: StudentSettings, budget: Budget) -> int:
     """Bytes of the largest file that it will be. Raises BudgetError where those, or its work, or the time that it takes
     here, are more than granted."""
-    net, how = given.model.folded, settings.planning
+    net, how, what = given.model.folded, settings.planning, f"student {given.name}: "
     if budget.macs is not None and (work := macs_of(net)) > budget.macs:
-        raise BudgetError(f"the student multiplies {work:,} times, of {budget.macs:,}; {_NARROWER}")
+        raise BudgetError(f"{what}multiplies {work:,} times, of {budget.macs:,}; {_NARROWER}")
     with TemporaryDirectory(prefix="compress-") as folder:
         size = max(path.stat().st_size for path in untrained(net, how, Path(folder)))
         if budget.size_bytes is not None and size > budget.size_bytes:
-            raise BudgetError(f"the student has {size:,} bytes as int8, of {budget.size_bytes:,}; {_NARROWER}")
+            raise BudgetError(f"{what}has {size:,} bytes as int8, of {budget.size_bytes:,}; {_NARROWER}")
         if budget.latency_ms is not None:
             timed = untrained(net, how.timed(), Path(folder))[0]
             took = CHECK_TIMER({"student": timed})["student"]
             if took > budget.latency_ms:
-                raise BudgetError(f"the student takes {took:.1f} ms here, of {budget.latency_ms:g}; {_NARROWER}")
+                raise BudgetError(f"{what}takes {took:.1f} ms here, of {budget.latency_ms:g}; {_NARROWER}")
     return size
 
 

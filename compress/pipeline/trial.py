@@ -9,12 +9,12 @@ import numpy as np
 
 from compress.budget import Budget
 from compress.data.images import Size
-from compress.errors import CompressError, ModelError
+from compress.errors import BudgetError, CompressError, ModelError
 from compress.load.model import Segmenter
 from compress.load.sizes import with_fitting_sizes
 from compress.measure.statistics import paired_difference
 from compress.pipeline.checkpoints import Checkpoints
-from compress.pipeline.given import Given, begun_with, check_fits, given_student
+from compress.pipeline.given import Given, begun_with, check_fits, given_students
 from compress.pipeline.prepare import Prepared, Teaching, one_traced
 from compress.pipeline.student import Begun, StudentSettings, narrower, tried
 from compress.prune.cost import macs_of
@@ -76,17 +76,36 @@ def _candidate(
 ) -> Candidate:
     student = recipe.student.model_copy(update={"network": kind, "weights": recipe.student.weights if kind else None})
     one = recipe.model_copy(update={"student": student})
-    given = given_student(one, size, trust_pickle, multilabel=source.multilabel)
-    own = given.model if given else copied(source, size)
-    fitting = with_fitting_sizes(one, own.network)
-    settings = StudentSettings.of(fitting, budget)
-    check_keep_float(own.network, settings.keep_float)
-    size_bytes = check_fits(given, settings, budget) if given else 0
-    if given is None:
+    if kind is None:
+        own = copied(source, size)
+        fitting, settings = _fitted(one, own, budget)
         assert budget.size_bytes is not None
         check_budget(own.folded, own.channels, budget.size_bytes, budget.macs)
-    name = f"{kind or 'narrower copy'}, {size[0]}x{size[1]}"
-    return Candidate(name, size, given, size_bytes, fitting, settings)
+        return Candidate(_named("narrower copy", size), size, None, 0, fitting, settings)
+    refused: BudgetError | None = None
+    for given in given_students(one, size, trust_pickle, multilabel=source.multilabel):
+        fitting, settings = _fitted(one, given.model, budget)
+        try:
+            size_bytes = check_fits(given, settings, budget)
+        except BudgetError as error:
+            refused = error
+            continue
+        log.info("student: %s", given.describe())
+        return Candidate(_named(given.name, size), size, given, size_bytes, fitting, settings)
+    assert refused
+    raise refused
+
+
+def _fitted(recipe: Recipe, own: Segmenter, budget: Budget) -> tuple[Recipe, StudentSettings]:
+    """The recipe with the sizes that a student takes, and how it is made."""
+    fitting = with_fitting_sizes(recipe, own.network)
+    settings = StudentSettings.of(fitting, budget)
+    check_keep_float(own.network, settings.keep_float)
+    return fitting, settings
+
+
+def _named(student: str, size: Size) -> str:
+    return f"{student}, {size[0]}x{size[1]}"
 
 
 def copied(source: Teaching, size: Size) -> Segmenter:

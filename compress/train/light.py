@@ -16,6 +16,16 @@ SKIPS = (0, 1, 2, 4, 5)
 """The stages whose maps, at a half to a thirty-second of the image, the decoder reads."""
 
 
+SIZES = {
+    "large": ((1, 2, 2, 3, 3, 4), (128, 96, 64, 32)),
+    "medium": ((1, 2, 2, 3, 3, 2), (96, 64, 48, 24)),
+    "small": ((1, 2, 2, 2, 2, 1), (64, 48, 32, 16)),
+    "tiny": ((1, 1, 1, 1, 1, 1), (48, 32, 24, 16)),
+}
+"""What `Light` is made of: 3.3, 1.9, 1.0 and 0.6 MB of int8, and 1.34, 0.87, 0.52 and 0.33 billion
+multiply-accumulates at 256 x 256. Fewer blocks, not narrower ones, so that weights of one fit all."""
+
+
 def norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
 
@@ -56,8 +66,8 @@ class Light(nn.Module):
     def __init__(
         self,
         classes: int = 2,
-        blocks: tuple[int, ...] = (1, 2, 2, 3, 3, 2),
-        decoder: tuple[int, ...] = (96, 64, 48, 24),
+        blocks: tuple[int, ...] = SIZES["medium"][0],
+        decoder: tuple[int, ...] = SIZES["medium"][1],
     ) -> None:
         super().__init__()
         self.stem, self.stem_norm = nn.Conv2d(3, STEM, 3, 2, 1, bias=False), norm(STEM)
