@@ -76,7 +76,7 @@ def small_student(
     network, own = small.model.folded, settings
     if small.learning_rate is not None:
         every = frozenset(node.name for node in network.weighted())
-        network = begun(Given(small.model, every), settings, examples)
+        network = begun(Given(small.name, small.model, every), settings, examples)
         own = replace(settings, distil=replace(settings.distil, learning_rate=small.learning_rate))
     return train_student(network, own, examples, teacher, checkpoints, lambda: teacher)[1]
 
