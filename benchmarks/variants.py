@@ -12,15 +12,16 @@ import argparse
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from compress.budget import Budget
 from compress.data.folders import Dataset
 from compress.data.images import RGB, read_mask
+from compress.data.packed import pack_images
 from compress.files import cache_folder, cached, identity
-from compress.load.model import Trained, load
+from compress.load.model import Segmenter, load
 from compress.machine import prepare_process
 from compress.measure.evaluate import evaluate
 from compress.measure.statistics import SHARE, bootstrap_mean, paired_difference
@@ -53,12 +54,12 @@ Train = Callable[[StudentSettings, Checkpoints], QuantizedNetwork]
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """What all contestants share."""
+    """What all contestants share. `heavy`: for images of the size that the students read."""
 
     recipe: Recipe
     budget: Budget
     model: Path
-    heavy: Trained
+    heavy: Segmenter
     dataset: Dataset
     prepared: Prepared
     out: Path
@@ -79,7 +80,10 @@ def ground(model: Path, recipe: Recipe, out: Path) -> Ground:
     live = recipe.train.live_teacher
     weights = recipe.train.class_weights
     prepared = prepare(teachers, dataset, size, cache_folder(), recipe.teacher.tta, live, recipe.seed, weights)
-    return Ground(recipe, Budget.parse(recipe.budget), model, heavy, dataset, prepared, out)
+    read, *_ = recipe.plan.input_sizes or [size]
+    images = pack_images([sample.image for sample in dataset.val], read, cache_folder()).array
+    prepared, budget = replace(prepared, images=images), Budget.parse(recipe.budget)
+    return Ground(recipe, budget, model, heavy.resized(read), dataset, prepared, out)
 
 
 def varied(recipe: Recipe, changes: dict[str, dict[str, Any]]) -> Recipe:

@@ -216,12 +216,14 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
 
 def _order(options: argparse.Namespace) -> "Order":
     """Raises a CompressError."""
-    from compress.machine import cores
+    from compress.machine import are_several, cores
     from compress.recipe import beside, check_model
     from compress.sweep.space import budgets, space
     from compress.sweep.sweep import Order
 
     _check_installed("optuna", "sweep", "compress sweep")
+    if are_several():
+        raise SweepError("compress sweep starts its runs itself: leave torchrun out; --jobs N makes N at once")
     budget, limits = budgets(options.budget or [])
     found = space(budget, options.input_size, options.macs_share, options.seeds, options.trials)
     if not options.model.is_dir():

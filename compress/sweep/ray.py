@@ -120,10 +120,8 @@ def _work(job: Job, folder: str, cache: str) -> Ended:
 def _connected(address: str) -> Any:
     """The module `ray`. Raises SweepError."""
     os.environ |= _QUIET
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise SweepError("Ray is not installed: pip install 'compress-mobile[ray]'") from None
+    import ray
+
     dashboard = False if address == "local" else None  # None: as the cluster has it
     try:
         ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.CRITICAL)

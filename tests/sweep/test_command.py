@@ -49,6 +49,13 @@ def test_a_model_that_is_not_there(tmp_path, capsys):
     assert "no.pt: no such file" in line
 
 
+def test_it_is_not_one_of_several_processes(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, line = said(["sweep", model, "--budget", "1MB", "--out", tmp_path / "out"], capsys)
+    assert code == 2
+    assert "leave torchrun out" in line
+
+
 @pytest.mark.parametrize(("package", "extra"), [("ray", "ray"), ("optuna", "sweep")])
 def test_a_package_that_is_not_installed_is_named_with_its_extra(model, tmp_path, package, extra):
     code = f"import sys; sys.modules['{package}'] = None; from compress.cli import main; sys.exit(main(sys.argv[1:]))"
