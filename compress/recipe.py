@@ -206,7 +206,7 @@ class PlanSection(Section):
     with. `macs_share`: multiply-accumulates of the student, as a share of the heavy model's. `cuts`: how many steps
     lead to the budget, each repaired; `between`: share of the distillation that is spent between two of them.
     `input_sizes`: of the images that a student may read, at most as large as the model's, which it reads where none is
-    given; of several a trial decides."""
+    given; of several a trial decides. `branches`: whether a plan by damage under a latency may leave out whole ones."""
 
     method: Literal["damage", "uniform", "magnitude", "random"] = "damage"
     images: Images = Field(32, ge=1)
@@ -215,6 +215,7 @@ class PlanSection(Section):
     cuts: Whole = Field(1, ge=1, le=20)
     between: Real = Field(0.1, ge=0, lt=1)
     input_sizes: list[Size] = Field([], max_length=8)
+    branches: Switch = Field(True, exclude_if=lambda may_go: may_go)
 
     @model_validator(mode="after")
     def _leaves_some(self) -> "PlanSection":

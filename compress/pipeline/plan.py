@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from compress.graph.channels import Channels
 from compress.graph.network import Network
 from compress.measure.latency import take_turns
 from compress.prune.baselines import Fits, choose_magnitude, choose_random, choose_uniform, random_widths
+from compress.prune.branches import Branch, Way, nested, without
 from compress.prune.cost import LatencyModel, Workload, fit_latency, predicted_bytes
 from compress.prune.cut import cut
 from compress.prune.importance import GroupDamage
@@ -36,7 +38,7 @@ PLANNED = 0.95
 CANDIDATES = 16
 """Students that the latency model is fitted to."""
 
-SIZES = (0.4, 1.6)
+SIZES = (0.1, 1.6)
 """The least and the largest of theirs, as shares of the byte budget."""
 
 AIM = 0.95
@@ -74,6 +76,7 @@ def plan_cut(
     settings: PlanSettings,
     budget: Budget,
     macs_share: float,
+    branches: Mapping[Branch, float] = MappingProxyType({}),
     *,
     fit_timer: Timer = FIT_TIMER,
     check_timer: Timer = CHECK_TIMER,
@@ -81,14 +84,19 @@ def plan_cut(
     """The plan of `settings.method` within the budget; its `predicted_bytes` are those of the largest real file.
 
     Made again where the real files have other bytes, or more work, than predicted, and once more where one is slower
-    than the limit on this machine. Raises BudgetError where no student fits.
+    than the limit on this machine. Where there is such a limit it may do without some of the `branches`, of which each
+    comes with its expected damage. Raises BudgetError where no student fits.
     """
     assert budget.size_bytes is not None
     if budget.latency_ms is None:
         return _on_files(net, channels, damage, settings, budget, macs_share, None)
-    model = latency_model(net, channels, settings, budget.size_bytes, fit_timer)
-    workload = Workload(net, channels)
+    ways = nested(net, channels, branches)
+    model = latency_model(net, channels, settings, budget.size_bytes, fit_timer, ways)
     limit = LatencyLimit(AIM * budget.latency_ms, model)
+    way = _least_damage(net, channels, damage, settings, budget, macs_share, limit, branches, ways)
+    net, channels = without(net, channels, way)
+    damage = {name: each for name, each in damage.items() if name in channels.groups}
+    workload = Workload(net, channels)
     for last in (False, True):
         plan = _on_files(net, channels, damage, settings, budget, macs_share, limit)
         predicted = model.predict(workload.total({name: len(kept) for name, kept in plan.kept.items()}))
@@ -99,7 +107,42 @@ def plan_cut(
         if measured <= budget.latency_ms or last:
             break
         limit = replace(limit, limit_ms=AIM * budget.latency_ms * predicted / measured)
-    return plan
+    return replace(plan, gone=way)
+
+
+def _least_damage(
+    net: Network,
+    channels: Channels,
+    damage: Mapping[str, GroupDamage],
+    settings: PlanSettings,
+    budget: Budget,
+    macs_share: float,
+    limit: LatencyLimit,
+    branches: Mapping[Branch, float],
+    ways: Sequence[Way],
+) -> Way:
+    """Of several sets of branches the one without which the plan does the least damage in all. Raises BudgetError where
+    none can be planned without."""
+    assert budget.size_bytes is not None
+    if len(ways) == 1:
+        return ways[0]
+    totals: dict[Way, float] = {}
+    refused = None
+    for way in tqdm(ways, desc="structures to plan", unit="plan", delay=1):
+        left, inside = without(net, channels, way)
+        known = {name: each for name, each in damage.items() if name in inside.groups}
+        try:
+            plan = planned(left, inside, known, settings, budget.size_bytes, macs_share, limit, budget.macs)
+        except BudgetError as error:
+            refused = error
+            continue
+        widths = sum(each.damage[len(plan.kept[name])] for name, each in known.items())
+        totals[way] = widths + sum(branches[branch] for branch in way)
+        log.info("plan: %d operators, expected damage %.4g", len(left.nodes), totals[way])
+    if not totals:
+        assert refused
+        raise refused
+    return min(totals, key=lambda way: totals[way])
 
 
 def _on_files(
@@ -183,31 +226,38 @@ def planned(
 
 
 def latency_model(
-    net: Network, channels: Channels, settings: PlanSettings, budget_bytes: int, timer: Timer = FIT_TIMER
+    net: Network,
+    channels: Channels,
+    settings: PlanSettings,
+    budget_bytes: int,
+    timer: Timer = FIT_TIMER,
+    ways: Sequence[Way] = ((),),
 ) -> LatencyModel:
-    """Fitted to the real timings, here, of students with random widths and about the budget's size."""
+    """Fitted to the real timings, here, of students with random widths, of up to a bit more than the budget's size,
+    without the branches of each of `ways` by turns."""
     rng = np.random.default_rng(settings.seed)
-    workload = Workload(net, channels)
-    every = channels.whole()
     work, files = [], {}
     with TemporaryDirectory(prefix="compress-") as folder:
         for index in tqdm(range(CANDIDATES), desc="candidates to time", unit="file", delay=1):
-            size = budget_bytes * rng.uniform(*SIZES)
-            widths = random_widths(
-                channels,
-                workload.pixels,
-                rng,
-                lambda widths, size=size: predicted_bytes(net, channels, widths) <= size,  # type: ignore[misc]
-            )
-            student = cut(net, channels, plan_of(net, channels, every, widths).kept)
+            workload = Workload(*without(net, channels, ways[index % len(ways)]))
+            widths = _drawn(workload, rng, budget_bytes * float(np.exp(rng.uniform(*np.log(SIZES)))))
             place_ = Path(folder) / str(index)
             place_.mkdir()
+            every = workload.channels.whole()
+            student = cut(workload.net, workload.channels, plan_of(workload.net, workload.channels, every, widths).kept)
             files[str(index)] = untrained(student, settings.timed(), place_)[0]
             work.append(workload.total(widths))
         times = timer(files)
     model = fit_latency(work, [times[name] for name in files])
     log.info("latency: predicted with a median error of %.0f %% on students left out", 100 * model.error)
     return model
+
+
+def _drawn(workload: Workload, rng: np.random.Generator, most_bytes: float) -> dict[str, int]:
+    def fits(widths: Mapping[str, int]) -> bool:
+        return predicted_bytes(workload.net, workload.channels, widths) <= most_bytes
+
+    return random_widths(workload.channels, workload.pixels, rng, fits)
 
 
 def untrained(student: Network, settings: PlanSettings, folder: Path) -> list[Path]:

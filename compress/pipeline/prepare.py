@@ -18,6 +18,7 @@ from compress.errors import DataError, ModelError, RecipeError
 from compress.files import cache_folder, identity
 from compress.graph.network import Network
 from compress.load.model import Segmenter
+from compress.prune.branches import without
 from compress.prune.widths import PrunePlan
 from compress.recipe import DataSection, Recipe, TeacherSection
 from compress.settings import ClassWeights
@@ -28,6 +29,7 @@ from compress.train.teacher import (
     LiveTeacher,
     StoredTeacher,
     Teacher,
+    feature_tensors,
     joined_maps,
     maps_in_folder,
     teacher_features,
@@ -230,18 +232,21 @@ def with_features(
     size: tuple[int, int],
     seed: int,
 ) -> Teacher:
-    """The teacher with the heavy model's features too, at the channels that the plan keeps: of a random part of `count`
-    of the images at `size`; a live teacher gives them with every view. The same teacher where `count` is 0."""
+    """The teacher with the heavy model's features too, at the channels of the branches that the plan keeps: of a random
+    part of `count` of the images at `size`; a live teacher gives them with every view. The same teacher where `count`
+    is 0."""
     used = examples.trained_on()
     picked = random.Random(seed).sample(used, min(count, len(used)))
     if not picked:
         return teacher
+    net, channels = heavy.network, heavy.channels
+    names = feature_tensors(without(heavy.folded, channels, plan.gone)[0])
     if isinstance(teacher, LiveTeacher):
         pixels = random_pixels(examples, DEVIATION, size, seed)
-        return teacher.with_features(heavy.network, heavy.channels, plan.kept, pixels)
+        return teacher.with_features(net, channels, plan.kept, pixels, names)
     assert isinstance(teacher, StoredTeacher)
     generator = torch.Generator().manual_seed(seed)
     height, width = examples.pixels.shape[1:3]
     views = [(i, random_view(height, width, generator)) for i in picked]
-    features = teacher_features(heavy.network, heavy.channels, plan.kept, examples.pixels, views, size, cache_folder())
+    features = teacher_features(net, channels, plan.kept, examples.pixels, views, size, cache_folder(), names)
     return replace(teacher, features=features)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -17,7 +17,8 @@ from compress.pipeline.checkpoints import Checkpoints
 from compress.pipeline.int8 import calibrated
 from compress.pipeline.plan import PlanSettings, plan_cut, planned
 from compress.pipeline.prepare import random_pixels, with_features
-from compress.pipeline.shared import known_damage
+from compress.pipeline.shared import known_branches, known_damage
+from compress.prune.branches import Branch, measure_branches, without
 from compress.prune.cost import Workload, predicted_bytes
 from compress.prune.cut import check_cut, cut
 from compress.prune.importance import GroupDamage, measure_damage
@@ -185,6 +186,7 @@ def prune(
         done = number / settings.plan.cuts
         tag = "" if done == 1 else f"-{number}"
         plan, inside = _next_cut(heavy, net, channels, plan, done, tag, settings, budget, examples, checkpoints)
+        net, channels = without(net, channels, plan.gone)
         narrower = cut(net, channels, inside)
         check_cut(net, narrower, channels, inside, _picture(net, settings, examples))
         channels = channels.narrowed(inside)
@@ -216,8 +218,9 @@ def _next_cut(
 
     def chosen() -> PrunePlan:
         inside = _next_plan(heavy, net, channels, done, settings, budget, examples)
+        nothing: dict[str, tuple[int, ...]] = dict.fromkeys(before.kept, ())
         kept = {name: tuple(before.kept[name][i] for i in picked) for name, picked in inside.kept.items()}
-        return PrunePlan(kept, inside.predicted_bytes)
+        return replace(inside, kept=nothing | kept)
 
     plan = checkpoints.once(f"plan{tag}", chosen, asdict, _restored_plan)
     inside = {name: tuple(before.kept[name].index(channel) for channel in kept) for name, kept in plan.kept.items()}
@@ -279,7 +282,10 @@ def _next_plan(
     most = settings.plan.macs_share if budget.macs is None else min(settings.plan.macs_share, budget.macs / heavy_macs)
     share = min(1.0, most**done * heavy_macs / Workload(net, channels).macs(channels.widths()))
     if done == 1:
-        return plan_cut(net, channels, damage, how, budget, share)
+        branches = {}
+        if settings.plan.branches and settings.plan.method == "damage" and budget.latency_ms is not None:
+            branches = _branches(heavy, None if net is whole else net, settings, examples)
+        return plan_cut(net, channels, damage, how, budget, share, branches)
     whole_bytes = predicted_bytes(whole, heavy.channels, heavy.channels.widths())
     size_bytes = round(whole_bytes * (budget.size_bytes / whole_bytes) ** done)
     return planned(net, channels, damage, how, size_bytes, share)
@@ -326,17 +332,31 @@ def _damage(
     heavy: Segmenter, net: Network | None, channels: Channels, settings: StudentSettings, examples: Examples
 ) -> dict[str, GroupDamage]:
     """Of `net`, whose `channels` these are, or where it is None of the heavy network."""
-    plan = settings.plan
-    if plan.method != "damage":
+    if settings.plan.method != "damage":
         return {}
-    pixels = random_pixels(examples, plan.images, plan.size, settings.seed + 1)
+    pixels = _planned_on(settings, examples)
     if net is None:
         return known_damage(heavy, pixels, examples.multilabel, cache_folder())
     return measure_damage(net, channels, [net.real(one[None]) for one in pixels], examples.multilabel)
 
 
+def _branches(
+    heavy: Segmenter, net: Network | None, settings: StudentSettings, examples: Examples
+) -> dict[Branch, float]:
+    """Of `net`, or where it is None of the heavy network."""
+    pixels = _planned_on(settings, examples)
+    if net is None:
+        return known_branches(heavy, pixels, examples.multilabel, cache_folder())
+    return measure_branches(net, [net.real(one[None]) for one in pixels], examples.multilabel)
+
+
+def _planned_on(settings: StudentSettings, examples: Examples) -> Tensor:
+    return random_pixels(examples, settings.plan.images, settings.plan.size, settings.seed + 1)
+
+
 def _restored_plan(state: dict[str, Any]) -> PrunePlan:
-    return PrunePlan({name: tuple(kept) for name, kept in state["kept"].items()}, state["predicted_bytes"])
+    kept = {name: tuple(kept) for name, kept in state["kept"].items()}
+    return PrunePlan(kept, state["predicted_bytes"], tuple(Branch(*each) for each in state.get("gone", ())))
 
 
 def _fit(

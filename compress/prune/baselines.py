@@ -109,9 +109,9 @@ def random_widths(
     `pixels`: height times width of every tensor.
     """
     tilt = rng.uniform(-0.1, 0.3)
-    coarsest = min(pixels[group.name] for group in channels.groups.values())
+    coarsest = min(pixels[group.producers[0]] for group in channels.groups.values())
     weight = {
-        group.name: np.exp(rng.normal(0, 0.4)) * (pixels[group.name] / coarsest) ** -tilt
+        group.name: np.exp(rng.normal(0, 0.4)) * (pixels[group.producers[0]] / coarsest) ** -tilt
         for group in channels.prunable()
     }
     steps = 1000

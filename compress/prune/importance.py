@@ -1,6 +1,6 @@
 """What each channel is worth: the damage that cutting it does."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +44,7 @@ def measure_damage(
     if not channels.prunable():
         return {}
     generator = torch.Generator().manual_seed(0)
-    statistics = _Statistics(net, channels, _likelihood_of_labels if multilabel else _likelihood_of_classes)
+    statistics = _Statistics(net, channels, multilabel)
     for image in tqdm(images, desc="importance", unit="image", delay=1):
         give_way()
         statistics.add(image, generator)
@@ -52,11 +52,21 @@ def measure_damage(
     return {group.name: _in_units(group, *statistics.of(group.name)) for group in groups}
 
 
+def likelihood_gradients(
+    net: Network, image: Tensor, names: Sequence[str], multilabel: bool, generator: torch.Generator
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors `names`, and the gradients there of the log likelihood of labels drawn from the network's output."""
+    values = net.run(image.clone().requires_grad_(True), keep=names)
+    likelihood = _likelihood_of_labels if multilabel else _likelihood_of_classes
+    drawn = likelihood(values[net.output].clamp(1e-6, 1 - 1e-6), generator)
+    return values, dict(zip(names, torch.autograd.grad(drawn.log().sum(), [values[name] for name in names])))
+
+
 class _Statistics:
     """Sums over images of channel covariance and of squared gradients, for the tensors that readers see."""
 
-    def __init__(self, net: Network, channels: Channels, likelihood: Callable[[Tensor, torch.Generator], Tensor]):
-        self.net, self.channels, self.count, self.likelihood = net, channels, 0, likelihood
+    def __init__(self, net: Network, channels: Channels, multilabel: bool):
+        self.net, self.channels, self.count, self.multilabel = net, channels, 0, multilabel
         activated = {n.inputs[0] for n in net.nodes if n.kind.activation and net.readers[n.inputs[0]] == 1}
         self.tensors = [name for name in self._made_as_one() if name not in activated]
         self.second: dict[str, Tensor] = {}
@@ -81,11 +91,8 @@ class _Statistics:
         return not node.kind.weights or self.channels.segments[node.name] != self.channels.segments[node.inputs[0]]
 
     def add(self, image: Tensor, generator: torch.Generator) -> None:
-        image = image.clone().requires_grad_(True)
-        values = self.net.run(image, keep=self.tensors)
-        likelihood = self.likelihood(values[self.net.output].clamp(1e-6, 1 - 1e-6), generator)
-        gradients = torch.autograd.grad(likelihood.log().sum(), [values[name] for name in self.tensors])
-        for name, gradient in zip(self.tensors, gradients):
+        values, gradients = likelihood_gradients(self.net, image, self.tensors, self.multilabel, generator)
+        for name, gradient in gradients.items():
             value = values[name].detach().transpose(0, 1).flatten(1)
             self._sum(self.second, name, (value @ value.T).double())
             self._sum(self.first, name, value.sum(1).double())

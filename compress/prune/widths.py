@@ -10,6 +10,7 @@ from typing import NamedTuple
 from compress.errors import BudgetError
 from compress.graph.channels import Channels
 from compress.graph.network import Network, Node
+from compress.prune.branches import Way
 from compress.prune.cost import MACS, WORK, LatencyModel, Workload, predicted_bytes, weight_bytes
 from compress.prune.importance import GroupDamage
 from compress.prune.units import next_width, step_of
@@ -17,10 +18,12 @@ from compress.prune.units import next_width, step_of
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """The indices that each group keeps, ascending, and the predicted bytes of the exported file."""
+    """The indices that each group keeps, ascending, and the predicted bytes of the exported file; `gone`: the branches
+    that are left out, with which groups may go that keep nothing then."""
 
     kept: Mapping[str, tuple[int, ...]]
     predicted_bytes: int
+    gone: Way = ()
 
 
 def check_budget(net: Network, channels: Channels, budget_bytes: int, most_macs: float | None = None) -> None:

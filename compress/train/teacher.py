@@ -158,11 +158,16 @@ class LiveTeacher:
         return cls({net: placed(net) for net in teachers}, multilabel=multilabel)
 
     def with_features(
-        self, heavy: Network, channels: Channels, kept: Mapping[str, tuple[int, ...]], pixels: Tensor
+        self,
+        heavy: Network,
+        channels: Channels,
+        kept: Mapping[str, tuple[int, ...]],
+        pixels: Tensor,
+        names: Sequence[str] | None = None,
     ) -> "LiveTeacher":
-        """One that gives the features of `heavy` too, whose standard deviation is that on some images, uint8
-        [N, H, W, 3]."""
-        device, names = best_device(), feature_tensors(heavy)
+        """One that gives the features of `heavy` too, at `names` or else its `feature_tensors`; their deviation is that
+        on some images, uint8 [N, H, W, 3]."""
+        device, names = best_device(), names or feature_tensors(heavy)
         index = {name: torch.as_tensor(kept_channels(name, channels, kept), device=device) for name in names}
         one = replace(self, heavy=self.members[heavy] if heavy in self.members else placed(heavy), index=index)
         _, values = one.targets(pixels.to(device))
@@ -347,11 +352,12 @@ def teacher_features(
     looked_at: Sequence[tuple[int, View]],
     size: tuple[int, int],
     folder: Path,
+    names: Sequence[str] | None = None,
 ) -> Features:
-    """Features of views of the images of these indices, at `size`; as many as `FEATURE_BYTES` hold. They lie in files
-    of `folder` that have no name, and are gone with them. Processes that train together look at a part of the views
-    each, and keep all. Raises DataError on a full disk."""
-    names = feature_tensors(teacher)
+    """Features of views of the images of these indices, at `size`, of the tensors `names` or else `feature_tensors`; as
+    many as `FEATURE_BYTES` hold. They lie in files of `folder` that have no name, and are gone with them. Processes
+    that train together look at a part of the views each, and keep all. Raises DataError on a full disk."""
+    names = names or feature_tensors(teacher)
     heavy, device = placed(teacher), best_device()
     index = {name: kept_channels(name, channels, kept) for name in names}
     limit = len(looked_at)
