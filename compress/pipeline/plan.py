@@ -48,6 +48,10 @@ Timer = Callable[[Mapping[str, Path]], Mapping[str, float]]
 """Files by name -> median milliseconds of one inference, each in a process of its own, taking turns."""
 
 
+Worth = Callable[[PrunePlan], float]
+"""A plan -> the IoU of the network that is cut to it and repaired."""
+
+
 @dataclass(frozen=True)
 class PlanSettings:
     """How channels are chosen, and what decides the bytes and the speed of a student's files."""
@@ -77,6 +81,7 @@ def plan_cut(
     budget: Budget,
     macs_share: float,
     branches: Mapping[Branch, float] = MappingProxyType({}),
+    worth: Worth | None = None,
     *,
     fit_timer: Timer = FIT_TIMER,
     check_timer: Timer = CHECK_TIMER,
@@ -84,16 +89,19 @@ def plan_cut(
     """The plan of `settings.method` within the budget; its `predicted_bytes` are those of the largest real file.
 
     Made again where the real files have other bytes, or more work, than predicted, and once more where one is slower
-    than the limit on this machine. Where there is such a limit it may do without some of the `branches`, of which each
-    comes with its expected damage. Raises BudgetError where no student fits.
+    than the limit on this machine. Where there is such a limit, it may do without some of the `branches`, of which each
+    comes with its expected damage: ever more are left out, as long as the plan is `worth` more. Raises BudgetError
+    where no student fits.
     """
     assert budget.size_bytes is not None
     if budget.latency_ms is None:
         return _on_files(net, channels, damage, settings, budget, macs_share, None)
-    ways = nested(net, channels, branches)
+    ways = nested(net, channels, branches) if worth else [()]
     model = latency_model(net, channels, settings, budget.size_bytes, fit_timer, ways)
     limit = LatencyLimit(AIM * budget.latency_ms, model)
-    way = _least_damage(net, channels, damage, settings, budget, macs_share, limit, branches, ways)
+    way: Way = ()
+    if worth and len(ways) > 1:
+        way = _best(net, channels, damage, settings, budget, macs_share, limit, ways, worth)
     net, channels = without(net, channels, way)
     damage = {name: each for name, each in damage.items() if name in channels.groups}
     workload = Workload(net, channels)
@@ -110,7 +118,7 @@ def plan_cut(
     return replace(plan, gone=way)
 
 
-def _least_damage(
+def _best(
     net: Network,
     channels: Channels,
     damage: Mapping[str, GroupDamage],
@@ -118,31 +126,30 @@ def _least_damage(
     budget: Budget,
     macs_share: float,
     limit: LatencyLimit,
-    branches: Mapping[Branch, float],
     ways: Sequence[Way],
+    worth: Worth,
 ) -> Way:
-    """Of several sets of branches the one without which the plan does the least damage in all. Raises BudgetError where
-    none can be planned without."""
+    """Of ever more branches those without which the plan is worth most, before it is worth less. Raises BudgetError
+    where there is no plan without any of them."""
     assert budget.size_bytes is not None
-    if len(ways) == 1:
-        return ways[0]
-    totals: dict[Way, float] = {}
-    refused = None
-    for way in tqdm(ways, desc="structures to plan", unit="plan", delay=1):
+    best, most, refused = None, 0.0, None
+    for way in ways:
         left, inside = without(net, channels, way)
         known = {name: each for name, each in damage.items() if name in inside.groups}
         try:
             plan = planned(left, inside, known, settings, budget.size_bytes, macs_share, limit, budget.macs)
-        except BudgetError as error:
+        except BudgetError as error:  # with fewer operators there may be one
             refused = error
             continue
-        widths = sum(each.damage[len(plan.kept[name])] for name, each in known.items())
-        totals[way] = widths + sum(branches[branch] for branch in way)
-        log.info("plan: %d operators, expected damage %.4g", len(left.nodes), totals[way])
-    if not totals:
+        value = worth(replace(plan, gone=way))
+        log.info("plan: without %d branches, %d operators: IoU %.4f when repaired", len(way), len(left.nodes), value)
+        if best is not None and value < most:
+            break
+        best, most = way, value
+    if best is None:
         assert refused
         raise refused
-    return min(totals, key=lambda way: totals[way])
+    return best
 
 
 def _on_files(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
 from tiny import TinyNet
 
 from compress.budget import Budget
@@ -11,7 +12,8 @@ from compress.formats.metadata import Card
 from compress.graph.channels import find_groups
 from compress.load.trace import trace
 from compress.pipeline.plan import CANDIDATES, PlanSettings, latency_model, plan_cut, planned, untrained
-from compress.prune.cost import MACS, Workload
+from compress.prune.branches import Branch, nested, without
+from compress.prune.cost import MACS, WORK, Workload
 from compress.prune.cut import cut
 from compress.prune.importance import measure_damage
 from compress.release.export import FileSettings
@@ -118,6 +120,46 @@ def test_a_control_meets_the_latency_too(tiny):
     timers = {"fit_timer": kilobytes_as_ms, "check_timer": kilobytes_as_ms}
     plan = plan_cut(net, channels, damage, settings("uniform"), budget, 1.0, **timers)
     assert plan.predicted_bytes < 24_000
+
+
+def operators_as_ms(files):
+    """A device on which every operator takes a millisecond, whatever it does."""
+    graphs = {name: schema.Model.GetRootAs(path.read_bytes(), 0).Subgraphs(0) for name, path in files.items()}
+    return {name: float(graph.OperatorsLength()) for name, graph in graphs.items()}
+
+
+def test_branches_go_as_long_as_the_plan_is_worth_more(tiny):
+    net, channels, damage = tiny
+    branches = {Branch("block.add", "block.pointwise"): 0.1, Branch("cat", "relu_5"): 1.0}
+    timers = {"fit_timer": kilobytes_as_ms, "check_timer": kilobytes_as_ms}
+    ways = nested(net, channels, branches)
+    assert [len(way) for way in ways] == [0, 1, 2]
+    for values, taken in (([0.5, 0.4], 0), ([0.5, 0.5, 0.4], 1), ([0.5, 0.6, 0.7], 2)):
+        asked = []
+
+        def worth(plan, values=values, asked=asked):
+            asked.append(plan.gone)
+            return values[len(asked) - 1]
+
+        budget = Budget.parse(["40KB", "20ms"])
+        plan = plan_cut(net, channels, damage, settings(), budget, 1.0, branches, worth, **timers)
+        assert plan.gone == ways[taken]
+        assert asked == ways[: len(values)]
+        left = without(net, channels, plan.gone)
+        assert set(plan.kept) == set(left[1].groups)
+        assert cut(*left, plan.kept)(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
+
+
+def test_a_latency_that_operators_alone_exceed_is_met_without_some(tiny):
+    net, channels, damage = tiny
+    branches = {Branch("cat", "relu_5"): 1.0}
+    timers = {"fit_timer": operators_as_ms, "check_timer": operators_as_ms}
+    whole = latency_model(net, channels, settings(), 25_000, operators_as_ms).predict(np.zeros(len(WORK)))
+    budget = Budget.parse(["40KB", f"{whole - 1}ms"])
+    with pytest.raises(BudgetError, match="the fastest possible"):
+        plan_cut(net, channels, damage, settings(), budget, 1.0, **timers)
+    plan = plan_cut(net, channels, damage, settings(), budget, 1.0, branches, lambda _: 0.5, **timers)
+    assert plan.gone == tuple(branches)
 
 
 def test_random_channels_are_drawn_with_the_recipes_seed(tiny):

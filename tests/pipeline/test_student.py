@@ -12,9 +12,12 @@ from compress.data.images import RGB
 from compress.errors import DataError, RecipeError
 from compress.files import cache_folder
 from compress.load.model import load
+from compress.pipeline import student
 from compress.pipeline.checkpoints import Checkpoints, Start
-from compress.pipeline.prepare import load_teachers, open_data, prepare, with_teacher
+from compress.pipeline.prepare import load_teachers, open_data, prepare, with_features, with_teacher
 from compress.pipeline.student import StudentSettings, prune, tune
+from compress.prune.branches import Branch, without
+from compress.prune.widths import choose
 from compress.recipe import Schedule, read_recipe
 from compress.train.examples import held_out_iou
 from compress.train.members import traced_member
@@ -40,6 +43,12 @@ def prepared(tiny_model, tiny_data, tmp_path_factory):
         teachers = load_teachers(recipe.teacher, traced_member(heavy, tiny_model, RGB))
         data = prepare(teachers, dataset, size, cache_folder(), tta=(), live=False, seed=recipe.seed)
     return recipe, heavy, data
+
+
+def half(net, channels, damage, gone):
+    """A plan without some branches, of about half the bytes."""
+    left, inside = without(net, channels, gone)
+    return replace(choose(left, inside, {n: damage[n] for n in damage if n in inside.groups}, 20_000, 1.0), gone=gone)
 
 
 def opened(folder, resume=False) -> Checkpoints:
@@ -119,6 +128,24 @@ def test_without_images_to_repair_with_the_cut_network_stays_as_it_is(prepared, 
     head = heavy.network.weight("head")[:, list(plan.kept["merge"])]
     assert torch.equal(net.weight("head"), head)
     assert [point.stage for point in checkpoints.history.points] == ["cut"]
+
+
+def test_a_student_without_a_branch_is_repaired_and_compared_with_what_is_left_of_the_heavy_model(
+    prepared, tmp_path, monkeypatch
+):
+    recipe, heavy, data = prepared
+    recipe, gone = with_plan(recipe, cuts=1), (Branch("block.add", "block.pointwise"),)
+    monkeypatch.setattr(student, "plan_cut", lambda net, channels, damage, *_: half(net, channels, damage, gone))
+    checkpoints = opened(tmp_path)
+    plan, net = pruned(recipe, heavy, data, checkpoints)
+    assert plan.gone == gone
+    assert not {"block.pointwise", "block.depthwise"} & set(net.by_name)
+    cut_iou, repaired = (point.iou for point in checkpoints.history.points)
+    assert repaired > max(cut_iou, 0.6 * held_out_iou(heavy.network, data.examples))
+    teacher = with_features(data.teacher, heavy, plan, data.examples, 4, (64, 64), 0)
+    assert set(teacher.features.values) <= set(net.by_name)
+    again, _ = pruned(recipe, heavy, data, opened(tmp_path, resume=True))
+    assert again == plan
 
 
 @pytest.fixture(scope="module")
