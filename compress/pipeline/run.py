@@ -28,6 +28,7 @@ from compress.graph.quantized import QuantizedGraph
 from compress.judge.verify import GRAPH, compare, describe_parity
 from compress.load.class_map import tells_labels_apart
 from compress.load.model import Segmenter
+from compress.load.walk import NORMALISE
 from compress.machine import busy, cores, load_now, measuring, prepare_process, processor, versions
 from compress.measure.evaluate import Evaluation, LabelledImages, agreement, measure
 from compress.measure.known import Known
@@ -460,13 +461,18 @@ def _profiled(artifacts: list[Artifact]) -> dict[str, tuple[LayerTime, ...]]:
 
 
 def _layers(heavy: Network, student: Network) -> tuple[LayerSize, ...]:
+    """Of those that the student was made from: one that it does without has no channels left."""
     layers = []
-    for node in student.weighted():
-        before, after = heavy.weight(node.name), student.weight(node.name)
-        wide, narrow = heavy.by_name[node.name].out_channels(before), node.out_channels(after)
-        layers.append(
-            LayerSize(node.name, 4 * (before.numel() + wide), after.numel() + CHANNEL_BYTES * narrow, wide, narrow)
-        )
+    for node in heavy.weighted():
+        if node.name == NORMALISE:
+            continue
+        before = heavy.weight(node.name)
+        wide = node.out_channels(before)
+        narrow = weights = 0
+        if own := student.by_name.get(node.name):
+            after = student.weight(node.name)
+            narrow, weights = own.out_channels(after), after.numel()
+        layers.append(LayerSize(node.name, 4 * (before.numel() + wide), weights + CHANNEL_BYTES * narrow, wide, narrow))
     return tuple(layers)
 
 
