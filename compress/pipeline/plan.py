@@ -17,7 +17,7 @@ from compress.graph.channels import Channels
 from compress.graph.network import Network
 from compress.measure.latency import take_turns
 from compress.prune.baselines import Fits, choose_magnitude, choose_random, choose_uniform, random_widths
-from compress.prune.branches import Branch, Way, nested, without
+from compress.prune.branches import Branch, nested, without
 from compress.prune.cost import LatencyModel, Workload, fit_latency, predicted_bytes
 from compress.prune.cut import cut
 from compress.prune.importance import GroupDamage
@@ -93,18 +93,47 @@ def plan_cut(
     comes with its expected damage: ever more are left out, as long as the plan is `worth` more. Raises BudgetError
     where no student fits.
     """
-    assert budget.size_bytes is not None
     if budget.latency_ms is None:
         return _on_files(net, channels, damage, settings, budget, macs_share, None)
-    ways = nested(net, channels, branches) if worth else [()]
-    model = latency_model(net, channels, settings, budget.size_bytes, fit_timer, ways)
-    limit = LatencyLimit(AIM * budget.latency_ms, model)
-    way: Way = ()
-    if worth and len(ways) > 1:
-        way = _best(net, channels, damage, settings, budget, macs_share, limit, ways, worth)
-    net, channels = without(net, channels, way)
-    damage = {name: each for name, each in damage.items() if name in channels.groups}
+    best, most, refused = None, 0.0, None
+    for way in nested(net, channels, branches) if worth else [()]:
+        left, inside = without(net, channels, way)
+        known = {name: each for name, each in damage.items() if name in inside.groups}
+        try:
+            plan = _in_time(left, inside, known, settings, budget, macs_share, fit_timer, check_timer)
+        except BudgetError as error:  # with fewer operators there may be a plan
+            refused = error
+            continue
+        plan = replace(plan, gone=way)
+        if not (worth and branches):
+            return plan
+        value = worth(plan)
+        log.info("plan: without %d branches, %d operators: IoU %.4f when repaired", len(way), len(left.nodes), value)
+        if best is not None and value < most:
+            break
+        best, most = plan, value
+    if best is None:
+        assert refused
+        raise refused
+    return best
+
+
+def _in_time(
+    net: Network,
+    channels: Channels,
+    damage: Mapping[str, GroupDamage],
+    settings: PlanSettings,
+    budget: Budget,
+    macs_share: float,
+    fit_timer: Timer,
+    check_timer: Timer,
+) -> PrunePlan:
+    """The plan within the budget's latency, of this network's channels. Raises BudgetError."""
+    assert budget.size_bytes is not None
+    assert budget.latency_ms is not None
+    model = latency_model(net, channels, settings, budget.size_bytes, fit_timer)
     workload = Workload(net, channels)
+    limit = LatencyLimit(AIM * budget.latency_ms, model)
     for last in (False, True):
         plan = _on_files(net, channels, damage, settings, budget, macs_share, limit)
         predicted = model.predict(workload.total({name: len(kept) for name, kept in plan.kept.items()}))
@@ -115,41 +144,7 @@ def plan_cut(
         if measured <= budget.latency_ms or last:
             break
         limit = replace(limit, limit_ms=AIM * budget.latency_ms * predicted / measured)
-    return replace(plan, gone=way)
-
-
-def _best(
-    net: Network,
-    channels: Channels,
-    damage: Mapping[str, GroupDamage],
-    settings: PlanSettings,
-    budget: Budget,
-    macs_share: float,
-    limit: LatencyLimit,
-    ways: Sequence[Way],
-    worth: Worth,
-) -> Way:
-    """Of ever more branches those without which the plan is worth most, before it is worth less. Raises BudgetError
-    where there is no plan without any of them."""
-    assert budget.size_bytes is not None
-    best, most, refused = None, 0.0, None
-    for way in ways:
-        left, inside = without(net, channels, way)
-        known = {name: each for name, each in damage.items() if name in inside.groups}
-        try:
-            plan = planned(left, inside, known, settings, budget.size_bytes, macs_share, limit, budget.macs)
-        except BudgetError as error:  # with fewer operators there may be one
-            refused = error
-            continue
-        value = worth(replace(plan, gone=way))
-        log.info("plan: without %d branches, %d operators: IoU %.4f when repaired", len(way), len(left.nodes), value)
-        if best is not None and value < most:
-            break
-        best, most = way, value
-    if best is None:
-        assert refused
-        raise refused
-    return best
+    return plan
 
 
 def _on_files(
@@ -233,38 +228,32 @@ def planned(
 
 
 def latency_model(
-    net: Network,
-    channels: Channels,
-    settings: PlanSettings,
-    budget_bytes: int,
-    timer: Timer = FIT_TIMER,
-    ways: Sequence[Way] = ((),),
+    net: Network, channels: Channels, settings: PlanSettings, budget_bytes: int, timer: Timer = FIT_TIMER
 ) -> LatencyModel:
-    """Fitted to the real timings, here, of students with random widths, of up to a bit more than the budget's size,
-    without the branches of each of `ways` by turns."""
+    """Fitted to the real timings, here, of students with random widths, from a small part of the budget's size to more
+    than it."""
     rng = np.random.default_rng(settings.seed)
+    workload = Workload(net, channels)
+    every = channels.whole()
     work, files = [], {}
     with TemporaryDirectory(prefix="compress-") as folder:
         for index in tqdm(range(CANDIDATES), desc="candidates to time", unit="file", delay=1):
-            workload = Workload(*without(net, channels, ways[index % len(ways)]))
-            widths = _drawn(workload, rng, budget_bytes * float(np.exp(rng.uniform(*np.log(SIZES)))))
+            size = budget_bytes * float(np.exp(rng.uniform(*np.log(SIZES))))
+            widths = random_widths(
+                channels,
+                workload.pixels,
+                rng,
+                lambda widths, size=size: predicted_bytes(net, channels, widths) <= size,  # type: ignore[misc]
+            )
+            student = cut(net, channels, plan_of(net, channels, every, widths).kept)
             place_ = Path(folder) / str(index)
             place_.mkdir()
-            every = workload.channels.whole()
-            student = cut(workload.net, workload.channels, plan_of(workload.net, workload.channels, every, widths).kept)
             files[str(index)] = untrained(student, settings.timed(), place_)[0]
             work.append(workload.total(widths))
         times = timer(files)
     model = fit_latency(work, [times[name] for name in files])
     log.info("latency: predicted with a median error of %.0f %% on students left out", 100 * model.error)
     return model
-
-
-def _drawn(workload: Workload, rng: np.random.Generator, most_bytes: float) -> dict[str, int]:
-    def fits(widths: Mapping[str, int]) -> bool:
-        return predicted_bytes(workload.net, workload.channels, widths) <= most_bytes
-
-    return random_widths(workload.channels, workload.pixels, rng, fits)
 
 
 def untrained(student: Network, settings: PlanSettings, folder: Path) -> list[Path]:

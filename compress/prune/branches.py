@@ -12,7 +12,7 @@ from compress.graph.channels import Channels
 from compress.graph.network import Network, Node, needed
 from compress.graph.operators.operator import Channels as From
 from compress.machine import give_way
-from compress.prune.cost import Workload
+from compress.prune.cost import MACS, Workload
 from compress.prune.importance import likelihood_gradients
 from compress.terminal.progress import tqdm
 
@@ -131,7 +131,7 @@ def nested(net: Network, channels: Channels, damage: Mapping[Branch, float]) -> 
     """Ever more branches, none at first, of which the shares of the network that they save are evenly spread: always
     the one next that does the least damage for the operators and multiply-accumulates that go with it."""
     workload, widths = Workload(net, channels), channels.widths()
-    macs = {node.name: workload.macs_of(node, widths) for node in net.nodes}
+    macs = {node.name: sum(count for kind, count in workload.of(node, widths) if kind < MACS) for node in net.nodes}
     whole = sum(macs.values()) or 1.0
 
     def saved(way: Way) -> float:

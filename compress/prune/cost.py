@@ -18,9 +18,8 @@ WORK = (
     "values that resizing writes",
     "values that other operators read and write",
     "weights",
-    "operators",
 )
-"""What is counted for each operator, in units of a million; operators one by one."""
+"""What is counted for each operator, in units of a million."""
 
 MACS = 3
 """The first of them are multiply-accumulates."""
@@ -69,7 +68,7 @@ class Workload:
         self.filters = {node.name: net.weight(node.name) for node in net.weighted()}
 
     def total(self, widths: Mapping[str, int]) -> np.ndarray:
-        """Of each kind of WORK in the network, float64 [8]."""
+        """Millions of each kind of WORK in the network, float64 [7]."""
         sums = np.zeros(len(WORK), float)
         for node in self.net.nodes:
             for kind, count in self.of(node, widths):
@@ -80,16 +79,8 @@ class Workload:
         """Multiply-accumulates of the network."""
         return 1e6 * float(self.total(widths)[:MACS].sum())
 
-    def macs_of(self, node: Node, widths: Mapping[str, int]) -> float:
-        """Of one operator."""
-        return 1e6 * sum(count for kind, count in self.of(node, widths) if kind < MACS)
-
     def of(self, node: Node, widths: Mapping[str, int]) -> list[tuple[int, float]]:
-        """Index into WORK and how much, for each kind of which one operator has any."""
-        inside = self._inside(node, widths)
-        return [*inside, (len(WORK) - 1, 1.0)] if inside else []
-
-    def _inside(self, node: Node, widths: Mapping[str, int]) -> list[tuple[int, float]]:
+        """Index into WORK and millions, for each kind of which one operator has any."""
         match node.kind.work:
             case Work.NOTHING:
                 return []
@@ -134,7 +125,7 @@ def macs_of(net: Network) -> int:
 
 
 def fit_latency(work: Sequence[np.ndarray], measured_ms: Sequence[float]) -> LatencyModel:
-    """The model that fits students with this `work` (float64 [8] each) and these median latencies.
+    """The model that fits students with this `work` (float64 [7] each) and these median latencies.
 
     Least squares of the relative error with no price below zero (Lawson and Hanson 1974, chapter 23), since more
     work never takes less time; a kind of work that all students have alike goes into the constant.
