@@ -1,6 +1,7 @@
 """What the student keeps: a plan within the budget, checked on real files."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -48,8 +49,8 @@ Timer = Callable[[Mapping[str, Path]], Mapping[str, float]]
 """Files by name -> median milliseconds of one inference, each in a process of its own, taking turns."""
 
 
-Worth = Callable[[PrunePlan], float]
-"""A plan -> the IoU of the network that is cut to it and repaired."""
+Harm = Callable[[PrunePlan], float]
+"""A plan -> how far what is cut to it and repaired is from the network."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def plan_cut(
     budget: Budget,
     macs_share: float,
     branches: Mapping[Branch, float] = MappingProxyType({}),
-    worth: Worth | None = None,
+    harm: Harm | None = None,
     *,
     fit_timer: Timer = FIT_TIMER,
     check_timer: Timer = CHECK_TIMER,
@@ -90,13 +91,13 @@ def plan_cut(
 
     Made again where the real files have other bytes, or more work, than predicted, and once more where one is slower
     than the limit on this machine. Where there is such a limit, it may do without some of the `branches`, of which each
-    comes with its expected damage: ever more are left out, as long as the plan is `worth` more. Raises BudgetError
+    comes with its expected damage: ever more are left out, as long as the plan does less `harm`. Raises BudgetError
     where no student fits.
     """
     if budget.latency_ms is None:
         return _on_files(net, channels, damage, settings, budget, macs_share, None)
-    best, most, refused = None, 0.0, None
-    for way in nested(net, channels, branches) if worth else [()]:
+    best, least, refused = None, math.inf, None
+    for way in nested(net, channels, branches) if harm else [()]:
         left, inside = without(net, channels, way)
         known = {name: each for name, each in damage.items() if name in inside.groups}
         try:
@@ -105,13 +106,13 @@ def plan_cut(
             refused = error
             continue
         plan = replace(plan, gone=way)
-        if not (worth and branches):
+        if not (harm and branches):
             return plan
-        value = worth(plan)
-        log.info("plan: without %d branches, %d operators: IoU %.4f when repaired", len(way), len(left.nodes), value)
-        if best is not None and value < most:
+        value = harm(plan)
+        log.info("plan: without %d branches, %d operators: %.4f apart when repaired", len(way), len(left.nodes), value)
+        if value > least:
             break
-        best, most = plan, value
+        best, least = plan, value
     if best is None:
         assert refused
         raise refused

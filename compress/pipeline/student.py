@@ -15,14 +15,14 @@ from compress.graph.network import Network
 from compress.load.model import Segmenter
 from compress.pipeline.checkpoints import Checkpoints
 from compress.pipeline.int8 import calibrated
-from compress.pipeline.plan import PlanSettings, Worth, plan_cut, planned
+from compress.pipeline.plan import Harm, PlanSettings, plan_cut, planned
 from compress.pipeline.prepare import random_pixels, with_features
 from compress.pipeline.shared import known_branches, known_damage
 from compress.prune.branches import Branch, measure_branches, without
 from compress.prune.cost import Workload, predicted_bytes
 from compress.prune.cut import check_cut, cut
 from compress.prune.importance import GroupDamage, measure_damage
-from compress.prune.repair import repair
+from compress.prune.repair import divergence, repair
 from compress.prune.widths import PrunePlan
 from compress.quantize.training import QuantizedNetwork
 from compress.recipe import PlanSection, Recipe, RepairSection, Training
@@ -34,8 +34,8 @@ from compress.train.teacher import Teacher
 log = logging.getLogger("compress")
 Net = TypeVar("Net", bound=Network)
 
-TRIED_ON = 40
-"""Images that a network is repaired with to see what a plan is worth."""
+TRIED_ON, LOOKED_AT = 40, 96
+"""Images that a network is repaired with to see what harm a plan does, and that it is compared on."""
 
 
 @dataclass(frozen=True)
@@ -219,10 +219,14 @@ def _next_cut(
     """What to keep of `net`, whose `channels` the plan `before` left: as a plan of the heavy network's channels, and by
     group in channels of `net`. `done`: the share of the cuts that are made with this one."""
 
-    def worth(inside: PrunePlan) -> float:
+    def harm(inside: PrunePlan) -> float:
         student = cut(*without(net, channels, inside.gone), inside.kept)
-        pixels = random_pixels(examples, TRIED_ON, settings.repair.size, settings.seed)
-        return held_out_iou(repair(heavy.network, student, heavy.channels, whole(inside).kept, pixels), examples)
+        repaired_on, looked_at = (
+            random_pixels(examples, count, settings.repair.size, settings.seed + number)
+            for number, count in enumerate((TRIED_ON, LOOKED_AT))
+        )
+        student = repair(heavy.network, student, heavy.channels, whole(inside).kept, repaired_on)
+        return divergence(heavy.network, student, looked_at, examples.multilabel)
 
     def whole(inside: PrunePlan) -> PrunePlan:
         nothing: dict[str, tuple[int, ...]] = dict.fromkeys(before.kept, ())
@@ -230,7 +234,7 @@ def _next_cut(
         return replace(inside, kept=nothing | kept)
 
     def chosen() -> PrunePlan:
-        return whole(_next_plan(heavy, net, channels, done, settings, budget, examples, worth))
+        return whole(_next_plan(heavy, net, channels, done, settings, budget, examples, harm))
 
     plan = checkpoints.once(f"plan{tag}", chosen, asdict, _restored_plan)
     inside = {name: tuple(before.kept[name].index(channel) for channel in kept) for name, kept in plan.kept.items()}
@@ -283,7 +287,7 @@ def _next_plan(
     settings: StudentSettings,
     budget: Budget,
     examples: Examples,
-    worth: Worth,
+    harm: Harm,
 ) -> PrunePlan:
     """In channels of `net`. Of several cuts each saves the same share of the bytes, and of the work, that are left."""
     assert budget.size_bytes is not None
@@ -296,7 +300,7 @@ def _next_plan(
         branches = {}
         if settings.plan.branches and settings.plan.method == "damage" and budget.latency_ms is not None:
             branches = _branches(heavy, None if net is whole else net, settings, examples)
-        return plan_cut(net, channels, damage, how, budget, share, branches, worth)
+        return plan_cut(net, channels, damage, how, budget, share, branches, harm)
     whole_bytes = predicted_bytes(whole, heavy.channels, heavy.channels.widths())
     size_bytes = round(whole_bytes * (budget.size_bytes / whole_bytes) ** done)
     return planned(net, channels, damage, how, size_bytes, share)
