@@ -15,14 +15,14 @@ from compress.graph.network import Network
 from compress.load.model import Segmenter
 from compress.pipeline.checkpoints import Checkpoints
 from compress.pipeline.int8 import calibrated
-from compress.pipeline.plan import Harm, PlanSettings, plan_cut, planned
+from compress.pipeline.plan import PlanSettings, plan_cut, planned
 from compress.pipeline.prepare import random_pixels, with_features
 from compress.pipeline.shared import known_branches, known_damage
 from compress.prune.branches import Branch, measure_branches, without
 from compress.prune.cost import Workload, predicted_bytes
 from compress.prune.cut import check_cut, cut
 from compress.prune.importance import GroupDamage, measure_damage
-from compress.prune.repair import divergence, repair
+from compress.prune.repair import repair
 from compress.prune.widths import PrunePlan
 from compress.quantize.training import QuantizedNetwork
 from compress.recipe import PlanSection, Recipe, RepairSection, Training
@@ -33,9 +33,6 @@ from compress.train.teacher import Teacher
 
 log = logging.getLogger("compress")
 Net = TypeVar("Net", bound=Network)
-
-TRIED_ON, LOOKED_AT = 40, 96
-"""Images that a network is repaired with to see what harm a plan does, and that it is compared on."""
 
 
 @dataclass(frozen=True)
@@ -219,22 +216,11 @@ def _next_cut(
     """What to keep of `net`, whose `channels` the plan `before` left: as a plan of the heavy network's channels, and by
     group in channels of `net`. `done`: the share of the cuts that are made with this one."""
 
-    def harm(inside: PrunePlan) -> float:
-        student = cut(*without(net, channels, inside.gone), inside.kept)
-        repaired_on, looked_at = (
-            random_pixels(examples, count, settings.repair.size, settings.seed + number)
-            for number, count in enumerate((TRIED_ON, LOOKED_AT))
-        )
-        student = repair(heavy.network, student, heavy.channels, whole(inside).kept, repaired_on)
-        return divergence(heavy.network, student, looked_at, examples.multilabel)
-
-    def whole(inside: PrunePlan) -> PrunePlan:
+    def chosen() -> PrunePlan:
+        inside = _next_plan(heavy, net, channels, done, settings, budget, examples)
         nothing: dict[str, tuple[int, ...]] = dict.fromkeys(before.kept, ())
         kept = {name: tuple(before.kept[name][i] for i in picked) for name, picked in inside.kept.items()}
         return replace(inside, kept=nothing | kept)
-
-    def chosen() -> PrunePlan:
-        return whole(_next_plan(heavy, net, channels, done, settings, budget, examples, harm))
 
     plan = checkpoints.once(f"plan{tag}", chosen, asdict, _restored_plan)
     inside = {name: tuple(before.kept[name].index(channel) for channel in kept) for name, kept in plan.kept.items()}
@@ -287,7 +273,6 @@ def _next_plan(
     settings: StudentSettings,
     budget: Budget,
     examples: Examples,
-    harm: Harm,
 ) -> PrunePlan:
     """In channels of `net`. Of several cuts each saves the same share of the bytes, and of the work, that are left."""
     assert budget.size_bytes is not None
@@ -300,7 +285,7 @@ def _next_plan(
         branches = {}
         if settings.plan.branches and settings.plan.method == "damage" and budget.latency_ms is not None:
             branches = _branches(heavy, None if net is whole else net, settings, examples)
-        return plan_cut(net, channels, damage, how, budget, share, branches, harm)
+        return plan_cut(net, channels, damage, how, budget, share, branches)
     whole_bytes = predicted_bytes(whole, heavy.channels, heavy.channels.widths())
     size_bytes = round(whole_bytes * (budget.size_bytes / whole_bytes) ** done)
     return planned(net, channels, damage, how, size_bytes, share)

@@ -68,22 +68,6 @@ def repair(
     return repaired
 
 
-def divergence(teacher: Network, student: Network, pixels: Tensor, multilabel: bool = False) -> float:
-    """How far the student's probabilities are from the teacher's: Kullback and Leibler's divergence, in nats for each
-    pixel of some images, uint8 [N, H, W, channels]; with `multilabel` the sum over labels, each there or not."""
-    total = 0.0
-    with torch.no_grad():
-        for one in pixels.split(1):
-            give_way()
-            wanted, given = (net(net.real(one)).clamp(1e-4, 1 - 1e-4) for net in (teacher, student))
-            if multilabel:
-                wanted, given = (torch.cat([each, 1 - each], 1) for each in (wanted, given))
-            else:
-                wanted, given = (each / each.sum(1, keepdim=True) for each in (wanted, given))
-            total += float((wanted * (wanted.log() - given.log())).sum(1).mean())
-    return total / len(pixels)
-
-
 def images_in_memory(nets: list[Network], pixels: Tensor) -> int:
     """How many of the images can be in flight at once: float16 values that are waiting for a reader."""
     size = (pixels.shape[1], pixels.shape[2])

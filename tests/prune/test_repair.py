@@ -1,7 +1,5 @@
 """Repair: what least squares can win back exactly, it must."""
 
-import math
-
 import pytest
 import torch
 from masked import every_other
@@ -11,14 +9,12 @@ from compress.graph.channels import find_groups
 from compress.graph.network import Network, Node
 from compress.graph.operators import OPERATORS
 from compress.graph.operators.attention import AttentionAttributes
-from compress.graph.operators.conv import ConvAttributes
 from compress.graph.operators.image import ImageAttributes
 from compress.graph.operators.norm import NormAttributes
-from compress.graph.operators.operator import Attributes
 from compress.graph.unfold import Taps, as_matrix, from_matrix
 from compress.load.trace import fold_normalisation, trace
 from compress.prune.cut import cut
-from compress.prune.repair import divergence, images_in_memory, repair
+from compress.prune.repair import images_in_memory, repair
 
 
 def student_of(net, keep):
@@ -189,18 +185,3 @@ def test_what_is_added_to_one_channel_or_one_value_is_repaired(order):
     assert student.weight("f").shape[0] == 8
     assert student.weight("map").shape[0] == 1
     assert repair(teacher, student, channels, kept, pixels()).weight("f").isfinite().all()
-
-
-def test_divergence_is_nothing_of_itself_and_by_hand_of_constant_maps():
-    def saying(level: float) -> Network:
-        nodes = [Node("image", "input", (), ImageAttributes(1 / 255, 0, (4, 4)))]
-        nodes += [Node("flat", "conv", ("image",), ConvAttributes()), Node("map", "sigmoid", ("flat",), Attributes())]
-        return Network(nodes, {"flat": (torch.zeros(2, 3, 1, 1), torch.tensor([0.0, level]))}, "map")
-
-    pixels = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
-    even, other = saying(0.0), saying(math.log(3))  # 1/2 and 1/2; 1/2 and 3/4, as shares 2/5 and 3/5
-    assert divergence(even, even, pixels) == 0
-    by_hand = 0.5 * math.log(0.5 / 0.4) + 0.5 * math.log(0.5 / 0.6)
-    assert divergence(even, other, pixels) == pytest.approx(by_hand, rel=1e-4)
-    by_label = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
-    assert divergence(even, other, pixels, multilabel=True) == pytest.approx(by_label, rel=1e-4)
