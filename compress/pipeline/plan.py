@@ -45,6 +45,10 @@ SIZES = (0.1, 1.6)
 AIM = 0.95
 """Share of the latency budget that a plan is made for. Timings of one file differ by 5 % from run to run."""
 
+ENOUGH = 2
+"""Structures in a row that are worse than the best so far, after which no other is tried: timings are not exact, and so
+one may look worse than it is."""
+
 Timer = Callable[[Mapping[str, Path]], Mapping[str, float]]
 """Files by name -> median milliseconds of one inference, each in a process of its own, taking turns."""
 
@@ -91,12 +95,12 @@ def plan_cut(
 
     Made again where the real files have other bytes, or more work, than predicted, and once more where one is slower
     than the limit on this machine. Where there is such a limit, it may do without some of the `branches`, of which each
-    comes with its expected damage: ever more are left out, as long as that of branches and channels together falls.
+    comes with its expected damage: ever more are left out, until that of branches and channels together has risen.
     Raises BudgetError where no student fits.
     """
     if budget.latency_ms is None:
         return _on_files(net, channels, damage, settings, budget, macs_share, None)
-    best, least, refused = None, math.inf, None
+    best, least, worse, refused = None, math.inf, 0, None
     for way in nested(net, channels, branches):
         left, inside = without(net, channels, way)
         known = {name: each for name, each in damage.items() if name in inside.groups}
@@ -109,9 +113,10 @@ def plan_cut(
         total += COUNTED * sum(branches[branch] for branch in way)
         if branches:
             log.info("plan: without %d branches, %d operators: damage %.4g", len(way), len(left.nodes), total)
-        if total > least:
+        if total < least:
+            best, least, worse = replace(plan, gone=way), total, 0
+        elif (worse := worse + 1) == ENOUGH:
             break
-        best, least = replace(plan, gone=way), total
     if best is None:
         assert refused
         raise refused

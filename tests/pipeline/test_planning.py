@@ -142,7 +142,7 @@ def operators_as_ms(files):
     return {name: float(graph.OperatorsLength()) for name, graph in graphs.items()}
 
 
-@pytest.mark.parametrize(("first", "second", "taken"), [(1e9, 2e9, 0), (0.0, 1e9, 1), (0.0, 0.0, 2)])
+@pytest.mark.parametrize(("first", "second", "taken"), [(1e9, 2e9, 0), (-1.0, 1e9, 1), (-1.0, -1.0, 2)])
 def test_branches_go_as_long_as_the_expected_damage_falls(tiny, first, second, taken):
     net, channels, damage = tiny
     branches = {Branch("block.add", "block.pointwise"): first, Branch("cat", "relu_5"): second}
