@@ -6,6 +6,10 @@ from torch import nn
 from torch.nn import functional as F
 from whole_way import whole_way
 
+from compress.graph.channels import find_groups
+from compress.load.trace import trace
+from compress.prune.branches import branches, without
+
 SIZE = 32
 
 
@@ -249,3 +253,28 @@ def test_it_goes_the_whole_way(name, tmp_path):
     outcome = whole_way(NETWORKS[name], SIZE, tmp_path, exactly_half=False)
     assert outcome.whole, outcome.reason
     assert outcome.layers[0] == outcome.layers[1] > 10
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_without_a_branch_it_computes_what_it_does_where_that_is_zero(name):
+    torch.manual_seed(0)
+    net, _ = trace(NETWORKS[name]().eval(), (SIZE, SIZE), 0, 3, (0.0,) * 3, (1.0,) * 3)
+    channels, image = find_groups(net), torch.rand(1, 3, SIZE, SIZE)
+    for branch in branches(net):
+        narrow, _ = without(net, channels, (branch,))
+        with torch.no_grad():
+            torch.testing.assert_close(narrow(image), silent(net, branch, image), rtol=1e-4, atol=1e-5)
+
+
+def silent(net, branch, image):
+    """The network's answer when that input of that concat or sum is zero."""
+
+    def visit(node, value):
+        if node.name != branch.at:
+            return value
+        inputs = [values[name] * (name != branch.gone) for name in node.inputs]
+        return net.compute(node, inputs, (SIZE, SIZE))
+
+    with torch.no_grad():
+        values = net.run(image, keep=net.by_name)
+        return net.run(image, visit=visit)[net.output]
