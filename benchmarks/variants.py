@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "magnitude plan": {"plan": {"method": "magnitude"}},
     "random plan": {"plan": {"method": "random"}},
     "no repair": {"repair": {"images": 0}},
-    "all branches": {"plan": {"branches": False}},
+    "fewer branches": {"plan": {"branches": True}},
     "repair alone": {"train": {"minutes": 0.0, "steps": None}},
     "2 cuts": {"plan": {"cuts": 2}},
     "3 cuts": {"plan": {"cuts": 3}},

@@ -215,7 +215,7 @@ class PlanSection(Section):
     cuts: Whole = Field(1, ge=1, le=20)
     between: Real = Field(0.1, ge=0, lt=1)
     input_sizes: list[Size] = Field([], max_length=8)
-    branches: Switch = Field(True, exclude_if=lambda may_go: may_go)
+    branches: Switch = Field(False, exclude_if=lambda may_go: not may_go)
 
     @model_validator(mode="after")
     def _leaves_some(self) -> "PlanSection":
