@@ -13,7 +13,7 @@ from compress.graph.network import Network, Node, needed
 from compress.graph.operators.operator import Channels as From
 from compress.machine import give_way
 from compress.prune.cost import MACS, Workload
-from compress.prune.importance import likelihood_gradients
+from compress.prune.importance import accumulate, likelihood_gradients
 from compress.terminal.progress import tqdm
 
 RIDGE = 0.01
@@ -78,9 +78,9 @@ def measure_branches(net: Network, images: Sequence[Tensor], multilabel: bool = 
                 for name in names
                 if name != branch.gone
             ]
-            _add(halves[number % 2], branch, _products([*others, own]))
+            accumulate(halves[number % 2], branch, _products([*others, own]))
             gradient = gradients[made] if net.readers[made] == 1 else _part(gradients[branch.at], branch, names, values)
-            _add(dependence, branch, gradient.square().sum((0, 2, 3)).double() / len(images))
+            accumulate(dependence, branch, gradient.square().sum((0, 2, 3)).double() / len(images))
     checked = halves[1] or halves[0]
     return {
         branch: float(each @ _left(halves[0][branch], checked[branch], len(each)))
@@ -102,10 +102,6 @@ def _part(gradient: Tensor, branch: Branch, names: Sequence[str], values: Mappin
     if gradient.shape[1] != sum(widths):
         return gradient
     return gradient.split(widths, 1)[names.index(branch.gone)]
-
-
-def _add(sums: dict[Branch, Tensor], branch: Branch, value: Tensor) -> None:
-    sums[branch] = sums[branch] + value if branch in sums else value
 
 
 def _products(values: Sequence[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from compress.graph.operators.operator import Channels as From
 from compress.machine import give_way
 from compress.prune.units import in_units
 from compress.terminal.progress import tqdm
+
+Key = TypeVar("Key")
 
 EXHAUSTED = 1e-5
 COMPARED_ONE_BY_ONE = 64
@@ -62,6 +65,11 @@ def likelihood_gradients(
     return values, dict(zip(names, torch.autograd.grad(drawn.log().sum(), [values[name] for name in names])))
 
 
+def accumulate(sums: dict[Key, Tensor], key: Key, value: Tensor) -> None:
+    """Adds to what `sums` has there, if anything."""
+    sums[key] = sums[key] + value if key in sums else value
+
+
 class _Statistics:
     """Sums over images of channel covariance and of squared gradients, for the tensors that readers see."""
 
@@ -94,15 +102,11 @@ class _Statistics:
         values, gradients = likelihood_gradients(self.net, image, self.tensors, self.multilabel, generator)
         for name, gradient in gradients.items():
             value = values[name].detach().transpose(0, 1).flatten(1)
-            self._sum(self.second, name, (value @ value.T).double())
-            self._sum(self.first, name, value.sum(1).double())
-            self._sum(self.fisher, name, gradient.square().sum((0, 2, 3)).double())
+            accumulate(self.second, name, (value @ value.T).double())
+            accumulate(self.first, name, value.sum(1).double())
+            accumulate(self.fisher, name, gradient.square().sum((0, 2, 3)).double())
             self.positions[name] = self.positions.get(name, 0) + value.shape[1]
         self.count += len(image)
-
-    @staticmethod
-    def _sum(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
-        sums[name] = sums[name] + value if name in sums else value
 
     def of(self, group: str) -> tuple[list[Tensor], list[Tensor]]:
         """Covariances [C, C] and Fisher sums for an image [C], one each for every tensor of the group."""
